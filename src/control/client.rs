@@ -1,4 +1,4 @@
-//! The client. It blocks, with deadlines: commands need no runtime, and a hung daemon costs seconds.
+//! The client. It blocks, with deadlines: commands need no runtime, and a hung daemon costs only seconds.
 
 use std::cmp::Reverse;
 use std::io::{self, BufRead, BufReader, Read, Write};
@@ -18,21 +18,21 @@ use crate::sys::process::{self, Peer, Process};
 
 /// How long an answer may take before the daemon counts as hung.
 pub const PATIENCE: Duration = Duration::from_secs(5);
-/// How long a working daemon may be silent before it counts as hung; keep-alives come more often.
+/// How long a busy daemon may be silent before it counts as hung; keep-alives come more often.
 pub const SILENCE: Duration = Duration::from_secs(30);
 
 /// A client of one mount's daemon.
 #[derive(Clone, Debug)]
 pub struct Client {
-    /// The owner of the mount. Sockets of other users are not trusted, not even root's: the process that listens may be killed, and a link
-    /// in place of a socket leads anywhere.
+    /// The owner of the mount. Sockets of other users are not trusted, not even by root: the listening process may be killed, and a symlink in
+    /// place of a socket can lead anywhere.
     owner: u32,
-    /// Records of this mount, newest first: if two daemons claim a device number, the later one has it.
+    /// Records of this mount, newest first: if two daemons claim a device number, the later one wins.
     found: Vec<Found>,
 }
 
 impl Client {
-    /// A client for a mount, with its socket in one of these directories.
+    /// A client for a mount whose socket is in one of these directories.
     pub fn new(directories: &[PathBuf], mount: &Mount) -> Self {
         let owner = mount.user().unwrap_or_else(process::effective_uid);
         let mut found: Vec<Found> = directories.iter().flat_map(|directory| records(directory)).collect();
@@ -55,7 +55,7 @@ impl Client {
     /// As [`Client::ask`].
     pub fn status(&self, patience: Duration) -> Result<Status, Error> {
         let value = self.ask(&Request::Status, patience)?;
-        serde_json::from_value(value).map_err(|error| Error::new(ErrorKind::Other, format!("invalid answer of the daemon: {error}")))
+        serde_json::from_value(value).map_err(|error| Error::new(ErrorKind::Other, format!("invalid answer from the daemon: {error}")))
     }
 
     /// Sends a request and waits for its answer.
@@ -66,14 +66,14 @@ impl Client {
         self.converse(request, patience, &mut |_| {}).map(|(answer, _)| answer)
     }
 
-    /// Sends a request for a list, which may take long, and passes events to `hear`.
+    /// Sends a request for a list, which may take long; passes events to `hear`.
     ///
     /// # Errors
     /// As [`Client::ask`].
     pub fn collect<T: DeserializeOwned>(&self, request: &Request, hear: &mut dyn FnMut(Event)) -> Result<Vec<T>, Error> {
         let (_, members) = self.converse(request, SILENCE, hear)?;
         let understood = members.into_iter().map(serde_json::from_value).collect::<Result<_, _>>();
-        understood.map_err(|error| Error::new(ErrorKind::Other, format!("invalid answer of the daemon: {error}")))
+        understood.map_err(|error| Error::new(ErrorKind::Other, format!("invalid answer from the daemon: {error}")))
     }
 
     fn converse(
@@ -91,7 +91,7 @@ impl Client {
         })?
     }
 
-    /// The process that listens, even if it does not answer; else the one in the record, if it still runs.
+    /// The listening process, even if it does not answer; else the one in the record, if it still runs.
     pub fn daemon(&self) -> Option<Process> {
         let listens = || process::peer(self.connect(PATIENCE).ok()?).ok();
         if let Some(Peer { pid, .. }) = listens()
@@ -103,12 +103,12 @@ impl Client {
         Process::find(record.pid, self.owner).filter(|_| record.is_alive())
     }
 
-    /// The record of the daemon.
+    /// The daemon's record.
     pub fn record(&self) -> Option<&Record> {
         self.found.first().map(|found| &found.record)
     }
 
-    /// Removes files of dead daemons.
+    /// Removes files left by dead daemons.
     pub fn remove_leftovers(&self) {
         for found in self.found.iter().filter(|found| !found.record.is_alive()) {
             found.endpoint.remove();
@@ -134,10 +134,10 @@ impl Client {
     }
 }
 
-/// Whether a user's record may stand for a mount of the owner. A mismatch is logged, since it is not an accident.
+/// Whether a user's record may stand for the owner's mount. A mismatch is logged, since it is no accident.
 fn is_owner_s(user: u32, owner: u32, path: &Path) -> bool {
     if user != owner {
-        tracing::warn!(?path, user, owner, "ignored: it claims a mount of another user");
+        tracing::warn!(?path, user, owner, "ignoring a record that claims another user's mount");
     }
     user == owner
 }
@@ -147,7 +147,7 @@ type Answered = Result<(serde_json::Value, Vec<serde_json::Value>), Error>;
 fn exchange(stream: &UnixStream, request: &Request, patience: Duration, hear: &mut dyn FnMut(Event)) -> io::Result<Answered> {
     stream.set_read_timeout(Some(patience))?;
     stream.set_write_timeout(Some(patience))?;
-    // It may be secret: allocated once, and wiped.
+    // It may contain secrets: allocated once, and wiped.
     let mut line = Zeroizing::new(Vec::with_capacity(LINE_LIMIT as usize + 1));
     serde_json::to_writer(&mut *line, request)?;
     line.push(b'\n');

@@ -1,6 +1,6 @@
-//! Sockets and records on disk: one directory per user, one socket and one record per mount, under a unique name.
+//! Sockets and records on disk: one directory per user, one socket and one record per mount, under unique names.
 //!
-//! Device numbers are reused, so they are in the record and not in the name.
+//! Device numbers are reused, so they are in the record instead of the name.
 
 use std::fs::{self, File};
 use std::io::{self, Read};
@@ -16,10 +16,10 @@ use crate::durable;
 use crate::sys::mountinfo::{self, Mount};
 use crate::sys::{beneath, process, socket};
 
-/// Prefix of names; hexadecimal digits follow.
+/// Name prefix; hexadecimal digits follow.
 const PREFIX: &str = "mount-";
 
-/// The process that serves a mount. Kept beside the socket, for when the daemon stops answering.
+/// The process that serves a mount. Stored beside the socket, for when the daemon stops answering.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Record {
     /// Process id.
@@ -30,7 +30,7 @@ pub struct Record {
     pub device: Option<(u32, u32)>,
     /// The source.
     pub source: String,
-    /// The place.
+    /// The mount point.
     pub mount_point: PathBuf,
     /// The state directory.
     pub state_directory: Option<PathBuf>,
@@ -44,7 +44,7 @@ impl Record {
         process::start_time(self.pid) == Some(self.start_time)
     }
 
-    /// Whether it is the record of this mount.
+    /// Whether this is the record of a mount.
     pub fn is_of(&self, mount: &Mount) -> bool {
         self.device == Some(mount.device) && mount.source.to_str().is_none_or(|source| source == self.source)
     }
@@ -59,7 +59,7 @@ pub struct Endpoint {
 }
 
 impl Endpoint {
-    /// A new place in a directory.
+    /// A new endpoint in a directory.
     pub(super) fn new(directory: File, path: &Path) -> Self {
         Self { directory: Arc::new(directory), path: path.to_owned(), name: format!("{PREFIX}{:016x}", rand::random::<u64>()) }
     }
@@ -87,7 +87,7 @@ impl Endpoint {
     /// # Errors
     /// As [`socket::connect`].
     pub(super) fn connect(&self, patience: Duration) -> io::Result<std::os::unix::net::UnixStream> {
-        // Through the open directory: its path may have been replaced, or be too long for a socket.
+        // Connects through the open directory: its path may have been replaced, or be too long for a socket address.
         socket::connect(&beneath::path_of(&self.directory).join(self.socket_name()), patience)
     }
 
@@ -107,23 +107,23 @@ impl Endpoint {
         }
     }
 
-    /// Whether its daemon is gone for good. A daemon in another container is not a visible process, yet listens.
+    /// Whether its daemon is gone for good. A daemon in another container is not a visible process, but still listens.
     fn is_abandoned(&self, record: &Record) -> bool {
         let refused = |error: io::Error| matches!(error.kind(), io::ErrorKind::ConnectionRefused | io::ErrorKind::NotFound);
         !record.is_alive() && self.connect(Duration::ZERO).is_err_and(refused)
     }
 }
 
-/// A record that was found.
+/// A record on disk.
 #[derive(Clone, Debug)]
 pub struct Found {
-    /// The place.
+    /// Its endpoint.
     pub endpoint: Endpoint,
     /// The record.
     pub record: Record,
     /// The user who wrote it.
     pub owner: u32,
-    /// Time of writing.
+    /// When it was written.
     pub written: SystemTime,
 }
 
@@ -148,7 +148,7 @@ fn is_name(text: &str) -> bool {
     text.strip_prefix(PREFIX).is_some_and(|number| number.len() == 16 && number.bytes().all(|byte| byte.is_ascii_hexdigit()))
 }
 
-/// Removes files of dead daemons in a directory, unless their mounts still exist.
+/// Removes files of dead daemons from a directory, unless their mounts still exist.
 pub(super) fn sweep(directory: &Path, taken: Option<(u32, u32)>) {
     let table = mountinfo::all().unwrap_or_default();
     for Found { endpoint, record, .. } in records(directory) {
@@ -159,9 +159,9 @@ pub(super) fn sweep(directory: &Path, taken: Option<(u32, u32)>) {
     }
 }
 
-/// Directories with bound sockets of daemons, whatever the flags of those.
+/// Directories with bound daemon sockets, regardless of the daemons' flags.
 pub fn bound_directories() -> Vec<PathBuf> {
-    // Our names are text.
+    // Our names are UTF-8.
     let table = fs::read("/proc/net/unix").unwrap_or_default();
     directories_in(&String::from_utf8_lossy(&table))
 }

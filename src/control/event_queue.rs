@@ -1,4 +1,4 @@
-//! A bounded queue of events for a client that may be slow. It keeps the latest progress of each tag and never blocks.
+//! A bounded queue of events for a possibly slow client. Keeps the latest progress of each tag and never blocks.
 
 use std::collections::VecDeque;
 use std::mem::discriminant;
@@ -8,7 +8,7 @@ use tokio::sync::Notify;
 
 use crate::publish::Event;
 
-/// Most events in the queue. The outcome of a tag is in the answer too.
+/// Most events in the queue. The answer includes every tag's outcome anyway.
 const LIMIT: usize = 1 << 14;
 
 /// The queue.
@@ -38,7 +38,7 @@ impl EventQueue {
         std::mem::take(&mut *self.events.lock())
     }
 
-    /// Waits until an event was added since the last call.
+    /// Waits until an event has been added since the last call.
     pub(super) async fn filled(&self) {
         self.filled.notified().await;
     }

@@ -1,10 +1,9 @@
-//! The control socket of a daemon: requests of commands, and their answers.
+//! The control socket of a daemon: requests from commands, and their answers.
 //!
-//! Beside each socket there is a record with the device number of the mount, as the mount table has it. A client finds the socket through it
-//! and never touches the mount, so a hung daemon cannot hang the client. The mount table has the mount's owner too: records, sockets and
-//! processes of other users are ignored, also by root. One request per connection: a line of JSON, answered by lines of JSON with events,
-//! parts of a long answer, keep-alives, and the answer at last. Closing the connection cancels the request. Only root and the daemon's own
-//! user are served.
+//! Beside each socket is a record with the mount's device number from the mount table. A client finds the socket through it and never touches
+//! the mount, so a hung daemon cannot hang the client. The mount table also names the mount's owner: records, sockets and processes of other
+//! users are ignored, even by root. One request per connection: a line of JSON, answered by lines of JSON with events, parts of a long answer,
+//! keep-alives, and finally the answer. Closing the connection cancels the request. Only root and the daemon's own user are served.
 
 mod client;
 mod endpoint;
@@ -25,22 +24,22 @@ use crate::fs::{Selection, StagedTag};
 use crate::publish::{Event, Listener, Options, Report};
 use crate::seal::Passphrase;
 
-/// Longest line that either side accepts.
+/// Longest line that either side accepts, in bytes.
 const LINE_LIMIT: u64 = 1 << 20;
 
-/// A request of a client.
+/// A client's request.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case", tag = "request")]
 pub enum Request {
     /// The status of the mount.
     Status,
-    /// Revalidate tags and lists, all or those of a path.
+    /// Revalidate tags and lists, all or those at a path.
     Refresh {
-        /// Relative to the mount, `/` between names; all of the mount if absent.
+        /// Relative to the mount, `/` between names; the whole mount if absent.
         #[serde(default, skip_serializing_if = "Option::is_none")]
         path: Option<String>,
     },
-    /// Let go of what the cache does not hold any more.
+    /// Release files that were removed from the cache.
     LetGo,
     /// The daemon's version.
     Version,
@@ -52,40 +51,40 @@ pub enum Request {
     },
     /// The staged tags.
     Staged {
-        /// The tags that are meant.
+        /// The selected tags.
         #[serde(default)]
         selection: Selection,
     },
-    /// Publish staged tags. Events come before the answer.
+    /// Publish staged tags. Events precede the answer.
     Sync {
-        /// The tags that are meant.
+        /// The selected tags.
         selection: Selection,
         /// The options.
         #[serde(default)]
         options: Options,
-        /// Tried before the mount's own, for this request.
+        /// Tried before the mount's own, for this request only.
         #[serde(default, skip_serializing_if = "Vec::is_empty")]
         passphrases: Vec<Passphrase>,
     },
     /// The differences from upstream.
     Differences {
-        /// The tags that are meant.
+        /// The selected tags.
         selection: Selection,
     },
     /// Discard edits.
     Discard {
-        /// The tags or the path.
+        /// The selected tags or path.
         selection: Selection,
     },
     /// Stage an empty tag.
     New {
-        /// Its reference.
+        /// The reference of the tag.
         reference: String,
     },
-    /// Whether the daemon publishes staged edits when its mount is gone.
+    /// Set whether the daemon publishes staged edits when its mount is gone.
     #[serde(rename = "farewell")]
     PublishAtEnd {
-        /// Publish them; otherwise they stay staged.
+        /// Publish them; if false, they stay staged.
         push: bool,
     },
 }
@@ -102,23 +101,23 @@ pub struct Status {
     pub pid: u32,
     /// Version of the daemon.
     pub version: String,
-    /// Time of the mount in seconds since 1970.
+    /// Time of mounting, in seconds since 1970.
     pub since: u64,
-    /// The registry is never asked.
+    /// No request is sent to the registry.
     pub offline: bool,
     /// The mount is read-only.
     pub read_only: bool,
-    /// Why `ls` does not show all repositories, where the registry does not list them.
+    /// Why `ls` does not list all repositories, if the registry has no catalog.
     pub unlisted: Option<String>,
-    /// Where edits are staged.
+    /// Directory of staged edits.
     pub state_directory: Option<PathBuf>,
     /// Bytes staged.
     pub staged: u64,
     /// Limit of staged bytes, if any.
     pub staging_size: Option<u64>,
-    /// The kernel still sends requests. Otherwise the mount is gone and the daemon publishes staged edits before it ends.
+    /// The kernel still sends requests. If false, the mount is gone and the daemon publishes staged edits before it exits.
     pub serving: bool,
-    /// Time for publishing after the mount is gone, in seconds.
+    /// Time limit for publishing after the mount is gone, in seconds.
     pub exit_timeout: u64,
     /// The daemon's log, if it writes to a file.
     pub log: Option<PathBuf>,
@@ -126,25 +125,25 @@ pub struct Status {
     pub cache: CacheStatus,
 }
 
-/// The usage of a cache directory, in bytes.
+/// Usage of a cache directory, in bytes.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct CacheStatus {
     /// The directory.
     pub directory: PathBuf,
-    /// Content.
+    /// Cached content.
     pub data: u64,
-    /// Indexes, trees and manifests, which count in the budget too.
+    /// Indexes, trees and manifests, which also count against the budget.
     pub indexes: u64,
     /// The part of the content that belongs to pinned artifacts.
     pub pinned: u64,
-    /// Number of layers and files with any content.
+    /// Number of layers and files with cached content.
     pub streams: u64,
     /// The budget.
     pub size: u64,
 }
 
-/// The difference of one path of a staged tag from upstream. Keys are stable.
+/// The difference between one path of a staged tag and upstream. Keys are stable.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct Difference {
@@ -152,33 +151,33 @@ pub struct Difference {
     pub reference: String,
     /// Path in the tag, with replacement characters for invalid UTF-8.
     pub path: String,
-    /// The bytes of a path that is not UTF-8.
+    /// The raw path, if it is not UTF-8.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub path_base64: Option<String>,
     /// `added`, `changed` or `removed`.
     pub state: String,
     /// `file`, `directory`, `symlink`, `fifo`, `socket`, `block-device` or `char-device`.
     pub kind: String,
-    /// Bytes upstream.
+    /// Size upstream.
     pub before: Option<u64>,
-    /// Bytes here.
+    /// Size here.
     pub after: Option<u64>,
 }
 
-/// Handles requests. Answers should come within [`PATIENCE`].
+/// Handles requests. Answers should arrive within [`PATIENCE`].
 #[async_trait]
 pub trait Handler: Send + Sync + 'static {
     /// The status of the mount.
     async fn status(&self) -> Result<Status, Error>;
-    /// Revalidates tags and lists, all or those of a path.
+    /// Revalidates tags and lists, all or those at a path.
     async fn refresh(&self, path: Option<&str>) -> Result<(), Error>;
-    /// Drops what the cache does not hold any more.
+    /// Releases files that were removed from the cache.
     async fn let_go(&self) -> Result<(), Error>;
-    /// Unmounts. The daemon ends after it has sent its answer.
+    /// Unmounts. The daemon exits after it has sent its answer.
     async fn unmount(&self, lazy: bool) -> Result<(), Error>;
-    /// The staged tags that are selected.
+    /// The selected staged tags.
     async fn staged(&self, selection: &Selection) -> Result<Vec<StagedTag>, Error>;
-    /// Publishes. Dropped when the client disconnects.
+    /// Publishes the selected tags. Dropped when the client disconnects.
     async fn sync(
         &self,
         selection: &Selection,
@@ -186,7 +185,7 @@ pub trait Handler: Send + Sync + 'static {
         passphrases: Vec<Passphrase>,
         listener: &Listener,
     ) -> Result<Vec<Report>, Error>;
-    /// The differences from upstream.
+    /// The differences between the selected tags and upstream.
     async fn differences(&self, selection: &Selection) -> Result<Vec<Difference>, Error>;
     /// Discards edits and returns the references of their tags.
     async fn discard(&self, selection: &Selection) -> Result<Vec<String>, Error>;
@@ -196,17 +195,17 @@ pub trait Handler: Send + Sync + 'static {
     async fn publish_at_end(&self, push: bool) -> Result<(), Error>;
 }
 
-/// A line from the daemon.
+/// A line sent by the daemon.
 #[derive(Debug, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 enum Line {
     /// Progress.
     Event(Event),
-    /// Some members of a long list.
+    /// Some elements of a long list.
     Part(Vec<serde_json::Value>),
     /// Keep-alive.
     Alive,
-    /// The answer, or the end of a list that came in parts.
+    /// The answer, or the end of a list sent in parts.
     Ok(serde_json::Value),
     /// The request failed.
     Error { kind: String, message: String },

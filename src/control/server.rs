@@ -1,4 +1,4 @@
-//! The server: a task in the daemon's runtime.
+//! The server: a task on the daemon's runtime.
 
 use std::collections::VecDeque;
 use std::io;
@@ -25,12 +25,12 @@ use crate::sys::process;
 const IDLE: Duration = Duration::from_secs(10);
 /// Interval of keep-alives.
 const HEARTBEAT: Duration = Duration::from_secs(5);
-/// Members of a list per line; each is a path with figures, or the report of a tag.
+/// List elements per line; each is a path with figures, or the report of a tag.
 const PART: usize = 64;
-/// Connections at a time.
+/// Concurrent connections.
 const CONVERSATIONS: usize = 32;
 
-/// A bound socket. Dropping it removes socket and record.
+/// A bound socket. Dropping it removes the socket and the record.
 #[derive(Debug)]
 pub struct Server {
     listener: UnixListener,
@@ -39,7 +39,7 @@ pub struct Server {
 }
 
 impl Server {
-    /// Listens for the mount of this record, and removes files of dead daemons. Needs a runtime.
+    /// Listens for the mount of this record and removes files of dead daemons. Needs a runtime.
     ///
     /// # Errors
     /// The directory or socket cannot be created.
@@ -49,12 +49,12 @@ impl Server {
         let endpoint = Endpoint::new(directory, in_directory);
         let listener = UnixListener::bind(endpoint.socket())?;
         let server = Self { listener, endpoint, record };
-        // Last: a record implies a listening socket.
+        // Written last: a record implies a listening socket.
         server.endpoint.write(&server.record)?;
         Ok(server)
     }
 
-    /// Removes the device number of the mount from the record, since it may be reused. Clients that found the daemon still reach it.
+    /// Removes the mount's device number from the record, since it may be reused. Clients that already found the daemon still reach it.
     pub fn mount_is_gone(&self) {
         if let Err(error) = self.endpoint.write(&Record { device: None, ..self.record.clone() }) {
             tracing::warn!(%error, "cannot update the record of this mount");
@@ -77,7 +77,7 @@ impl Server {
                     });
                 }
                 Err(error) => {
-                    tracing::warn!(%error, "the control socket cannot accept");
+                    tracing::warn!(%error, "cannot accept a connection on the control socket");
                     tokio::time::sleep(Duration::from_secs(1)).await;
                 }
             }
@@ -94,7 +94,7 @@ impl Drop for Server {
 async fn converse(stream: UnixStream, handler: &dyn Handler) -> io::Result<()> {
     let peer = process::peer(&stream)?;
     if peer.uid != 0 && peer.uid != process::effective_uid() {
-        tracing::warn!(uid = peer.uid, pid = peer.pid, "refused a client of another user");
+        tracing::warn!(uid = peer.uid, pid = peer.pid, "refused a connection from another user");
         return Ok(());
     }
     let (mut reader, writer) = stream.into_split();
@@ -125,9 +125,9 @@ async fn converse(stream: UnixStream, handler: &dyn Handler) -> io::Result<()> {
     timeout(IDLE, pump.finish()).await?
 }
 
-/// Reads the request line. It may be secret: no copy stays in memory.
+/// Reads the request line. It may contain secrets: no copy stays in memory.
 async fn request_line(reader: &mut OwnedReadHalf) -> io::Result<Zeroizing<Vec<u8>>> {
-    // Allocated once: a vector that grows leaves copies.
+    // Allocated once: a growing vector leaves copies behind.
     let mut line = Zeroizing::new(Vec::with_capacity(LINE_LIMIT as usize + 1));
     let mut reader = reader.take(LINE_LIMIT);
     let mut searched = 0;
@@ -143,20 +143,20 @@ async fn request_line(reader: &mut OwnedReadHalf) -> io::Result<Zeroizing<Vec<u8
     }
 }
 
-/// Waits until the client closes the connection, and ignores further input.
+/// Waits until the client closes the connection; ignores further input.
 async fn has_left(reader: &mut OwnedReadHalf) {
     let mut more = [0; 256];
     while reader.read(&mut more).await.is_ok_and(|length| length > 0) {}
 }
 
-/// Writes lines to the socket. Dropping one of its futures loses no byte.
+/// Writes lines to the socket. Cancel-safe: dropping a future loses no byte.
 struct Pump {
     writer: OwnedWriteHalf,
     waiting: VecDeque<u8>,
 }
 
 impl Pump {
-    /// Sends events and keep-alives as long as the client accepts them.
+    /// Sends events and keep-alives while the client accepts them.
     async fn run(&mut self, queue: &EventQueue) -> io::Error {
         loop {
             let sent = if self.waiting.is_empty() {
@@ -190,7 +190,7 @@ impl Pump {
         queue.take().into_iter().try_for_each(|event| self.add(&Line::Event(event)))
     }
 
-    /// Sends a list in lines of limited length.
+    /// Queues a list in lines of limited length.
     fn add_list(&mut self, members: Vec<serde_json::Value>) -> io::Result<()> {
         let mut members = members.into_iter().peekable();
         while members.peek().is_some() {
@@ -207,7 +207,7 @@ impl Pump {
     }
 }
 
-/// The answer of a handler.
+/// A handler's answer.
 enum Reply {
     Value(serde_json::Value),
     List(Vec<serde_json::Value>),

@@ -53,7 +53,7 @@ impl Handler for Example {
         listener: &Listener,
     ) -> Result<Vec<Report>, Error> {
         let Selection::Reference(reference) = selection else {
-            // Nobody waits for this one any more when it is dropped.
+            // Once dropped, this future is no longer awaited.
             let _left = DropSignal(self.left.clone());
             listener(Event::Begin { reference: "endless".into(), dry_run: false });
             return std::future::pending().await;
@@ -83,7 +83,7 @@ impl Handler for Example {
     }
 }
 
-/// Tells when it is dropped.
+/// Signals when it is dropped.
 struct DropSignal(Option<Arc<Notify>>);
 
 impl Drop for DropSignal {
@@ -107,7 +107,7 @@ fn record() -> Record {
     }
 }
 
-/// The mount of that record, as the mount table shows it.
+/// The mount of that record, as in the mount table.
 fn mount(user: u32) -> Mount {
     Mount {
         id: 1,
@@ -124,7 +124,7 @@ fn client(directory: &Path) -> Client {
     Client::new(&["/no/such/directory".into(), directory.to_owned()], &mount(process::effective_uid()))
 }
 
-/// A place with this record and nobody who listens.
+/// An endpoint with this record and no listener.
 fn endpoint(directory: &Path, record: &Record) -> Endpoint {
     let endpoint = Endpoint::new(std::fs::File::open(directory).unwrap(), directory);
     endpoint.write(record).unwrap();
@@ -199,7 +199,7 @@ async fn a_device_number_that_is_used_again_means_the_later_mount() {
     let root = tempfile::tempdir().unwrap();
     let at = |path: &str| Record { mount_point: path.into(), ..record() };
     let first = Server::bind(root.path(), at("/first")).unwrap();
-    // Times of files are coarse.
+    // File times are coarse.
     std::fs::File::open(records(root.path())[0].endpoint.record()).unwrap().set_modified(std::time::UNIX_EPOCH).unwrap();
     let second = Server::bind(root.path(), at("/second")).unwrap();
     assert_eq!(client(root.path()).record(), Some(&at("/second")));
@@ -236,7 +236,7 @@ fn a_record_or_a_socket_of_another_user_is_passed_over() {
     let own = process::effective_uid();
     let listener = UnixListener::bind(endpoint(root.path(), &record()).socket()).unwrap();
     assert!(client(root.path()).daemon().is_some());
-    // A mount of another user, for which this user wrote a record.
+    // Another user's mount, for which this user wrote a record.
     let other = Client::new(&[root.path().to_owned()], &mount(own + 1));
     assert_eq!(other.record(), None, "not even root's");
     if own == 0 {
@@ -250,7 +250,7 @@ fn a_record_or_a_socket_of_another_user_is_passed_over() {
     drop(listener);
 }
 
-/// Lists what a request answers, and the events on the way.
+/// Collects the elements of an answer and the events before it.
 async fn collect<T: serde::de::DeserializeOwned + Send + 'static>(
     directory: &Path,
     request: Request,

@@ -1,13 +1,13 @@
-//! A disk for tests of power cuts.
+//! A disk for power-cut tests.
 
 use std::path::PathBuf;
 use std::process::Command;
 
-/// An ext4 file system in a file, whose power can be cut. `None` (said aloud) where that cannot be had.
+/// An ext4 file system in a file, whose power can be cut. `None`, with a message, if it cannot be created.
 pub struct Disk(tempfile::TempDir);
 
 impl Disk {
-    /// Makes and mounts one.
+    /// Creates and mounts one.
     pub fn new() -> Option<Self> {
         let disk = Self(tempfile::tempdir().unwrap());
         let image = disk.image();
@@ -26,7 +26,7 @@ impl Disk {
         self.0.path().join("image")
     }
 
-    /// Where it is mounted.
+    /// The mount point.
     pub fn path(&self) -> PathBuf {
         self.0.path().join("disk")
     }
@@ -35,14 +35,14 @@ impl Disk {
         Command::new("mount").args(["-o", "loop"]).arg(self.image()).arg(self.path()).status().is_ok_and(|status| status.success())
     }
 
-    /// From now on nothing reaches the disk: FS_IOC_SHUTDOWN without a flush of the journal.
+    /// From now on nothing reaches the disk: FS_IOC_SHUTDOWN without a journal flush.
     pub fn cut_power(&self) {
         let script = "import fcntl, os, struct, sys; fcntl.ioctl(os.open(sys.argv[1], os.O_RDONLY), 0x8004587d, struct.pack('I', 2))";
         let cut = Command::new("python3").args(["-c", script]).arg(self.path()).status();
         assert!(cut.unwrap().success());
     }
 
-    /// Mounts what reached the disk.
+    /// Remounts what reached the disk.
     pub fn restore_power(&self) {
         assert!(Command::new("umount").arg(self.path()).status().unwrap().success());
         assert!(self.mount());

@@ -12,8 +12,8 @@ use crate::sys::lock::{is_locked, try_lock, unlock};
 
 use super::open_private;
 
-/// A lock on bytes of a file. It excludes other processes and every other `RangeLock` of this process, and ends
-/// when it is dropped or when its process ends in whatever way. The bytes need not exist.
+/// A lock on bytes of a file. It excludes other processes and all other `RangeLock`s of this process, and ends when dropped or when its
+/// process ends in any way. The bytes need not exist.
 #[derive(Debug)]
 pub struct RangeLock {
     /// Opened for this lock alone.
@@ -24,14 +24,13 @@ pub struct RangeLock {
 const WHOLE: Range<u64> = 0..u64::MAX;
 
 impl RangeLock {
-    /// Locks a range of an existing file now; `None` if another process holds a part of it.
+    /// Locks a range of an existing file without waiting; `None` if another process holds part of it.
     pub fn try_range(path: &Path, range: Range<u64>, sharing: Sharing) -> io::Result<Option<Self>> {
         let file = open_private(path, false)?;
         Ok(try_lock(&file, range, sharing)?.then_some(Self { file }))
     }
 
-    /// Like [`RangeLock::try_range`], but asks again with growing pauses for at most `patience`. Blocks the
-    /// thread: only for locks that are held briefly.
+    /// Like [`RangeLock::try_range`], but retries with growing pauses for at most `patience`. Blocks the thread: only for briefly held locks.
     pub fn range(path: &Path, range: Range<u64>, sharing: Sharing, patience: Duration) -> io::Result<Option<Self>> {
         let file = open_private(path, false)?;
         let start = Instant::now();
@@ -46,13 +45,13 @@ impl RangeLock {
         Ok(Some(Self { file }))
     }
 
-    /// Locks a whole file, which is made if it is missing, waiting at most `patience`.
+    /// Locks a whole file, creating it if missing; waits at most `patience`.
     pub fn file(path: &Path, patience: Duration) -> io::Result<Option<Self>> {
         open_private(path, true)?;
         Self::range(path, WHOLE, Sharing::Exclusive, patience)
     }
 
-    /// Whether `path` still names the locked file: it was not removed or replaced between its opening and its locking.
+    /// Whether `path` still names the locked file: it was not removed or replaced between opening and locking.
     pub fn is_at(&self, path: &Path) -> io::Result<bool> {
         let own = self.file.metadata()?;
         match std::fs::symlink_metadata(path) {
@@ -62,7 +61,7 @@ impl RangeLock {
         }
     }
 
-    /// Replaces the content of the locked file, for those who ask who holds it.
+    /// Replaces the content of the locked file, which identifies the holder to others.
     pub fn write(&self, text: &[u8]) -> io::Result<()> {
         self.file.set_len(0)?;
         self.file.write_all_at(text, 0)
@@ -74,22 +73,21 @@ impl RangeLock {
     }
 }
 
-/// Marks a file as used for as long as this opening of it is open or mapped anywhere. `false` if somebody is about to
-/// remove it.
+/// Marks a file as used while this open file description is open or mapped anywhere. `false` if someone is about to remove it.
 pub fn mark_used(file: &File) -> io::Result<bool> {
     try_lock(file, WHOLE, Sharing::Shared)
 }
 
-/// Whether anybody has marked an existing file.
+/// Whether anyone has marked an existing file as used.
 pub fn is_used(path: &Path) -> io::Result<bool> {
     Ok(RangeLock::try_range(path, WHOLE, Sharing::Exclusive)?.is_none())
 }
 
 impl Drop for RangeLock {
-    /// Closing would do, but for a child process between its fork and its exec: it has the descriptor too, and would keep the lock.
+    /// Unlocks explicitly: a child process between fork and exec has the descriptor too and would keep the lock.
     fn drop(&mut self) {
         if let Err(error) = unlock(&self.file, WHOLE) {
-            tracing::warn!(%error, "a lock could not be given up");
+            tracing::warn!(%error, "cannot release a lock");
         }
     }
 }
@@ -107,7 +105,7 @@ mod tests {
         let maps = [(); 2].map(|()| {
             let file = open_private(&path, false).unwrap();
             assert!(mark_used(&file).unwrap());
-            // The file is closed; only the map is left of it.
+            // The file is closed; only the map remains.
             crate::sys::mapped::Bytes::map(&file).unwrap()
         });
         for map in maps {

@@ -1,6 +1,6 @@
-//! Files that survive a crash: atomic replacement in the right order of fsyncs, locks, sparse files.
+//! Crash-safe files: atomic replacement with correctly ordered fsyncs, locks, sparse files.
 //!
-//! Knows nothing of what the files mean. Every error is the `io::Error` of the system call that failed.
+//! Independent of the files' content. Every error is the `io::Error` of the failed system call.
 
 mod lock;
 mod private;

@@ -1,4 +1,4 @@
-//! Directories that belong to this user alone: caches, staged edits, logs, sockets.
+//! Directories private to this user: caches, staged edits, logs, sockets.
 
 use std::fs::File;
 use std::io;
@@ -8,11 +8,11 @@ use std::path::Path;
 use super::make_directory;
 use crate::sys::{beneath, process};
 
-/// Opens a directory in which only this user may change anything; one that is missing is made, its parents too. A link to such a
-/// directory must be this user's as well.
+/// Opens a directory that only this user may change, creating it and its parents if missing. A symlink to such a directory must also belong
+/// to this user.
 ///
 /// # Errors
-/// `PermissionDenied` where it is another user's or others may write to it, else errors of the system.
+/// `PermissionDenied` if it belongs to another user or others may write to it, else errors of the system.
 pub fn private_directory(path: &Path) -> io::Result<File> {
     make_directory(path)?;
     let link = std::fs::symlink_metadata(path)?;

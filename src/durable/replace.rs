@@ -1,15 +1,15 @@
-//! Replacing a file so that a reader, and a disk after a power cut, has the old bytes or the new ones.
+//! Replaces a file so that a reader, or a disk after a power cut, has either the old bytes or the new ones.
 
 use std::fs::{DirBuilder, File};
 use std::io::{self, Write};
 use std::os::unix::fs::DirBuilderExt;
 use std::path::Path;
 
-/// Names of temporary files begin with this.
+/// Name prefix of temporary files.
 pub const TEMPORARY: &str = ".new-";
 
-/// Writes `parts` one after another as the new content of `path` (mode 0600): temporary file in the same directory,
-/// fsync, rename, fsync of the directory. On an error the old file is untouched and the temporary one is gone.
+/// Writes the concatenated `parts` as the new content of `path` (mode 0600): temporary file in the same directory, fsync, rename, fsync of the
+/// directory. On error the old file is unchanged and the temporary one removed.
 pub fn replace(path: &Path, parts: &[&[u8]]) -> io::Result<()> {
     let directory = parent(path)?;
     let mut file = tempfile::Builder::new().prefix(TEMPORARY).tempfile_in(directory)?;
@@ -21,7 +21,7 @@ pub fn replace(path: &Path, parts: &[&[u8]]) -> io::Result<()> {
     sync_directory(directory)
 }
 
-/// Removes a file durably. `false` if there was none.
+/// Removes a file durably. `false` if it did not exist.
 pub fn remove(path: &Path) -> io::Result<bool> {
     match std::fs::remove_file(path) {
         Ok(()) => sync_directory(parent(path)?).map(|()| true),
@@ -30,12 +30,12 @@ pub fn remove(path: &Path) -> io::Result<bool> {
     }
 }
 
-/// Makes a directory and its missing parents with mode 0700; one that exists is left as it is.
+/// Creates a directory and its missing parents with mode 0700; an existing one is unchanged.
 pub fn make_directory(path: &Path) -> io::Result<()> {
     DirBuilder::new().recursive(true).mode(0o700).create(path)
 }
 
-/// Makes the names in a directory survive a power cut.
+/// Makes a directory's names survive a power cut.
 pub fn sync_directory(path: &Path) -> io::Result<()> {
     File::open(path)?.sync_all()
 }

@@ -4,22 +4,22 @@ use std::collections::BTreeMap;
 
 use super::{Digest, InvalidManifest, Platform};
 
-/// A checked descriptor. The size is what a manifest *claims*; never allocate from it.
+/// A validated descriptor. The size is a *claim* of the manifest; never allocate from it.
 ///
 /// <https://github.com/opencontainers/image-spec/blob/v1.1.1/descriptor.md>
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Descriptor {
-    /// Media type as written, perhaps unknown.
+    /// Media type as written; may be unknown.
     pub media_type: String,
     /// Digest of the content.
     pub digest: Digest,
     /// Claimed size in bytes.
     pub size: u64,
-    /// Artifact type, in the entries of indexes and referrers.
+    /// Artifact type, in entries of indexes and referrers lists.
     pub artifact_type: Option<String>,
     /// Annotations, sorted by key.
     pub annotations: BTreeMap<String, String>,
-    /// Platform, in the entries of an index.
+    /// Platform, in entries of an index.
     pub platform: Option<Platform>,
 }
 
@@ -34,11 +34,10 @@ impl Descriptor {
         self.annotations.get(key).map(String::as_str)
     }
 
-    /// Checks a descriptor as the specification's types parsed it.
+    /// Validates a descriptor parsed by `oci-spec`.
     ///
     /// # Errors
-    /// A digest that does not follow the grammar. `urls` and `data` are dropped: bytes come from the registry
-    /// that was asked, and are checked.
+    /// The digest is malformed. `urls` and `data` are dropped: bytes come from the registry asked, and are verified.
     pub(super) fn from_spec(spec: &oci_spec::image::Descriptor) -> Result<Self, InvalidManifest> {
         Ok(Self {
             media_type: spec.media_type().to_string(),

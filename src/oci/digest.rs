@@ -1,7 +1,7 @@
-//! Content digests as the image specification writes them: `algorithm:lower-case-hex`.
+//! Content digests in the image specification's form: `algorithm:lower-case-hex`.
 //!
-//! A [`Digest`] is always one of the registered algorithms with the right number of bytes, so it is safe as a
-//! file name and cheap to copy and compare. <https://github.com/opencontainers/image-spec/blob/v1.1.1/descriptor.md#digests>
+//! A [`Digest`] always has a registered algorithm and the right number of bytes, so it is safe as a file name and cheap to copy and
+//! compare. <https://github.com/opencontainers/image-spec/blob/v1.1.1/descriptor.md#digests>
 
 use std::fmt;
 use std::str::FromStr;
@@ -11,14 +11,14 @@ use sha2::Digest as _;
 /// The registered digest algorithms.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum Algorithm {
-    /// SHA-256, which every tool uses.
+    /// SHA-256, used by every tool.
     Sha256,
-    /// SHA-512, registered too.
+    /// SHA-512, also registered.
     Sha512,
 }
 
 impl Algorithm {
-    /// The name in front of the colon.
+    /// The name before the colon.
     pub fn name(self) -> &'static str {
         match self {
             Self::Sha256 => "sha256",
@@ -35,7 +35,7 @@ impl Algorithm {
     }
 }
 
-/// A digest that follows the grammar: a registered algorithm and exactly its number of bytes.
+/// A well-formed digest: a registered algorithm with exactly its number of bytes.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct Digest {
     algorithm: Algorithm,
@@ -49,7 +49,7 @@ pub struct Digest {
 pub struct InvalidDigest(pub String);
 
 impl Digest {
-    /// Parses `sha256:<hex>` or `sha512:<hex>`; upper case, other algorithms and other lengths are refused.
+    /// Parses `sha256:<hex>` or `sha512:<hex>`; rejects upper case, other algorithms and other lengths.
     pub fn parse(text: &str) -> Result<Self, InvalidDigest> {
         let refuse = || InvalidDigest(text.chars().take(160).collect());
         let (name, hex) = text.split_once(':').ok_or_else(refuse)?;
@@ -79,7 +79,7 @@ impl Digest {
         Some(Self { algorithm, bytes })
     }
 
-    /// Wraps a SHA-256 value that was computed elsewhere.
+    /// Wraps a SHA-256 computed elsewhere.
     pub fn from_sha256(value: [u8; 32]) -> Self {
         let mut bytes = [0; 64];
         bytes[..32].copy_from_slice(&value);
@@ -98,7 +98,7 @@ impl Digest {
         self.algorithm
     }
 
-    /// The raw digest, as long as its algorithm says.
+    /// The raw digest, in the length of its algorithm.
     pub fn as_bytes(&self) -> &[u8] {
         &self.bytes[..self.algorithm.length()]
     }
@@ -147,17 +147,17 @@ impl FromStr for Digest {
     }
 }
 
-/// Computes a digest piece by piece.
+/// Computes a digest incrementally.
 #[derive(Clone)]
 pub enum Hasher {
-    /// State of a SHA-256.
+    /// A SHA-256 in progress.
     Sha256(sha2::Sha256),
-    /// State of a SHA-512.
+    /// A SHA-512 in progress.
     Sha512(sha2::Sha512),
 }
 
 impl Hasher {
-    /// A hasher for the algorithm, with nothing hashed yet.
+    /// A new hasher for the algorithm.
     pub fn new(algorithm: Algorithm) -> Self {
         match algorithm {
             Algorithm::Sha256 => Self::Sha256(sha2::Sha256::new()),
@@ -173,7 +173,7 @@ impl Hasher {
         }
     }
 
-    /// The digest of everything that was added.
+    /// The digest of all bytes added.
     pub fn finish(self) -> Digest {
         let mut bytes = [0; 64];
         let algorithm = match self {

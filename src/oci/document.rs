@@ -1,11 +1,11 @@
-//! Manifests as they are written: JSON in the order in which every tool writes it, with everything kept that nobody here understands.
+//! Writes manifests: JSON with members in the order that every tool uses, preserving unknown members.
 
 use bytes::Bytes;
 use serde_json::{Map, Value, json};
 
 use super::{Descriptor, Digest, InvalidManifest, Manifest, media_type};
 
-/// Members in the order of the specification's types; what is not here follows by name.
+/// Members in the specification's order; others follow by name.
 const ORDER: [&str; 15] = [
     "schemaVersion",
     "mediaType",
@@ -24,10 +24,10 @@ const ORDER: [&str; 15] = [
     "os",
 ];
 
-/// The two bytes that stand for "no config" and "no layer".
+/// The content of an empty config or layer.
 pub const EMPTY: &[u8] = b"{}";
 
-/// The text of a JSON value, without whitespace.
+/// Serialises a JSON value without whitespace.
 pub fn text(value: &Value) -> String {
     let mut out = String::new();
     write(value, &mut out);
@@ -96,10 +96,10 @@ pub fn empty() -> Value {
     value
 }
 
-/// The members of a manifest that is there.
+/// The members of an existing manifest.
 ///
 /// # Errors
-/// It is no JSON object.
+/// It is not a JSON object.
 pub fn members(manifest: &Manifest) -> Result<Map<String, Value>, InvalidManifest> {
     match serde_json::from_slice(&manifest.raw) {
         Ok(Value::Object(members)) => Ok(members),
@@ -107,10 +107,10 @@ pub fn members(manifest: &Manifest) -> Result<Map<String, Value>, InvalidManifes
     }
 }
 
-/// A manifest from its members.
+/// Builds a manifest from its members.
 ///
 /// # Errors
-/// They are not those of a manifest.
+/// They do not form a manifest.
 pub fn manifest(members: Map<String, Value>) -> Result<Manifest, InvalidManifest> {
     let raw = Bytes::from(text(&Value::Object(members)));
     let digest = Digest::of(&raw);

@@ -1,7 +1,7 @@
-//! Manifests: the exact bytes of a registry together with what they say.
+//! Manifests: the registry's exact bytes together with their parsed content.
 //!
-//! The bytes are kept because the digest, `.oci/…/manifest.json` and every copy need them unchanged. Parsing is
-//! that of the `oci-spec` types, then checked; Docker schema 2 manifests and lists have the same shape.
+//! The bytes are kept because the digest, `.oci/…/manifest.json` and every copy need them unchanged. They are parsed as `oci-spec` types
+//! and then validated; Docker schema 2 manifests and lists have the same shape.
 
 use std::collections::BTreeMap;
 
@@ -10,14 +10,14 @@ use serde_json::Value;
 
 use super::{Descriptor, Digest, InvalidManifest, media_type};
 
-/// A parsed manifest and the bytes that it was parsed from.
+/// A parsed manifest with the bytes it was parsed from.
 #[derive(Clone, Debug)]
 pub struct Manifest {
-    /// The bytes as the registry keeps them.
+    /// The bytes as stored by the registry.
     pub raw: Bytes,
-    /// SHA-256 (or the algorithm it was asked by) of `raw`.
+    /// Digest of `raw`: SHA-256, or the algorithm of the requested digest.
     pub digest: Digest,
-    /// Its media type: the member `mediaType`, else what the shape says.
+    /// Its media type: the `mediaType` member, else implied by the shape.
     pub media_type: String,
     /// The parsed content.
     pub body: ManifestBody,
@@ -32,14 +32,14 @@ pub enum ManifestBody {
     Index(Box<Index>),
 }
 
-/// An image manifest (or Docker schema 2 manifest), also of an artifact that is not an image.
+/// An image manifest (or Docker schema 2 manifest); also used for artifacts that are not images.
 #[derive(Clone, Debug)]
 pub struct ImageManifest {
     /// The config blob.
     pub config: Descriptor,
     /// The layers, bottom first.
     pub layers: Vec<Descriptor>,
-    /// `artifactType`, else the media type of the config where that is not an image config and not empty.
+    /// `artifactType`, else the config's media type unless that is an image config or empty.
     pub artifact_type: Option<String>,
     /// The manifest that this one refers to.
     pub subject: Option<Descriptor>,
@@ -61,15 +61,14 @@ pub struct Index {
 }
 
 impl Manifest {
-    /// Parses the bytes of a manifest. `digest` is what the bytes were checked against.
+    /// Parses a manifest. `digest` is the digest that the bytes were verified against.
     ///
     /// # Errors
-    /// Bytes that are not JSON, claim both shapes (CVE-2021-41190), contradict their own `mediaType`, or hold
-    /// digests that do not follow the grammar.
+    /// The bytes are not JSON, claim both shapes (CVE-2021-41190), contradict their own `mediaType`, or contain malformed digests.
     pub fn parse(raw: Bytes, digest: Digest) -> Result<Self, InvalidManifest> {
         let mut value: Value = serde_json::from_slice(&raw).map_err(json)?;
         let members = value.as_object_mut().ok_or_else(|| InvalidManifest::Json("not a JSON object".to_owned()))?;
-        // Go writes an empty list as null.
+        // Go encodes an empty list as null.
         for list in ["layers", "manifests"] {
             if members.get(list).is_some_and(Value::is_null) {
                 members.insert(list.to_owned(), Value::Array(Vec::new()));
@@ -129,7 +128,7 @@ impl Manifest {
         }
     }
 
-    /// Artifact type, where there is one.
+    /// The artifact type, if any.
     pub fn artifact_type(&self) -> Option<&str> {
         match &self.body {
             ManifestBody::Image(image) => image.artifact_type.as_deref(),
@@ -210,7 +209,7 @@ impl Descriptor {
     }
 }
 
-/// The name of a manifest of an older world.
+/// The name of an obsolete kind of manifest.
 fn unsupported(media_type: Option<&str>, members: &serde_json::Map<String, Value>) -> Option<&'static str> {
     match media_type {
         Some(media_type::DOCKER_SCHEMA_1 | media_type::DOCKER_SCHEMA_1_SIGNED) => Some("a Docker schema 1 manifest"),
@@ -220,7 +219,7 @@ fn unsupported(media_type: Option<&str>, members: &serde_json::Map<String, Value
     }
 }
 
-/// A member that is null is as absent, as it is to programs in Go.
+/// Drops null members, which count as absent, as in Go.
 fn drop_nulls(value: &mut Value) {
     match value {
         Value::Object(members) => {
@@ -232,8 +231,8 @@ fn drop_nulls(value: &mut Value) {
     }
 }
 
-/// Checks the digest of a descriptor, since the parser names neither the place nor the grammar, and gives one without a
-/// media type that of plain bytes.
+/// Validates the digest of a descriptor, since the parser reports neither its place nor its grammar, and defaults a missing media type to
+/// plain bytes.
 fn prepare(descriptor: &mut Value) -> Result<(), InvalidManifest> {
     if let Some(digest) = descriptor.get("digest").and_then(Value::as_str) {
         Digest::parse(digest)?;
@@ -244,16 +243,16 @@ fn prepare(descriptor: &mut Value) -> Result<(), InvalidManifest> {
     Ok(())
 }
 
-/// A member of an index; one that is broken costs only itself.
+/// Parses a member of an index; a broken one is skipped by itself.
 fn member(value: Value) -> Option<Descriptor> {
     let parsed = Descriptor::parse(value);
     if let Err(error) = &parsed {
-        tracing::warn!("a broken member of an index is skipped: {error}");
+        tracing::warn!("skipping a broken member of an index: {error}");
     }
     parsed.ok()
 }
 
-/// The text may repeat what the registry sent.
+/// The parser's text may quote the registry, so it is escaped.
 fn json(error: serde_json::Error) -> InvalidManifest {
     InvalidManifest::Json(error.to_string().escape_debug().to_string())
 }

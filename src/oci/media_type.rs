@@ -6,7 +6,7 @@ pub const OCI_MANIFEST: &str = "application/vnd.oci.image.manifest.v1+json";
 pub const OCI_INDEX: &str = "application/vnd.oci.image.index.v1+json";
 /// OCI image configuration.
 pub const OCI_CONFIG: &str = "application/vnd.oci.image.config.v1+json";
-/// Content of the two bytes `{}`.
+/// The content `{}`.
 pub const OCI_EMPTY: &str = "application/vnd.oci.empty.v1+json";
 /// Docker schema 2 manifest.
 pub const DOCKER_MANIFEST: &str = "application/vnd.docker.distribution.manifest.v2+json";
@@ -14,13 +14,13 @@ pub const DOCKER_MANIFEST: &str = "application/vnd.docker.distribution.manifest.
 pub const DOCKER_INDEX: &str = "application/vnd.docker.distribution.manifest.list.v2+json";
 /// Docker image configuration.
 pub const DOCKER_CONFIG: &str = "application/vnd.docker.container.image.v1+json";
-/// Docker schema 1, signed and not: known by name only.
+/// Docker schema 1: recognised but not supported.
 pub const DOCKER_SCHEMA_1: &str = "application/vnd.docker.distribution.manifest.v1+json";
 /// The signed form.
 pub const DOCKER_SCHEMA_1_SIGNED: &str = "application/vnd.docker.distribution.manifest.v1+prettyjws";
-/// The manifest of artifacts that OCI withdrew: known by name only.
+/// The artifact manifest withdrawn by OCI: recognised but not supported.
 pub const OCI_ARTIFACT_MANIFEST: &str = "application/vnd.oci.artifact.manifest.v1+json";
-/// Bytes of which nothing is said.
+/// Bytes of unknown type.
 pub const OCTET_STREAM: &str = "application/octet-stream";
 
 /// The `Accept` header of manifest requests.
@@ -31,7 +31,7 @@ pub fn is_image_config(media_type: &str) -> bool {
     matches!(media_type, OCI_CONFIG | DOCKER_CONFIG)
 }
 
-/// Whether this is the media type of a root file system layer, whatever its compression.
+/// Whether this is the media type of a root file system layer, in any compression.
 pub fn is_rootfs_layer(media_type: &str) -> bool {
     let kind = media_type
         .strip_prefix("application/vnd.oci.image.layer.v1.")
@@ -41,12 +41,12 @@ pub fn is_rootfs_layer(media_type: &str) -> bool {
     matches!(kind, Some("tar" | "tar+gzip" | "tar+zstd" | "tar.gzip" | "tar.zstd"))
 }
 
-/// Whether a layer may be kept elsewhere, so that a registry need not have it: a non-distributable or foreign layer.
+/// Whether a layer may be stored elsewhere, so that a registry need not have it: a non-distributable or foreign layer.
 pub fn is_elsewhere(media_type: &str) -> bool {
     media_type.contains("nondistributable") || media_type.contains("foreign")
 }
 
-/// Whether the name says that the content is a tar, compressed or not: what a single archive is recognised by.
+/// Whether the media type names a tar, compressed or not; single archives are recognised by it.
 pub fn is_tar_like(media_type: &str) -> bool {
     let plain = media_type.split(';').next().unwrap_or_default().trim_end();
     is_rootfs_layer(plain)

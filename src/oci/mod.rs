@@ -1,7 +1,7 @@
 //! The vocabulary of the OCI specifications: digests, references, descriptors, manifests, platforms, media types.
 //!
-//! Owns parsing and checking of these values; whatever has one of these types follows its grammar. Plain data
-//! only: nothing here reads a file, talks to a network or knows what an artifact means.
+//! Parses and validates these values; a value of one of these types is always well-formed. Plain data only: nothing here reads a file, uses a
+//! network or interprets an artifact.
 
 mod descriptor;
 mod digest;

@@ -3,14 +3,14 @@
 use std::fmt;
 use std::str::FromStr;
 
-/// Operating system, architecture and variant, normalised as Go names them (`linux/arm64`, `linux/arm/v7`).
+/// Operating system, architecture and variant, in Go's names (`linux/arm64`, `linux/arm/v7`).
 #[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct Platform {
     /// Operating system, e.g. `linux`.
     pub os: String,
     /// Architecture, e.g. `amd64`.
     pub architecture: String,
-    /// Variant, e.g. `v7`; empty where there is none.
+    /// Variant, e.g. `v7`; empty if none.
     pub variant: String,
 }
 
@@ -36,7 +36,7 @@ impl Platform {
         .normalised()
     }
 
-    /// The platform that the configuration of an image names.
+    /// The platform named in an image config.
     pub fn of_config(config: &[u8]) -> Option<Self> {
         let config: serde_json::Value = serde_json::from_slice(config).ok()?;
         let text = |key: &str| config.get(key).and_then(serde_json::Value::as_str).filter(|text| !text.is_empty()).map(str::to_owned);
@@ -61,8 +61,7 @@ impl Platform {
         self.os == "unknown" || self.architecture == "unknown"
     }
 
-    /// How well content for `other` runs here: smaller is better, `None` is not at all. A 32-bit ARM host also
-    /// accepts older variants.
+    /// How well content for `other` runs here: smaller is better, `None` is not at all. A 32-bit ARM host also accepts older variants.
     pub fn rank(&self, other: &Self) -> Option<u32> {
         if self.os != other.os || self.architecture != other.architecture {
             return None;

@@ -1,13 +1,13 @@
-//! References by the distribution specification's grammar: registry, repository, tag or digest.
+//! References in the grammar of the distribution specification: registry, repository, tag or digest.
 //!
-//! <https://github.com/opencontainers/distribution-spec/blob/v1.1.1/spec.md#pulling-manifests>; `docker.io`
-//! expands as every tool does it: `alpine:3` is `docker.io/library/alpine:3`.
+//! <https://github.com/opencontainers/distribution-spec/blob/v1.1.1/spec.md#pulling-manifests>; `docker.io` expands as in other tools:
+//! `alpine:3` is `docker.io/library/alpine:3`.
 
 use std::fmt;
 
 use super::Digest;
 
-/// Longest host and repository together that registries accept.
+/// Longest host plus repository name that registries accept, in bytes.
 const NAME_LIMIT: usize = 255;
 
 /// A registry: a host name or address with an optional port, in lower case.
@@ -25,13 +25,13 @@ pub struct Tag(String);
 /// A tag or digest: the name of one manifest inside a repository.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum Version {
-    /// A name that may move.
+    /// A movable name.
     Tag(Tag),
-    /// Content that may not.
+    /// Immutable content.
     Digest(Digest),
 }
 
-/// Text that does not follow the grammar.
+/// Text that is not a valid reference.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("`{}` is not a {what}", .text.escape_default())]
 pub struct InvalidReference {
@@ -82,7 +82,7 @@ impl Registry {
         }
     }
 
-    /// Docker Hub, which unqualified references mean.
+    /// Docker Hub, the default of unqualified references.
     pub fn docker_hub() -> Self {
         Self("docker.io".to_owned())
     }
@@ -105,7 +105,7 @@ impl Registry {
         self.host() == "localhost" || self.host().parse::<std::net::IpAddr>().is_ok_and(|address| address.is_loopback())
     }
 
-    /// Whether the first component of a reference is meant as a registry, by Docker's rule.
+    /// Whether the first component of a reference is a registry, by Docker's rule.
     pub(super) fn looks_like(component: &str) -> bool {
         component == "localhost" || component.contains(['.', ':']) || component.starts_with('[')
     }
@@ -120,7 +120,7 @@ impl Repository {
         Ok(Self(text.to_owned()))
     }
 
-    /// Whether the text can be one component of a repository name: `[a-z0-9]+((\.|_|__|-+)[a-z0-9]+)*`.
+    /// Whether the text is a valid component of a repository name: `[a-z0-9]+((\.|_|__|-+)[a-z0-9]+)*`.
     pub fn is_component(text: &str) -> bool {
         let word = |byte: &u8| byte.is_ascii_lowercase() || byte.is_ascii_digit();
         let bytes = text.as_bytes();
@@ -130,7 +130,7 @@ impl Repository {
         bytes.split(word).all(|separator| matches!(separator, b"" | b"." | b"_" | b"__") || separator.iter().all(|byte| *byte == b'-'))
     }
 
-    /// This repository's child of the given name.
+    /// The child of this repository with the given name.
     pub fn child(&self, component: &str) -> Result<Self, InvalidReference> {
         Self::parse(&format!("{}/{component}", self.0))
     }
@@ -140,7 +140,7 @@ impl Repository {
         &self.0
     }
 
-    /// Whether `self` is `prefix` or lies below it, by whole components.
+    /// Whether `self` equals `prefix` or is below it, by whole components.
     pub fn is_within(&self, prefix: &str) -> bool {
         prefix.is_empty() || self.0.strip_prefix(prefix).is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
     }
@@ -162,8 +162,8 @@ impl Tag {
         &self.0
     }
 
-    /// Whether this is a tag of the referrers tag schema or of cosign (`sha256-<hex>`, `.sig`, `.att`, `.sbom`):
-    /// bookkeeping, opened by name and never listed.
+    /// Whether this is a tag of the referrers tag schema or of cosign (`sha256-<hex>`, `.sig`, `.att`, `.sbom`): bookkeeping, which opens by name
+    /// but is never listed.
     pub fn is_bookkeeping(&self) -> bool {
         let stem = self.0.split('.').next().unwrap_or_default();
         Digest::parse_path_name(stem).is_ok()
@@ -171,7 +171,7 @@ impl Tag {
 }
 
 impl Version {
-    /// The text behind the repository in a URL: tag or digest.
+    /// The part after the repository in a URL: tag or digest.
     pub fn to_path(&self) -> String {
         match self {
             Self::Tag(tag) => tag.0.clone(),
@@ -180,7 +180,7 @@ impl Version {
     }
 }
 
-/// Splits a reference; the version is `None` where the text names none.
+/// Splits a reference; the version is `None` if the text has none.
 pub(super) fn parse_parts(text: &str) -> Result<(Registry, Repository, Option<Version>), InvalidReference> {
     let (rest, digest) = match text.split_once('@') {
         Some((rest, digest)) => {
@@ -222,7 +222,7 @@ impl fmt::Display for Tag {
 }
 
 impl fmt::Display for Version {
-    /// With the separator that belongs in front: `:tag` or `@sha256:…`.
+    /// Includes the leading separator: `:tag` or `@sha256:…`.
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Tag(tag) => write!(formatter, ":{tag}"),

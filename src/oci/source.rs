@@ -13,10 +13,10 @@ pub enum Source {
     Registry {
         /// The registry.
         registry: Registry,
-        /// The prefix, `None` for the whole registry. It may be a repository as well.
+        /// The prefix, `None` for the whole registry. It may also be a repository.
         prefix: Option<Repository>,
     },
-    /// One artifact, which is the root of the mount itself.
+    /// One artifact, which becomes the root of the mount.
     Artifact {
         /// The registry.
         registry: Registry,
@@ -27,24 +27,24 @@ pub enum Source {
     },
     /// An OCI layout on this machine.
     Layout {
-        /// Where it is, as given.
+        /// Its location, as given.
         place: LayoutPlace,
-        /// One artifact of it, or `None` for the directory of its tags. The text after the last colon that names
-        /// no part of the path: a tag, a digest, or a full reference as `podman save` writes it.
+        /// One artifact of it, or `None` for the directory of its tags. The text after the first colon that follows the path: a tag, a digest, or a
+        /// full reference as written by `podman save`.
         name: Option<LayoutName>,
     },
 }
 
-/// Where an OCI layout is.
+/// The location of an OCI layout.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct LayoutPlace {
-    /// How its files are kept.
+    /// Its form.
     pub form: LayoutForm,
-    /// The directory or archive.
+    /// Path of the directory or archive.
     pub path: PathBuf,
 }
 
-/// How the files of an OCI layout are kept.
+/// The form of an OCI layout.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum LayoutForm {
     /// In a directory.
@@ -53,21 +53,21 @@ pub enum LayoutForm {
     Archive,
 }
 
-/// The tag or digest that selects an artifact inside a layout.
+/// The name that selects an artifact in a layout.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum LayoutName {
-    /// A tag, or the annotation `org.opencontainers.image.ref.name` whatever its form.
+    /// A tag, or any other `org.opencontainers.image.ref.name` annotation.
     Name(String),
     /// A manifest by digest.
     Digest(Digest),
 }
 
 impl Source {
-    /// Parses SOURCE. `oci:` starts a layout directory, `oci-archive:` an archive; a bare host (`reg.io`, `localhost:5000`) is a registry; a trailing
-    /// slash makes the text a registry or prefix whatever its form.
+    /// Parses SOURCE. `oci:` introduces a layout directory, `oci-archive:` an archive; a bare host (`reg.io`, `localhost:5000`) is a registry; a
+    /// trailing slash marks the text as a registry or prefix.
     ///
     /// # Errors
-    /// Text that follows no grammar; nothing is looked up.
+    /// The text is malformed. Nothing is looked up.
     pub fn parse(text: &str) -> Result<Self, InvalidReference> {
         if let Some((form, layout)) = LayoutForm::of_text(text) {
             return Self::parse_layout(form, layout);
@@ -107,7 +107,7 @@ impl Source {
         {
             return Err(InvalidReference::new(digest, "digest (sha256:<64 lower-case hex digits>)"));
         }
-        // The path ends at the first colon: what follows may be a full reference with colons of its own.
+        // The path ends at the first colon: the rest may be a full reference with its own colons.
         match text.split_once(':') {
             Some((path, name)) if !name.is_empty() && !path.is_empty() => layout(path, Some(LayoutName::Name(name.to_owned()))),
             _ => layout(text.trim_end_matches(':'), None),
@@ -118,7 +118,7 @@ impl Source {
 impl LayoutForm {
     const ALL: [Self; 2] = [Self::Directory, Self::Archive];
 
-    /// The start of references, with its colon.
+    /// The scheme of references, with its colon.
     pub fn scheme(self) -> &'static str {
         match self {
             Self::Directory => "oci:",
@@ -126,7 +126,7 @@ impl LayoutForm {
         }
     }
 
-    /// The form that a reference begins with, and the rest of it.
+    /// The form that a reference's scheme names, and the rest of the reference.
     pub fn of_text(text: &str) -> Option<(Self, &str)> {
         Self::ALL.into_iter().find_map(|form| Some((form, text.strip_prefix(form.scheme())?)))
     }
@@ -146,7 +146,7 @@ impl fmt::Display for LayoutPlace {
 }
 
 impl Registry {
-    /// Whether a SOURCE of one component is a registry: an address or a name with a dot, or `localhost`.
+    /// Whether a one-component SOURCE is a registry: an address, a name with a dot, or `localhost`.
     fn looks_like_host(text: &str) -> bool {
         let host = text.split(':').next().unwrap_or_default();
         (host == "localhost" || host.contains('.') || text.starts_with('[')) && Self::parse(text).is_ok()
@@ -154,7 +154,7 @@ impl Registry {
 }
 
 impl LayoutName {
-    /// The tag, where the name follows the grammar of tags.
+    /// The tag, if the name is a valid one.
     pub fn tag(&self) -> Option<Tag> {
         match self {
             Self::Name(name) => Tag::parse(name).ok(),

@@ -1,16 +1,15 @@
-//! Chunk sealing: AES-256-GCM over chunks of at most 16 KiB, for what the cache keeps of sealed artifacts.
+//! Seals chunks with AES-256-GCM, at most 16 KiB each, for cached content of sealed artifacts.
 //!
-//! # Why a nonce is never used for two messages
+//! # Why no nonce is used for two messages
 //!
-//! The nonce of a chunk is its number under the key and the number of its plaintext bytes, so there is nothing to
-//! store and nothing random. That is sound because sealing here is deterministic: [`ChunkKey::for_object`] takes a
-//! context that names the bytes themselves (the digest of the layer, the role of the derived object, the version of
-//! its format), so each position under an object's key has one possible plaintext, and sealing it twice gives the
-//! same ciphertext twice. A piece that was cut elsewhere (a short last chunk that is later sealed whole) differs in
-//! length, hence in nonce. Callers keep that promise: whatever changes the bytes belongs in the context.
+//! The nonce of a chunk is its number under the key plus the length of its plaintext, so nothing is stored and nothing is random. This is
+//! sound because sealing here is deterministic: [`ChunkKey::for_object`] takes a context that identifies the bytes themselves (the layer
+//! digest, the role of the derived object, its format version), so each position under an object's key has one possible plaintext, and
+//! sealing it twice gives the same ciphertext. A piece cut elsewhere (a short last chunk that is later sealed whole) differs in length and
+//! hence in nonce. Callers must keep this guarantee: whatever changes the bytes belongs in the context.
 //!
-//! A chunk cannot be moved: its number is authenticated through the nonce, its object through the key. Whether chunks
-//! are missing at the end is the caller's to know, from the length of the plaintext ([`sealed_length`]).
+//! A chunk cannot be moved: its number is authenticated through the nonce, its object through the key. Only the caller can tell whether chunks
+//! are missing at the end, from the plaintext length ([`sealed_length`]).
 
 use crate::error::{Error, ErrorKind};
 use aes_gcm::Aes256Gcm;
@@ -20,36 +19,36 @@ use sha2::Sha256;
 use std::fmt;
 use zeroize::Zeroizing;
 
-/// Plaintext bytes of a whole chunk.
+/// Plaintext bytes of a full chunk.
 pub const CHUNK: usize = 16 << 10;
 /// Bytes that sealing adds to a chunk.
 pub const CHUNK_TAG: usize = 16;
 
-/// Bytes that `plain` bytes take when sealed from a chunk's start.
+/// Sealed length of `plain` bytes that start at a chunk boundary.
 pub fn sealed_length(plain: u64) -> u64 {
     plain.saturating_add(plain.div_ceil(CHUNK as u64).saturating_mul(CHUNK_TAG as u64))
 }
 
-/// A key that seals chunks of at most 16 KiB, each with its own 16-byte tag; wiped when dropped, never printed.
+/// A key that seals chunks of at most 16 KiB, each with its own 16-byte tag. Wiped when dropped, never printed.
 #[derive(Clone)]
 pub struct ChunkKey(Zeroizing<[u8; 32]>);
 
 impl ChunkKey {
-    /// A key for a purpose, derived from secret key material of full strength (never from a passphrase).
+    /// Derives a key for a purpose from full-strength secret key material (never from a passphrase).
     pub(super) fn derived(secret: &[u8; 32], purpose: &[u8]) -> Self {
         let mut key = Zeroizing::new([0; 32]);
         Hkdf::<Sha256>::new(None, secret).expand(purpose, key.as_mut_slice()).expect("HKDF-SHA256 gives up to 8160 bytes");
         Self(key)
     }
 
-    /// A key for one object, derived from this one. The context must name all that decides the object's bytes (the
-    /// digest of a layer, the role, the format's version): equal context, equal bytes.
+    /// Derives the key of one object. The context must include everything that determines the object's bytes (layer digest, role, format
+    /// version): equal context, equal bytes.
     pub fn for_object(&self, context: &[u8]) -> ChunkKey {
         Self::derived(&self.0, &[b"ocifs object v1\0", context].concat())
     }
 
-    /// Seals data as chunks, `position` being the unique number of the first chunk under this key; appends
-    /// ciphertext and tag of each chunk in turn. Only the last chunk may be short.
+    /// Seals data as chunks; `position` is the unique number of the first chunk under this key. Appends the ciphertext and tag of each chunk.
+    /// Only the last chunk may be short.
     pub fn seal(&self, position: u64, data: &[u8], out: &mut Vec<u8>) {
         let cipher = self.cipher();
         out.reserve(data.len() + data.len().div_ceil(CHUNK) * CHUNK_TAG);
@@ -64,15 +63,14 @@ impl ChunkKey {
         }
     }
 
-    /// Opens what `seal` wrote and appends the plaintext. Integrity if a tag does not hold; then nothing of this
-    /// call is left in `out`.
+    /// Opens what `seal` wrote and appends the plaintext. Integrity if a tag does not verify; nothing of this call is then left in `out`.
     pub fn open(&self, position: u64, sealed: &[u8], out: &mut Vec<u8>) -> Result<(), Error> {
         let cipher = self.cipher();
         let before = out.len();
         out.reserve(sealed.len());
         for (number, chunk) in numbered(position, sealed.chunks(CHUNK + CHUNK_TAG)) {
             if let Err(error) = open_chunk(&cipher, number, chunk, out) {
-                // The failed chunk is still ciphertext, the ones before it were good: neither is the caller's answer.
+                // The failed chunk is still ciphertext and the earlier ones were good; return neither.
                 out.truncate(before);
                 return Err(error);
             }
@@ -91,14 +89,14 @@ impl fmt::Debug for ChunkKey {
     }
 }
 
-/// Each chunk with its number under the key. (A range `position..` would overflow behind the last number of all.)
+/// The chunks, each with its number under the key. (A range `position..` would overflow after the very last number.)
 fn numbered<'data>(position: u64, chunks: impl Iterator<Item = &'data [u8]>) -> impl Iterator<Item = (u64, &'data [u8])> {
     chunks.enumerate().map(move |(index, chunk)| (position.wrapping_add(index as u64), chunk))
 }
 
 fn open_chunk(cipher: &Aes256Gcm, number: u64, chunk: &[u8], out: &mut Vec<u8>) -> Result<(), Error> {
     let (text, tag) = chunk.split_last_chunk::<CHUNK_TAG>().ok_or_else(|| broken(number))?;
-    // `seal` writes no empty chunk, so a lone tag is not ours.
+    // `seal` writes no empty chunk, so a lone tag is invalid.
     if text.is_empty() {
         return Err(broken(number));
     }

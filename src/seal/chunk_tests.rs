@@ -1,4 +1,4 @@
-//! Tests of chunk sealing: what is sealed opens, what was touched, moved or cut does not, and the bytes are golden.
+//! Chunk sealing: sealed chunks open; modified, moved or cut ones do not; the bytes are golden.
 
 use super::*;
 use proptest::prelude::*;
@@ -23,7 +23,7 @@ fn hex(data: &[u8]) -> String {
     data.iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
-/// The vector of FORMAT.md, computed with another implementation (Python's `cryptography`).
+/// The vector in FORMAT.md, computed by another implementation (Python's `cryptography`).
 #[test]
 fn golden_chunks_keep_their_bytes() {
     let envelope_secret: Vec<u8> = (0..32).collect();

@@ -1,10 +1,9 @@
-//! The oci-sync envelope: `salt 32 | nonce 12 | ciphertext | tag 16`, one AES-256-GCM message under a key that
-//! scrypt derives from a passphrase.
+//! The oci-sync envelope: `salt 32 | nonce 12 | ciphertext | tag 16`, one AES-256-GCM message under a key derived from a passphrase by scrypt.
 //!
-//! GCM proves nothing before its last byte, so checking and decrypting are two types. [`EnvelopeCheck`] runs GHASH
-//! over the ciphertext as it streams by, in constant memory, and compares the tag. [`EnvelopeReader`] then decrypts
-//! any range, and must only be given ciphertext that was checked. [`EnvelopeWriter`] does both at once, the other way. A wrong passphrase and forged bytes look alike to
-//! GCM: the caller has compared the digest of the blob first, so a tag that does not hold means a wrong key.
+//! GCM proves nothing before its last byte, so verification and decryption are separate types. [`EnvelopeCheck`] runs GHASH over the streamed
+//! ciphertext in constant memory and compares the tag. [`EnvelopeReader`] then decrypts any range and must be given only verified ciphertext.
+//! [`EnvelopeWriter`] encrypts and computes the tag together. GCM cannot distinguish a wrong passphrase from forged bytes: callers have
+//! verified the blob's digest before, so a tag mismatch means a wrong key.
 
 use super::tag::{MessageTag, counter_block};
 use super::{ChunkKey, Passphrase};
@@ -14,15 +13,15 @@ use aes::cipher::{KeyIvInit, StreamCipher, StreamCipherSeek};
 use std::fmt;
 use zeroize::Zeroizing;
 
-/// Bytes in front of the ciphertext.
+/// Length of the header before the ciphertext.
 pub const ENVELOPE_HEADER: usize = 44;
-/// Bytes of the tag behind the ciphertext.
+/// Length of the tag after the ciphertext.
 pub const ENVELOPE_TAG: usize = 16;
 
-/// The longest message of GCM: its block counter has 32 bits, and two values of it are taken.
+/// Longest GCM message: its block counter has 32 bits, and two values are reserved.
 const LONGEST: u64 = (1 << 36) - 32;
 
-/// Header of the oci-sync envelope: `salt 32 | nonce 12`, in front of `ciphertext | tag 16`.
+/// Header of the oci-sync envelope: `salt 32 | nonce 12`, followed by `ciphertext | tag 16`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct EnvelopeHeader {
     /// Salt of scrypt.
@@ -32,14 +31,14 @@ pub struct EnvelopeHeader {
 }
 
 impl EnvelopeHeader {
-    /// Takes the header from the start of a blob. Integrity if the blob is shorter than a header.
+    /// Parses the header at the start of a blob. Integrity if the blob is shorter.
     pub fn parse(blob: &[u8]) -> Result<Self, Error> {
         let parted = blob.split_first_chunk::<32>().and_then(|(salt, rest)| Some((*salt, *rest.first_chunk::<12>()?)));
         let (salt, nonce) = parted.ok_or_else(|| too_short(blob.len() as u64))?;
         Ok(Self { salt, nonce })
     }
 
-    /// The header as it stands in front of the ciphertext.
+    /// The header as bytes.
     pub fn bytes(&self) -> [u8; ENVELOPE_HEADER] {
         let mut bytes = [0; ENVELOPE_HEADER];
         bytes.iter_mut().zip(self.salt.iter().chain(&self.nonce)).for_each(|(space, byte)| *space = *byte);
@@ -47,8 +46,8 @@ impl EnvelopeHeader {
     }
 }
 
-/// Bytes of ciphertext (and of plaintext) in an envelope that is `blob` bytes long as a whole. Integrity if it
-/// cannot hold header and tag, Invalid if it is longer than GCM allows.
+/// Length of the ciphertext (and the plaintext) in an envelope of `blob` bytes. Integrity if it is too short for header and tag, Invalid if it is
+/// longer than GCM allows.
 pub fn ciphertext_length(blob: u64) -> Result<u64, Error> {
     let length = blob.checked_sub((ENVELOPE_HEADER + ENVELOPE_TAG) as u64).ok_or_else(|| too_short(blob))?;
     if length > LONGEST { Err(too_long()) } else { Ok(length) }
@@ -58,21 +57,21 @@ fn too_short(blob: u64) -> Error {
     let shortest = ENVELOPE_HEADER + ENVELOPE_TAG;
     Error::new(
         ErrorKind::Integrity,
-        format!("an encrypted oci-sync layer has at least {shortest} bytes, this one has {blob}: it was cut, push it again"),
+        format!("an encrypted oci-sync layer has at least {shortest} bytes, this one {blob}: it is truncated; push it again"),
     )
 }
 
 fn too_long() -> Error {
-    Error::new(ErrorKind::Invalid, "an encrypted oci-sync layer beyond 64 GiB cannot exist: AES-GCM ends there")
+    Error::new(ErrorKind::Invalid, "an encrypted oci-sync layer cannot exceed 64 GiB, the limit of AES-GCM")
 }
 
-/// The key of one envelope; wiped when dropped, never printed.
+/// The key of one envelope. Wiped when dropped, never printed.
 #[derive(Clone)]
 pub struct EnvelopeKey(Zeroizing<[u8; 32]>);
 
 impl EnvelopeKey {
-    /// scrypt N=32768 r=8 p=1: takes about 60 ms and 32 MiB; call it on a blocking thread. Every passphrase gives a
-    /// key: whether it is the right one shows in [`EnvelopeCheck::finish`].
+    /// scrypt N=32768 r=8 p=1: takes about 60 ms and 32 MiB; call it on a blocking thread. Any passphrase yields a key; whether it is right shows
+    /// in [`EnvelopeCheck::finish`].
     pub fn derive(passphrase: &Passphrase, salt: &[u8; 32]) -> Result<Self, Error> {
         let mut key = Zeroizing::new([0; 32]);
         let refused = |what: &dyn fmt::Display| Error::new(ErrorKind::Invalid, format!("cannot derive a key from the passphrase: {what}"));
@@ -81,7 +80,7 @@ impl EnvelopeKey {
         Ok(Self(key))
     }
 
-    /// The key under which the cache keeps what comes from this envelope.
+    /// The key under which the cache seals content of this envelope.
     pub fn cache_key(&self) -> ChunkKey {
         ChunkKey::derived(&self.0, b"ocifs cache v1")
     }
@@ -93,7 +92,7 @@ impl fmt::Debug for EnvelopeKey {
     }
 }
 
-/// Checks the tag over the ciphertext in one streaming pass, without decrypting.
+/// Verifies the tag over the ciphertext in one streaming pass, without decrypting.
 pub struct EnvelopeCheck(MessageTag);
 
 impl EnvelopeCheck {
@@ -107,7 +106,7 @@ impl EnvelopeCheck {
         self.0.update(ciphertext);
     }
 
-    /// Compares the tag in constant time. KeyWrong if it does not hold, Invalid if the message was too long for GCM.
+    /// Compares the tag in constant time. KeyWrong if it does not match, Invalid if the message is too long for GCM.
     pub fn finish(self, tag: &[u8; ENVELOPE_TAG]) -> Result<(), Error> {
         if self.0.length() > LONGEST {
             return Err(too_long());
@@ -115,7 +114,7 @@ impl EnvelopeCheck {
         if self.0.is(tag) {
             return Ok(());
         }
-        Err(Error::new(ErrorKind::KeyWrong, "the passphrase does not open this oci-sync artifact: give the one that it was pushed with"))
+        Err(Error::new(ErrorKind::KeyWrong, "the passphrase does not decrypt this oci-sync artifact; give the one it was pushed with"))
     }
 }
 
@@ -125,7 +124,7 @@ impl fmt::Debug for EnvelopeCheck {
     }
 }
 
-/// Decrypts any range of an envelope's ciphertext (CTR); only for ciphertext whose tag was checked.
+/// Decrypts any range of an envelope's ciphertext (CTR); only for verified ciphertext.
 pub struct EnvelopeReader {
     keystream: ctr::Ctr32BE<Aes256>,
 }
@@ -136,8 +135,7 @@ impl EnvelopeReader {
         Self { keystream: ctr::Ctr32BE::<Aes256>::new((&*key.0).into(), (&counter_block(&header.nonce, 2)).into()) }
     }
 
-    /// Decrypts in place; `offset` counts from the first byte of ciphertext. Invalid (and nothing changed) for a
-    /// range that ends beyond the longest message of GCM.
+    /// Decrypts in place; `offset` counts from the first byte of ciphertext. Invalid, changing nothing, for a range beyond GCM's longest message.
     pub fn decrypt(&mut self, offset: u64, data: &mut [u8]) -> Result<(), Error> {
         if offset.checked_add(data.len() as u64).is_none_or(|end| end > LONGEST) {
             return Err(too_long());
@@ -153,10 +151,10 @@ impl fmt::Debug for EnvelopeReader {
     }
 }
 
-/// Encrypts a message piece by piece, and gives its tag at the end.
+/// Encrypts a message incrementally and yields its tag at the end.
 ///
-/// `EnvelopeHeader::bytes`, the ciphertext and the tag, one behind the other, are the envelope. Salt and nonce must be random and
-/// fresh for each message: two messages under one key and nonce give both away.
+/// The envelope is `EnvelopeHeader::bytes`, the ciphertext and the tag, concatenated. Salt and nonce must be random and fresh for each message:
+/// two messages under one key and nonce reveal both.
 pub struct EnvelopeWriter {
     reader: EnvelopeReader,
     tag: MessageTag,
@@ -168,10 +166,9 @@ impl EnvelopeWriter {
         Self { reader: EnvelopeReader::new(key, header), tag: MessageTag::new(&key.0, &header.nonce) }
     }
 
-    /// Encrypts the next bytes of the message in place. Invalid (and nothing changed) where the message would become longer than
-    /// GCM allows.
+    /// Encrypts the next bytes of the message in place. Invalid, changing nothing, if the message would exceed GCM's limit.
     pub fn encrypt(&mut self, data: &mut [u8]) -> Result<(), Error> {
-        // The same bytes of the keystream take the message both ways.
+        // CTR encryption and decryption are the same operation.
         self.reader.decrypt(self.tag.length(), data)?;
         self.tag.update(data);
         Ok(())

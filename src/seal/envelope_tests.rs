@@ -1,4 +1,4 @@
-//! Tests of the envelope: real artifacts of both writers, fixed vectors, and AES-GCM's one-shot code as the judge.
+//! The envelope: real artifacts of both writers, fixed vectors, and AES-GCM's one-shot implementation as the reference.
 
 use super::*;
 use aes_gcm::Aes256Gcm;

@@ -1,9 +1,8 @@
-//! Encryption formats: the oci-sync envelope, and chunk sealing for what the cache keeps of sealed artifacts.
+//! Encryption formats: the oci-sync envelope, and chunk sealing for cached content of sealed artifacts.
 //!
-//! Pure: no files, no network, no clock, no randomness. Both formats are specified byte by byte in `FORMAT.md`, and
-//! golden tests pin them. Keys and passphrases are wiped when dropped and never printed. This module never releases
-//! a byte whose tag it did not check, with one documented exception: [`EnvelopeReader`], whose caller has checked
-//! the tag of the whole message before.
+//! Pure: no files, network, clock or randomness. Both formats are specified byte by byte in `FORMAT.md` and pinned by golden tests. Keys and
+//! passphrases are wiped when dropped and never printed. No byte is released before its tag is verified, with one documented exception:
+//! [`EnvelopeReader`], whose caller has verified the whole message's tag.
 
 mod chunk;
 mod envelope;
@@ -16,5 +15,5 @@ pub use envelope::{
 };
 pub use passphrase::Passphrase;
 
-/// Manifest annotation of an artifact that ocifs has sealed. Its value holds the wrapped key.
+/// Manifest annotation of artifacts sealed by ocifs. Its value holds the wrapped key.
 pub const SEAL_ANNOTATION: &str = "dev.ocifs.seal";

@@ -6,13 +6,12 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use std::fmt;
 use zeroize::Zeroizing;
 
-/// A passphrase; wiped when dropped, never printed. It travels as Base64, over the control socket only.
+/// A passphrase. Wiped when dropped, never printed. Serialised as Base64, only for the control socket.
 #[derive(Clone, PartialEq, Eq)]
 pub struct Passphrase(Zeroizing<Vec<u8>>);
 
 impl Passphrase {
-    /// Wraps the bytes of a passphrase, exactly as they are: a caller that reads them from a file or a terminal has
-    /// already dropped the final newline.
+    /// Wraps the exact bytes of a passphrase; a caller that reads them from a file or terminal has already dropped the final newline.
     pub fn new(bytes: Vec<u8>) -> Self {
         Self(Zeroizing::new(bytes))
     }
@@ -31,7 +30,7 @@ impl Serialize for Passphrase {
 
 impl<'de> Deserialize<'de> for Passphrase {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        // Borrowed: no copy of the text stays anywhere.
+        // Borrowed, so that no copy of the text remains.
         let text = <&str>::deserialize(deserializer)?;
         STANDARD.decode(text).map(Self::new).map_err(|_| serde::de::Error::custom("a passphrase is not Base64"))
     }

@@ -1,4 +1,4 @@
-//! The tag of a GCM message whose ciphertext streams by, in constant memory. Neither encrypts nor decrypts, and knows no limit.
+//! Computes the tag of a GCM message over streamed ciphertext in constant memory. Neither encrypts nor decrypts, and enforces no limit.
 
 use aes::Aes256;
 use aes::cipher::{BlockCipherEncrypt, KeyInit};
@@ -9,7 +9,7 @@ use zeroize::Zeroizing;
 /// Bytes of a block of AES, and of a tag.
 const BLOCK: usize = 16;
 
-/// A tag being computed.
+/// A tag computation.
 pub(super) struct MessageTag {
     hash: GHash,
     mask: Zeroizing<[u8; BLOCK]>,
@@ -19,7 +19,7 @@ pub(super) struct MessageTag {
 }
 
 impl MessageTag {
-    /// The tag of a message without associated data, nothing of it seen yet.
+    /// Starts the tag of a message without associated data.
     pub(super) fn new(key: &[u8; 32], nonce: &[u8; 12]) -> Self {
         let cipher = Aes256::new(key.into());
         let mut hash_key = Zeroizing::new([0; BLOCK]);
@@ -29,12 +29,12 @@ impl MessageTag {
         Self { hash: GHash::new((&*hash_key).into()), mask, pending: [0; BLOCK], pending_length: 0, length: 0 }
     }
 
-    /// Bytes of ciphertext so far.
+    /// Bytes of ciphertext added so far.
     pub(super) fn length(&self) -> u64 {
         self.length
     }
 
-    /// As if so many bytes had been seen; the tag is worth nothing then.
+    /// Pretends that this many bytes were added; the tag is then meaningless.
     #[cfg(test)]
     pub(super) fn skip_to(&mut self, length: u64) {
         self.length = length;
@@ -67,7 +67,7 @@ impl MessageTag {
         self.pending_length = tail.len();
     }
 
-    /// GHASH over everything and the lengths, still masked.
+    /// GHASH over all bytes and the lengths, before masking.
     fn hashed(&mut self) -> GHash {
         self.hash.update_padded(self.pending.get(..self.pending_length).unwrap_or_default());
         let mut lengths = [0; BLOCK];
@@ -85,7 +85,7 @@ impl MessageTag {
         tag
     }
 
-    /// Whether it is this one; takes the same time whatever the answer.
+    /// Whether the tag equals this one, in constant time.
     pub(super) fn is(mut self, tag: &[u8; BLOCK]) -> bool {
         let mut unmasked = *tag;
         unmasked.iter_mut().zip(self.mask.iter()).for_each(|(byte, mask)| *byte ^= mask);
@@ -93,7 +93,7 @@ impl MessageTag {
     }
 }
 
-/// `nonce 12 | counter 4`, the input of AES in counter mode. Counter 1 masks the tag, 2 starts the message.
+/// `nonce 12 | counter 4`, the input of AES in counter mode. Counter 1 masks the tag; the message starts at 2.
 pub(super) fn counter_block(nonce: &[u8; 12], counter: u32) -> [u8; BLOCK] {
     let mut block = [0; BLOCK];
     block.iter_mut().zip(nonce.iter().chain(&counter.to_be_bytes())).for_each(|(space, byte)| *space = *byte);

@@ -1,7 +1,7 @@
-//! Growable arrays that leave the heap for a mapped file once they are large, so that their size is not a matter of memory.
+//! Growable arrays that move from the heap to a mapped file once they are large, so that their size is not bounded by memory.
 //!
-//! The file is allocated before it is mapped (a write to a hole of a full disk is SIGBUS), only grows, and is nobody
-//! else's. What is in it ends with the array.
+//! The file is allocated before it is mapped (writing to a hole on a full disk raises SIGBUS), only grows, and is private to the array,
+//! whose content ends with it.
 
 use std::fmt;
 use std::fs::File;
@@ -11,23 +11,23 @@ use std::sync::Arc;
 
 use memmap2::MmapMut;
 
-/// Bytes of an array that stay on the heap where there is a file to go to.
+/// Largest array kept on the heap if there is a file to move to, in bytes.
 const SPILL: usize = 256 << 10;
-/// A file grows by a quarter, and at least so much.
+/// Smallest growth of a file, in bytes; otherwise it grows by a quarter.
 const STEP: usize = 1 << 20;
 
-/// A file for one array. Dropping it removes the file.
+/// The backing file of one array. Dropping it removes the file.
 pub trait ScratchFile: Send + Sync {
     /// The file, open for reading and writing.
     fn file(&self) -> &File;
-    /// Makes the file this long, its blocks allocated.
+    /// Extends the file to this many bytes, with allocated blocks.
     ///
     /// # Errors
-    /// There is no room, or the disk fails.
+    /// The disk is full or fails.
     fn grow(&mut self, length: u64) -> io::Result<()>;
 }
 
-/// Makes files for arrays.
+/// Creates backing files for arrays.
 pub trait ScratchPlace: Send + Sync {
     /// A new empty file.
     ///
@@ -36,17 +36,17 @@ pub trait ScratchPlace: Send + Sync {
     fn create(&self) -> io::Result<Box<dyn ScratchFile>>;
 }
 
-/// Where large arrays lie. Cheap to clone.
+/// Where large arrays are stored. Cheap to clone.
 #[derive(Clone, Default)]
 pub struct Scratch(Option<Arc<dyn ScratchPlace>>);
 
 impl Scratch {
-    /// On the heap, for what must not reach a disk. The caller bounds their size.
+    /// On the heap, for data that must not reach a disk. The caller bounds the size.
     pub fn memory() -> Self {
         Self(None)
     }
 
-    /// In files of this place.
+    /// In files created by `place`.
     pub fn on_disk(place: Arc<dyn ScratchPlace>) -> Self {
         Self(Some(place))
     }
@@ -58,29 +58,29 @@ impl fmt::Debug for Scratch {
     }
 }
 
-/// Numbers, and arrays of them: any bytes are a value, and there are no others between.
+/// Numbers and arrays of numbers: any bit pattern is valid, without padding.
 ///
 /// # Safety
-/// Every pattern of bits must be valid, and there may be no padding.
+/// Every bit pattern must be valid, and there must be no padding.
 pub unsafe trait Plain: Copy + Send + Sync + 'static {}
-// SAFETY: any byte is a value.
+// SAFETY: any byte is valid.
 unsafe impl Plain for u8 {}
-// SAFETY: any four bytes are a value.
+// SAFETY: any four bytes are valid.
 unsafe impl Plain for u32 {}
 // SAFETY: arrays add no padding.
 unsafe impl<const N: usize> Plain for [u32; N] {}
 
 enum Store<T> {
     Heap(Vec<T>),
-    /// The map goes before its file.
+    /// The map is dropped before its file.
     Mapped(MmapMut, Box<dyn ScratchFile>),
 }
 
-/// An array that only grows.
+/// A growable array.
 pub struct Array<T: Plain> {
     scratch: Scratch,
     store: Store<T>,
-    /// Elements of a mapped array.
+    /// Number of elements in a mapped array.
     length: usize,
 }
 
@@ -93,7 +93,7 @@ impl<T: Plain> Array<T> {
     /// Appends an element.
     ///
     /// # Errors
-    /// There is no memory, or no room on the disk.
+    /// Out of memory or disk space.
     pub fn push(&mut self, value: T) -> io::Result<()> {
         self.extend_from_slice(&[value])
     }
@@ -117,7 +117,7 @@ impl<T: Plain> Array<T> {
         Ok(())
     }
 
-    /// Makes it this long; what is new is `value`.
+    /// Extends it to this length with copies of `value`.
     ///
     /// # Errors
     /// As [`Array::push`].
@@ -166,7 +166,7 @@ impl<T: Plain> Array<T> {
 fn map(file: &mut dyn ScratchFile, length: usize) -> io::Result<MmapMut> {
     let length = length.checked_next_multiple_of(STEP).ok_or(io::ErrorKind::OutOfMemory)?;
     file.grow(length as u64)?;
-    // SAFETY: the file is this array's alone, allocated up to `length`, and never made shorter.
+    // SAFETY: the file belongs to this array alone, is allocated up to `length`, and is never shortened.
     unsafe { memmap2::MmapOptions::new().len(length).map_mut(file.file()) }
 }
 
@@ -176,7 +176,7 @@ impl<T: Plain> Deref for Array<T> {
     fn deref(&self) -> &[T] {
         match &self.store {
             Store::Heap(vec) => vec,
-            // SAFETY: the map begins at a page and holds at least `length` elements, and any bytes are a `T`.
+            // SAFETY: the map is page-aligned and holds at least `length` elements, and any bytes are a valid `T`.
             Store::Mapped(map, _) => unsafe { std::slice::from_raw_parts(map.as_ptr().cast::<T>(), self.length) },
         }
     }
@@ -186,7 +186,7 @@ impl<T: Plain> DerefMut for Array<T> {
     fn deref_mut(&mut self) -> &mut [T] {
         match &mut self.store {
             Store::Heap(vec) => vec,
-            // SAFETY: as above, and `self` is borrowed for as long as the slice is.
+            // SAFETY: as above; `self` is borrowed as long as the slice.
             Store::Mapped(map, _) => unsafe { std::slice::from_raw_parts_mut(map.as_mut_ptr().cast::<T>(), self.length) },
         }
     }

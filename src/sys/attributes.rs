@@ -1,4 +1,4 @@
-//! What the standard library does not tell of a file: extended attributes and device numbers. Follows no symbolic link but in [`xattr`].
+//! File attributes that the standard library does not expose: extended attributes and device numbers. Only [`xattr`] follows symlinks.
 
 use std::io;
 use std::path::Path;
@@ -6,13 +6,13 @@ use std::path::Path;
 use rustix::fs::{getxattr, getxattr_query, lgetxattr, lgetxattr_query, llistxattr, llistxattr_query};
 use rustix::io::Errno;
 
-/// How often a list is read that grows meanwhile.
+/// How often a list that grows meanwhile is reread.
 const ATTEMPTS: usize = 8;
 
-/// Names and values of all extended attributes of a path; none where the file system has no such thing.
+/// Names and values of all extended attributes of a path; empty if the file system has none.
 ///
 /// # Errors
-/// Errors of the system. An attribute that is removed meanwhile, or that this user may not read, is left out.
+/// Errors of the system. An attribute that is removed meanwhile or not readable by this user is left out.
 pub fn xattrs(path: &Path) -> io::Result<Vec<(Vec<u8>, Vec<u8>)>> {
     let names = match grown(|| llistxattr_query(path), |place| llistxattr(path, place)) {
         Ok(names) => names,
@@ -30,7 +30,7 @@ pub fn xattrs(path: &Path) -> io::Result<Vec<(Vec<u8>, Vec<u8>)>> {
     Ok(found)
 }
 
-/// The value of an extended attribute of what a path leads to, also through symbolic links; `None` if it has no such attribute.
+/// The value of an extended attribute, following symlinks; `None` if there is no such attribute.
 ///
 /// # Errors
 /// Errors of the system.
@@ -42,12 +42,12 @@ pub fn xattr(path: &Path, name: &str) -> io::Result<Option<Vec<u8>>> {
     }
 }
 
-/// Major and minor of a device number as `stat(2)` has it.
+/// Major and minor of a device number from `stat(2)`.
 pub fn device_numbers(device: u64) -> (u32, u32) {
     (rustix::fs::major(device), rustix::fs::minor(device))
 }
 
-/// Reads what may grow between the question for its size and the reading.
+/// Reads a value that may grow between querying its size and reading it.
 fn grown(
     size: impl Fn() -> rustix::io::Result<usize>,
     read: impl Fn(&mut [u8]) -> rustix::io::Result<usize>,

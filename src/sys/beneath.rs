@@ -1,7 +1,7 @@
-//! Opening and removing files, and opening or making directories, below a directory without ever leaving it.
+//! Opens, creates and removes files and directories below a directory without ever leaving it.
 //!
-//! Every component is opened relative to its parent, so the answer does not depend on what another process renames
-//! meanwhile. No symbolic link is followed but by [`open_linked_file`], which the kernel keeps inside.
+//! Every component is opened relative to its parent, so concurrent renames do not change the outcome. No symlink is followed except by
+//! [`open_linked_file`], where the kernel keeps it inside.
 
 use std::ffi::OsStr;
 use std::fs::File;
@@ -12,11 +12,11 @@ use std::path::{Component, Path, PathBuf};
 use rustix::fs::{AtFlags, Mode, OFlags, ResolveFlags, fsync, mkdirat, openat, openat2, unlinkat};
 use rustix::io::Errno;
 
-/// Opens a regular file below `directory` for reading. `path` must be relative and made of plain names.
+/// Opens a regular file below `directory` for reading. `path` must be relative and consist of plain names.
 ///
 /// # Errors
-/// `InvalidInput` for a path with other components, `ELOOP` or `ENOTDIR` where a component is a symbolic link,
-/// and `InvalidData` for anything but a regular file.
+/// `InvalidInput` for a path with other components, `ELOOP` or `ENOTDIR` if a component is a symlink, and `InvalidData` for anything but a
+/// regular file.
 pub fn open_file(directory: &File, path: &Path) -> io::Result<File> {
     let names = plain_names(path)?;
     let Some((last, parents)) = names.split_last() else {
@@ -40,7 +40,7 @@ pub fn open_file(directory: &File, path: &Path) -> io::Result<File> {
     regular(file)
 }
 
-/// Opens a directory for its handle. Never blocks, whatever the path names.
+/// Opens a directory for its handle. Never blocks.
 ///
 /// # Errors
 /// `ENOTDIR` for anything but a directory, else errors of the system.
@@ -48,7 +48,8 @@ pub fn open_directory(path: &Path) -> io::Result<File> {
     Ok(rustix::fs::open(path, OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty())?.into())
 }
 
-/// Holds a directory without opening it, which needs no right to read it and asks no file system below; with its path without links.
+/// Holds a directory without opening it, which needs no read permission and no request to the file system; returns also its path without
+/// symlinks.
 ///
 /// # Errors
 /// `ENOTDIR` for anything but a directory, else errors of the system.
@@ -58,19 +59,18 @@ pub fn hold_directory(path: &Path) -> io::Result<(File, PathBuf)> {
     Ok((directory, path))
 }
 
-/// A path that means this very file for as long as it is open, in this process.
+/// A path to this very file while it is open, valid in this process.
 pub fn path_of(file: &File) -> PathBuf {
     Path::new("/proc/self/fd").join(file.as_raw_fd().to_string())
 }
 
-/// How often opening is tried while others rename what lies on the way.
+/// How often to retry while others rename components of the path.
 const ATTEMPTS: usize = 16;
 
-/// Opens a regular file below `directory` for reading, also through symbolic links that stay below it.
+/// Opens a regular file below `directory` for reading, also through symlinks that stay below it.
 ///
 /// # Errors
-/// Those of [`open_file`]; `CrossesDevices` (EXDEV) for a link that leads out. Kernels that cannot keep links inside
-/// follow none.
+/// Those of [`open_file`]; `CrossesDevices` (EXDEV) for a link that leads out. On kernels that cannot confine links, none is followed.
 pub fn open_linked_file(directory: &File, path: &Path) -> io::Result<File> {
     plain_names(path)?;
     let flags = OFlags::RDONLY | OFlags::NONBLOCK | OFlags::NOCTTY | OFlags::CLOEXEC;
@@ -92,11 +92,11 @@ fn regular(file: File) -> io::Result<File> {
     Ok(file)
 }
 
-/// Opens a directory below `directory`, so that it can be written to through its handle. What is missing is made
-/// with the mode that the umask leaves, and its name made durable.
+/// Opens a directory below `directory`, for writing through its handle. Missing directories are created with the umask's mode, and their
+/// names synced.
 ///
 /// # Errors
-/// As [`open_file`]; `ENOTDIR` where a component is not a directory.
+/// As [`open_file`]; `ENOTDIR` if a component is not a directory.
 pub fn make_directory(directory: &File, path: &Path) -> io::Result<File> {
     let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
     let mut parent = directory.try_clone()?;
@@ -104,7 +104,7 @@ pub fn make_directory(directory: &File, path: &Path) -> io::Result<File> {
         let opened = match openat(&parent, name, flags, Mode::empty()) {
             Err(Errno::NOENT) => {
                 match mkdirat(&parent, name, Mode::from_raw_mode(0o777)) {
-                    // It was made meanwhile.
+                    // Someone else created it meanwhile.
                     Ok(()) | Err(Errno::EXIST) => {}
                     Err(error) => return Err(error.into()),
                 }
@@ -118,7 +118,7 @@ pub fn make_directory(directory: &File, path: &Path) -> io::Result<File> {
     Ok(parent)
 }
 
-/// Removes a file, or whatever else is not a directory, by its plain name in `directory`.
+/// Removes anything but a directory, by its plain name in `directory`.
 ///
 /// # Errors
 /// `InvalidInput` for anything but a plain name, else errors of the system.

@@ -1,7 +1,7 @@
-//! Going to the background: fork, a session of its own, and a pipe on which the child says how its start went.
+//! Goes to the background: fork, a session of its own, and a pipe on which the child reports the outcome of its start.
 //!
-//! Only before any thread exists, which is checked, so a forked child may do whatever a new process may do. The
-//! argument list is untouched: `ps` shows what was typed.
+//! Only possible before any thread exists, which is checked, so the forked child is unrestricted. The argument list stays: `ps` shows
+//! what was typed.
 
 use std::fs::File;
 use std::io::{self, Read, Write};
@@ -10,15 +10,15 @@ use std::time::{Duration, Instant};
 
 use rustix::pipe::PipeFlags;
 
-/// Longest reason that a child may give.
+/// Longest failure message of a child, in bytes.
 const MESSAGE_LIMIT: u64 = 64 << 10;
-/// How long the kernel may list a thread that has ended.
+/// How long the kernel may still list a thread that has ended.
 const SETTLING: Duration = Duration::from_secs(1);
 
-/// Which process this is after the fork.
+/// The two sides of the fork.
 #[derive(Debug)]
 pub enum Side {
-    /// The one that was started; it waits for the other.
+    /// The original process, which waits for the daemon.
     Parent(Start),
     /// The daemon.
     Child(Readiness),
@@ -30,22 +30,22 @@ pub struct Start {
     pipe: File,
 }
 
-/// How the daemon's start went.
+/// The outcome of the daemon's start.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Outcome {
-    /// It serves.
+    /// It is serving.
     Ready {
-        /// Notes for people, in lines; mostly none.
+        /// Notes for the user, one per line; usually empty.
         notes: String,
     },
-    /// It gave up, with an exit code and one line of reason.
+    /// It gave up, with an exit code and a one-line reason.
     Failed {
         /// Exit code for the parent.
         code: u8,
         /// Reason.
         message: String,
     },
-    /// It ended without a word.
+    /// It ended without a report.
     Died,
 }
 
@@ -56,21 +56,20 @@ pub struct Readiness {
 }
 
 unsafe extern "C" {
-    /// fork(2) of the C library, which also sets its own state right in the child.
+    /// fork(2) of the C library, which also fixes up its own state in the child.
     fn fork() -> std::ffi::c_int;
 }
 
-/// Splits into a waiting parent and a daemon in a session of its own, with `/` as its working directory.
+/// Forks into a waiting parent and a daemon with its own session and working directory `/`.
 ///
 /// # Errors
-/// The process has threads already, or the system has no room for another process.
+/// The process already has threads, or the system cannot create another process.
 pub fn split() -> io::Result<Side> {
     if has_other_threads()? {
         return Err(io::Error::other("a process with threads cannot become a daemon"));
     }
     let (reader, writer) = rustix::pipe::pipe_with(PipeFlags::CLOEXEC)?;
-    // SAFETY: this is the only thread, so the child is a complete copy and no lock is held by a thread that it
-    // lacks.
+    // SAFETY: this is the only thread, so the child is a complete copy and no missing thread holds a lock.
     match unsafe { fork() } {
         -1 => Err(io::Error::last_os_error()),
         0 => {
@@ -86,7 +85,7 @@ pub fn split() -> io::Result<Side> {
     }
 }
 
-/// Whether this process has threads besides the calling one. A thread that was joined may stay in the list for a moment.
+/// Whether this process has other threads. A joined thread may stay listed for a moment.
 fn has_other_threads() -> io::Result<bool> {
     let begun = Instant::now();
     while std::fs::read_dir("/proc/self/task")?.count() != 1 {
@@ -99,7 +98,7 @@ fn has_other_threads() -> io::Result<bool> {
 }
 
 impl Start {
-    /// Waits until the daemon is ready, has given up or died.
+    /// Waits until the daemon is ready, gives up or dies.
     ///
     /// # Errors
     /// The pipe failed.
@@ -115,16 +114,16 @@ impl Start {
 }
 
 impl Readiness {
-    /// Lets the parent print these notes and return success, after standard input, output and error were pointed at `/dev/null`.
+    /// Reports readiness: redirects standard input, output and error to `/dev/null`, then lets the parent print the notes and succeed.
     ///
     /// # Errors
-    /// The parent is gone (interrupted with Ctrl-C): the daemon should clean up and end.
+    /// The parent is gone (interrupted with Ctrl-C); the daemon should clean up and exit.
     pub fn ready(mut self, notes: &str) -> io::Result<()> {
         detach_standard_streams()?;
         self.pipe.write_all(&[&[0], notes.as_bytes()].concat())
     }
 
-    /// Lets the parent print a reason and end with this code. A code of 0 counts as 1.
+    /// Reports a failure for the parent to print and exit with. A code of 0 counts as 1.
     ///
     /// # Errors
     /// The parent is gone.
@@ -174,7 +173,7 @@ mod tests {
 
     #[test]
     fn a_process_with_threads_is_refused() {
-        // Tests run in threads of their own.
+        // Each test runs in its own thread.
         assert!(split().is_err());
     }
 }

@@ -1,6 +1,6 @@
-//! One name in a directory that is open: making, replacing and describing what it names, whatever stands there now.
+//! One name in an open directory: creates, replaces and describes its entry, whatever it currently is.
 //!
-//! Every call takes the handle of the directory and a plain name. None follows a symbolic link, so none acts outside of the directory.
+//! Every call takes the directory's handle and a plain name. None follows a symlink, so none acts outside the directory.
 
 use std::ffi::OsStr;
 use std::fs::File;
@@ -16,36 +16,36 @@ use rustix::io::Errno;
 
 use super::beneath::path_of;
 
-/// A node that has no bytes of its own.
+/// A node without bytes of its own.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Special {
     /// A named pipe.
     Fifo,
     /// A socket without a listener.
     Socket,
-    /// A character device with major and minor number.
+    /// A block device with major and minor number.
     Character(u32, u32),
     /// A block device with major and minor number.
     Block(u32, u32),
 }
 
-/// The kind of a name.
+/// The kind of an entry.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Status {
     /// A regular file.
     pub is_file: bool,
-    /// Bytes.
+    /// Size in bytes.
     pub size: u64,
-    /// Names of it.
+    /// Number of hard links.
     pub links: u64,
-    /// Device and number, which tell files apart.
+    /// Device and inode number.
     pub identity: (u64, u64),
 }
 
-/// A plain name.
+/// Checks that a name is plain.
 ///
 /// # Errors
-/// `InvalidInput` for what could mean another place.
+/// `InvalidInput` if it could lead elsewhere.
 fn plain(name: &OsStr) -> io::Result<&OsStr> {
     match name.as_bytes() {
         b"" | b"." | b".." => Err(io::ErrorKind::InvalidInput.into()),
@@ -54,10 +54,10 @@ fn plain(name: &OsStr) -> io::Result<&OsStr> {
     }
 }
 
-/// Makes a directory with the mode that the umask leaves.
+/// Creates a directory; the umask applies to its mode.
 ///
 /// # Errors
-/// `AlreadyExists` for a name that is taken, else errors of the system.
+/// `AlreadyExists` if the name is taken, else errors of the system.
 pub fn make_directory(directory: &File, name: &OsStr, mode: u32) -> io::Result<()> {
     Ok(mkdirat(directory, plain(name)?, Mode::from_raw_mode(mode & 0o777))?)
 }
@@ -65,13 +65,13 @@ pub fn make_directory(directory: &File, name: &OsStr, mode: u32) -> io::Result<(
 /// Opens a directory.
 ///
 /// # Errors
-/// `NotADirectory` for anything else, a link to a directory too.
+/// `NotADirectory` for anything else, including a symlink to a directory.
 pub fn open_directory(directory: &File, name: &OsStr) -> io::Result<File> {
     let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
     Ok(openat(directory, plain(name)?, flags, Mode::empty()).map_err(link_is_no_directory)?.into())
 }
 
-/// The same for a directory whose mode does not let its owner in: that is opened up to the owner first.
+/// The same for a directory whose mode locks out its owner; first grants the owner access.
 ///
 /// # Errors
 /// As [`open_directory`].
@@ -83,12 +83,12 @@ pub fn open_up_directory(directory: &File, name: &OsStr) -> io::Result<File> {
     open_directory(directory, name)
 }
 
-/// With the flags for directories a link is ENOTDIR, on some kernels ELOOP.
+/// Opening a symlink as a directory is ENOTDIR, on some kernels ELOOP.
 fn link_is_no_directory(error: Errno) -> Errno {
     if error == Errno::LOOP { Errno::NOTDIR } else { error }
 }
 
-/// A file without a name, which is gone when it is closed; `None` on file systems that have none. The umask applies to its mode.
+/// Creates an unnamed file, which disappears when closed; `None` if the file system does not support it. The umask applies to its mode.
 ///
 /// # Errors
 /// Errors of the system.
@@ -100,16 +100,16 @@ pub fn unnamed_file(directory: &File, mode: u32) -> io::Result<Option<File>> {
     }
 }
 
-/// Makes a file. The umask applies to its mode.
+/// Creates a file. The umask applies to its mode.
 ///
 /// # Errors
-/// `AlreadyExists` for a name that is taken.
+/// `AlreadyExists` if the name is taken.
 pub fn make_file(directory: &File, name: &OsStr, mode: u32) -> io::Result<File> {
     let flags = OFlags::RDWR | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
     Ok(openat(directory, plain(name)?, flags, Mode::from_raw_mode(mode & 0o777))?.into())
 }
 
-/// Opens a regular file for reading; never blocks, whatever the path names.
+/// Opens a regular file for reading. Never blocks.
 ///
 /// # Errors
 /// `InvalidData` for anything but a regular file.
@@ -117,39 +117,39 @@ pub fn open_file(directory: &File, name: &OsStr) -> io::Result<File> {
     super::beneath::open_file(directory, plain(name)?.as_ref())
 }
 
-/// Gives an open file a name.
+/// Names an open file.
 ///
 /// # Errors
-/// `AlreadyExists` for a name that is taken.
+/// `AlreadyExists` if the name is taken.
 pub fn name_file(file: &File, directory: &File, name: &OsStr) -> io::Result<()> {
     Ok(linkat(CWD, path_of(file), directory, plain(name)?, AtFlags::SYMLINK_FOLLOW)?)
 }
 
-/// Gives what a name stands for another name.
+/// Makes a hard link to an entry.
 ///
 /// # Errors
-/// `AlreadyExists` for a name that is taken.
+/// `AlreadyExists` if the name is taken.
 pub fn link(from: (&File, &OsStr), directory: &File, name: &OsStr) -> io::Result<()> {
     Ok(linkat(from.0, plain(from.1)?, directory, plain(name)?, AtFlags::empty())?)
 }
 
-/// Makes a symbolic link.
+/// Creates a symlink.
 ///
 /// # Errors
-/// `AlreadyExists` for a name that is taken.
+/// `AlreadyExists` if the name is taken.
 pub fn symlink(directory: &File, name: &OsStr, target: &OsStr) -> io::Result<()> {
     Ok(symlinkat(target, directory, plain(name)?)?)
 }
 
-/// The target of a symbolic link; `None` for anything else.
+/// The target of a symlink; `None` for anything else.
 pub fn target(directory: &File, name: &OsStr) -> Option<Vec<u8>> {
     rustix::fs::readlinkat(directory, plain(name).ok()?, Vec::new()).ok().map(std::ffi::CString::into_bytes)
 }
 
-/// Makes a node without bytes. The umask applies to its mode.
+/// Creates a node without bytes. The umask applies to its mode.
 ///
 /// # Errors
-/// `AlreadyExists` for a name that is taken; `PermissionDenied` for a device that this user may not make.
+/// `AlreadyExists` if the name is taken; `PermissionDenied` for a device that this user may not create.
 pub fn make_special(directory: &File, name: &OsStr, special: Special, mode: u32) -> io::Result<()> {
     let (kind, device) = match special {
         Special::Fifo => (FileType::Fifo, 0),
@@ -160,10 +160,10 @@ pub fn make_special(directory: &File, name: &OsStr, special: Special, mode: u32)
     Ok(mknodat(directory, plain(name)?, kind, Mode::from_raw_mode(mode & 0o777), device)?)
 }
 
-/// Moves a name over another one in the same directory.
+/// Renames an entry within the same directory.
 ///
 /// # Errors
-/// `AlreadyExists` if the other one is taken and may not be replaced, `IsADirectory` if it is a directory.
+/// `AlreadyExists` if the new name is taken and may not be replaced, `IsADirectory` if it is a directory.
 pub fn rename(directory: &File, from: &OsStr, to: &OsStr, replace: bool) -> io::Result<()> {
     let (from, to) = (plain(from)?, plain(to)?);
     match replace {
@@ -172,7 +172,7 @@ pub fn rename(directory: &File, from: &OsStr, to: &OsStr, replace: bool) -> io::
     }
 }
 
-/// Removes a name of anything but a directory.
+/// Removes anything but a directory.
 ///
 /// # Errors
 /// Errors of the system.
@@ -183,12 +183,12 @@ pub fn remove(directory: &File, name: &OsStr) -> io::Result<()> {
 /// Removes an empty directory.
 ///
 /// # Errors
-/// `DirectoryNotEmpty`, and errors of the system.
+/// `DirectoryNotEmpty`, or errors of the system.
 pub fn remove_directory(directory: &File, name: &OsStr) -> io::Result<()> {
     Ok(unlinkat(directory, plain(name)?, AtFlags::REMOVEDIR)?)
 }
 
-/// The kind of a name; `None` if there is none.
+/// The kind of an entry; `None` if the name does not exist.
 ///
 /// # Errors
 /// Errors of the system.
@@ -206,7 +206,7 @@ pub fn status(directory: &File, name: &OsStr) -> io::Result<Option<Status>> {
     }
 }
 
-/// Sets the permission bits of an open file or directory, set-id bits too.
+/// Sets the permission bits of an open file or directory, including set-id bits.
 ///
 /// # Errors
 /// Errors of the system.
@@ -214,7 +214,7 @@ pub fn set_mode(file: &File, mode: u32) -> io::Result<()> {
     Ok(fchmod(file, Mode::from_raw_mode(mode & 0o7777))?)
 }
 
-/// The same for a node that must not be opened.
+/// The same for a special file, which must not be opened.
 ///
 /// # Errors
 /// Errors of the system.
@@ -226,12 +226,12 @@ pub fn set_mode_of_special(directory: &File, name: &OsStr, mode: u32) -> io::Res
 /// Sets owner and group of an open file or directory.
 ///
 /// # Errors
-/// `PermissionDenied` for who is not root.
+/// `PermissionDenied` unless root.
 pub fn set_owner(file: &File, (user, group): (u32, u32)) -> io::Result<()> {
     Ok(fchown(file, Some(Uid::from_raw(user)), Some(Gid::from_raw(group)))?)
 }
 
-/// The same for what a name stands for, a link itself too.
+/// The same by name; applies to a symlink itself.
 ///
 /// # Errors
 /// As [`set_owner`].
@@ -248,7 +248,7 @@ pub fn set_time(file: &File, time: (i64, u32)) -> io::Result<()> {
     Ok(futimens(file, &timestamps(time))?)
 }
 
-/// The same for what a name stands for, a link itself too.
+/// The same by name; applies to a symlink itself.
 ///
 /// # Errors
 /// Errors of the system.
@@ -266,12 +266,12 @@ fn timestamps((seconds, nanoseconds): (i64, u32)) -> Timestamps {
 /// Sets an extended attribute of an open file or directory.
 ///
 /// # Errors
-/// `Unsupported` where the file system has none.
+/// `Unsupported` if the file system has no extended attributes.
 pub fn set_xattr(file: &File, name: &OsStr, value: &[u8]) -> io::Result<()> {
     Ok(fsetxattr(file, name, value, XattrFlags::empty())?)
 }
 
-/// The same for what a name stands for, a link itself too.
+/// The same by name; applies to a symlink itself.
 ///
 /// # Errors
 /// As [`set_xattr`].

@@ -1,6 +1,6 @@
-//! Where a sparse file has data.
+//! Finds the data and holes of a sparse file.
 //!
-//! Moves the position of the opened file, which is never used here: all reads and writes name their offset.
+//! Moves the file position, which is not used otherwise: all reads and writes are positional.
 
 use std::fs::File;
 use std::io;
@@ -8,12 +8,12 @@ use std::io;
 use rustix::fs::SeekFrom;
 use rustix::io::Errno;
 
-/// The first offset at or behind `offset` that holds data; `None` if there is none.
+/// The first offset at or after `offset` with data; `None` if there is none.
 pub fn next_data(file: &File, offset: u64) -> io::Result<Option<u64>> {
     seek(file, SeekFrom::Data(offset))
 }
 
-/// The first offset at or behind `offset` that holds none, at the latest the end; `None` if `offset` is not inside the file.
+/// The first offset at or after `offset` in a hole, at the latest the end of file; `None` if `offset` is beyond the end.
 pub fn next_hole(file: &File, offset: u64) -> io::Result<Option<u64>> {
     seek(file, SeekFrom::Hole(offset))
 }

@@ -1,22 +1,21 @@
-//! Descriptors that this process was started with, besides standard input, output and error.
+//! Descriptors that this process inherited, besides standard input, output and error.
 //!
-//! They belong to the parent process: no program that it runs gets them, and a daemon does not keep them open.
+//! They belong to the parent process: child programs do not get them, and a daemon does not keep them open.
 
 use std::io;
 use std::os::fd::{BorrowedFd, RawFd};
 
 use rustix::io::FdFlags;
 
-/// Descriptors that nothing in this process owns.
+/// Inherited descriptors, owned by nothing else in this process.
 #[derive(Debug, Default)]
 pub struct Inherited(Vec<RawFd>);
 
 impl Inherited {
-    /// Keeps them from the programs that this process runs. All that it opens itself is kept from them anyway, which is how the two are
-    /// told apart.
+    /// Marks them close-on-exec. Everything that this process opens itself is already, which is how the two are distinguished.
     ///
     /// # Errors
-    /// `/proc` is not there.
+    /// `/proc` is not mounted.
     pub fn withhold() -> io::Result<Self> {
         let names = std::fs::read_dir("/proc/self/fd")?.filter_map(|entry| entry.ok()?.file_name().to_str()?.parse().ok());
         let numbers: Vec<RawFd> = names.filter(|number| *number > 2).collect();
@@ -26,15 +25,15 @@ impl Inherited {
     /// Closes them.
     pub fn close(self) {
         for number in self.0 {
-            // SAFETY: nothing in this process owns the number, and it cannot be another file's since it was never closed before.
+            // SAFETY: nothing in this process owns the descriptor, and since it was never closed, the number cannot have been reused.
             unsafe { libc::close(number) };
         }
     }
 }
 
-/// Whether a descriptor was open to programs that this process runs, and is no more.
+/// Marks a descriptor close-on-exec; false if it already was.
 fn withhold(number: RawFd) -> bool {
-    // SAFETY: borrowed for two calls, which fail cleanly where the descriptor is closed by now.
+    // SAFETY: borrowed for two calls, which fail cleanly if the descriptor has been closed.
     let descriptor = unsafe { BorrowedFd::borrow_raw(number) };
     let is_open = rustix::io::fcntl_getfd(descriptor).is_ok_and(|flags| !flags.contains(FdFlags::CLOEXEC));
     is_open && rustix::io::fcntl_setfd(descriptor, FdFlags::CLOEXEC).is_ok()

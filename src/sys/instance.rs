@@ -1,18 +1,18 @@
-//! Which life of the machine and of a mounted file system this is.
+//! Identifies the current boot and mount of a file system.
 
 use std::io;
 use std::path::Path;
 
 use rustix::fs::{AtFlags, CWD, StatxFlags, statx};
 
-/// Numbers of mounts that are never used again (Linux 6.8).
+/// Mount ids that are never reused (Linux 6.8).
 const UNIQUE: StatxFlags = StatxFlags::from_bits_retain(0x4000);
 
-/// A text that is another one after the machine was started or the file system that holds a path was mounted again: what was written
-/// under the same text is there, synced or not.
+/// A text that changes after a reboot or a remount of the file system that holds a path: data written under the same text is still there,
+/// synced or not.
 ///
 /// # Errors
-/// The path cannot be looked at, or the kernel does not number mounts.
+/// The path cannot be examined, or the kernel has no unique mount ids.
 pub fn mount_instance(path: &Path) -> io::Result<String> {
     let boot = std::fs::read_to_string("/proc/sys/kernel/random/boot_id")?;
     let found = statx(CWD, path, AtFlags::empty(), UNIQUE | StatxFlags::MNT_ID)?;

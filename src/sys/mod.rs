@@ -1,7 +1,7 @@
-//! System calls behind small safe functions, one idea a file.
+//! System calls behind small safe functions, one topic per file.
 //!
-//! Owns the crate's unsafe code and is the only user of `rustix` and `memmap2`. Knows nothing of registries,
-//! artifacts or the command line, and prints nothing.
+//! Holds the crate's unsafe code and is the only user of `rustix` and `memmap2`. Independent of registries, artifacts and the command line;
+//! prints nothing.
 #![allow(unsafe_code)]
 
 pub mod array;

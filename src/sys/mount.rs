@@ -1,7 +1,6 @@
-//! Attaching a FUSE connection to a directory: by `mount(2)` where allowed, by `fusermount3` otherwise.
+//! Attaches a FUSE connection to a directory: with `mount(2)` if permitted, else with `fusermount3`.
 //!
-//! The answer is the descriptor of `/dev/fuse` that requests are read from; nothing is served here. A failed
-//! call leaves no mount behind.
+//! Returns the `/dev/fuse` descriptor to read requests from; serves nothing itself. A failed call leaves no mount behind.
 
 use std::ffi::CString;
 use std::fmt::Write as _;
@@ -20,36 +19,36 @@ use rustix::net::{RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags};
 use super::{beneath, process};
 use crate::error::{Error, ErrorKind};
 
-/// The device that FUSE connections are made with.
+/// The FUSE device.
 const DEVICE: &str = "/dev/fuse";
 /// Type and subtype as the mount table shows them.
 pub const KIND: &str = "fuse.ocifs";
 const SUBTYPE: &str = "ocifs";
 
-/// The name of a mount and who may use it. Always `nosuid,nodev`.
+/// The name of a mount and its access options. Always `nosuid,nodev`.
 #[derive(Clone, Debug)]
 pub struct Options {
     /// The source in the mount table.
     pub source: String,
-    /// The kernel refuses writes by itself.
+    /// The kernel refuses writes.
     pub read_only: bool,
-    /// The kernel refuses to run programs from it.
+    /// The kernel refuses to execute programs from it.
     pub no_exec: bool,
-    /// Other users may enter; the kernel then checks owners and modes.
+    /// Other users have access; the kernel then checks owners and modes.
     pub allow_other: bool,
 }
 
-/// Mounts on a directory, which is held; `path` is what messages call it.
+/// Mounts on an open directory; `path` is its name in messages.
 ///
 /// # Errors
-/// No device, the kernel or the helper refuses, or `allow_other` is not permitted; nothing is left mounted.
+/// There is no device, the kernel or the helper refuses, or `allow_other` is not permitted. Nothing is left mounted.
 pub fn mount(directory: &File, path: &Path, options: &Options) -> Result<OwnedFd, Error> {
     if process::effective_uid() != 0 {
         return by_helper(directory, options).unwrap_or_else(|error| Err(no_helper(error)));
     }
     let device = rustix::fs::open(DEVICE, OFlags::RDWR | OFlags::CLOEXEC, Mode::empty()).map_err(|error| no_device(error.into()))?;
     let Err(refusal) = directly(&device, directory, options) else { return Ok(device) };
-    // Root of a container without the capability may still have the helper.
+    // Root in a container without the capability may still have the helper.
     let is_denied = refusal.kind() == io::ErrorKind::PermissionDenied;
     let by_helper = if is_denied { by_helper(directory, options).ok() } else { None };
     by_helper.unwrap_or_else(|| Err(Error::io(format_args!("cannot mount on {}", path.display()), refusal)))
@@ -64,10 +63,10 @@ fn no_helper(error: io::Error) -> Error {
     Error::io("cannot run fusermount3", error).append("; install the package `fuse3`, or mount as root")
 }
 
-/// The descriptor that `/dev/fd/N` names, on which another process has mounted already; `None` for other paths.
+/// The descriptor named by `/dev/fd/N`, already mounted by another process; `None` for other paths.
 ///
 /// # Errors
-/// The descriptor is not open or is something else.
+/// The descriptor is not open, or not a FUSE device.
 pub fn given_descriptor(path: &Path) -> Option<Result<OwnedFd, Error>> {
     let number: i32 = path.strip_prefix("/dev/fd").ok()?.to_str()?.parse().ok()?;
     Some(duplicate(number))
@@ -78,8 +77,8 @@ fn duplicate(number: i32) -> Result<OwnedFd, Error> {
     if number < 0 {
         return Err(refuse());
     }
-    // SAFETY: borrowed only for the two calls below, which fail cleanly if the descriptor is not open; nothing
-    // else in this process closes descriptors that it was started with.
+    // SAFETY: borrowed only for the two calls below, which fail cleanly if the descriptor is not open; nothing else in this process closes
+    // inherited descriptors.
     let given = unsafe { BorrowedFd::borrow_raw(number) };
     let status = rustix::fs::fstat(given).map_err(|_| refuse())?;
     let device = (rustix::fs::major(status.st_rdev), rustix::fs::minor(status.st_rdev));
@@ -106,9 +105,9 @@ fn directly(device: &OwnedFd, directory: &File, options: &Options) -> io::Result
     Ok(rustix::mount::mount(options.source.as_str(), beneath::path_of(directory), KIND, flags, data.as_c_str())?)
 }
 
-/// The protocol of `fusermount3`: it opens the device, mounts, and sends the descriptor over the socket whose
-/// number stands in `_FUSE_COMMFD`. The socket is its standard input, so that nothing else inherits it. It takes no path that leads
-/// through `/proc`, so it starts in the directory. The outer error means that the helper could not run.
+/// The protocol of `fusermount3`: it opens the device, mounts, and sends the descriptor over the socket numbered in `_FUSE_COMMFD`. The socket is
+/// its standard input, so that nothing else inherits it. It accepts no path through `/proc`, so it starts in the directory. The outer error
+/// means that the helper could not run.
 fn by_helper(directory: &File, options: &Options) -> io::Result<Result<OwnedFd, Error>> {
     if options.allow_other && process::uid() != 0 && !other_users_allowed() {
         let message = "--allow-other needs the line `user_allow_other` in /etc/fuse.conf; add it, or mount as root";
@@ -141,7 +140,7 @@ fn first_line(output: &[u8]) -> String {
 }
 
 pub(super) fn helper() -> PathBuf {
-    // A service manager may start us without PATH; these are the places where distributions install it.
+    // A service manager may start us without PATH; distributions install it in these places.
     let known = ["/usr/bin/fusermount3", "/bin/fusermount3", "/usr/local/bin/fusermount3"];
     known.iter().map(PathBuf::from).find(|path| path.exists()).unwrap_or_else(|| PathBuf::from("fusermount3"))
 }
@@ -164,7 +163,7 @@ fn other_users_allowed() -> bool {
     std::fs::read_to_string("/etc/fuse.conf").is_ok_and(|text| text.lines().any(|line| line.trim() == "user_allow_other"))
 }
 
-/// The descriptor that the helper sent; `None` if it closed the socket without sending one.
+/// The descriptor sent by the helper; `None` if it closed the socket without sending one.
 fn receive_descriptor(socket: &UnixStream) -> io::Result<Option<OwnedFd>> {
     let mut byte = [0_u8; 1];
     let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(1))];

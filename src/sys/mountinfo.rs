@@ -1,21 +1,21 @@
 //! The mount table, read from `/proc/self/mountinfo`.
 //!
-//! Reading it never touches a mounted file system, so it also works while one of them hangs. Paths are bytes:
-//! the kernel writes blank, tab, newline and backslash in octal, everything else as it is.
+//! Reading it never touches a mounted file system, so it works even while one of them hangs. Paths are bytes: the kernel writes space, tab,
+//! newline and backslash in octal, everything else verbatim.
 
 use std::ffi::OsString;
 use std::io;
 use std::os::unix::ffi::OsStringExt;
 use std::path::{Path, PathBuf};
 
-/// One line of the mount table.
+/// One entry of the mount table.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Mount {
-    /// Number of the mount.
+    /// Mount id.
     pub id: u32,
-    /// Device number of the file system; for FUSE it names the connection.
+    /// Device number of the file system; for FUSE it identifies the connection.
     pub device: (u32, u32),
-    /// The directory of the file system that is mounted; `/` unless it is a bind mount of a part.
+    /// The mounted directory of the file system; `/` unless it is a bind mount of a part.
     pub root: PathBuf,
     /// Where it is mounted.
     pub mount_point: PathBuf,
@@ -39,15 +39,15 @@ impl Mount {
     }
 }
 
-/// All mounts that this process sees, in the order of mounting.
+/// All mounts visible to this process, in mount order.
 ///
 /// # Errors
-/// `/proc` is not there.
+/// `/proc` is not mounted.
 pub fn all() -> io::Result<Vec<Mount>> {
     Ok(parse(&std::fs::read("/proc/self/mountinfo")?))
 }
 
-/// All mounts that another process sees, below its root directory. Numbers of mounts are unique over all namespaces.
+/// All mounts visible to another process, below its root directory. Mount ids are unique across namespaces.
 ///
 /// # Errors
 /// There is no such process.
@@ -55,15 +55,15 @@ pub fn of_process(pid: u32) -> io::Result<Vec<Mount>> {
     Ok(parse(&std::fs::read(format!("/proc/{pid}/mountinfo"))?))
 }
 
-/// The mount whose mount point is exactly this path; the uppermost where several are stacked.
+/// The mount at exactly this path; the topmost if several are stacked.
 ///
 /// # Errors
-/// `/proc` is not there.
+/// `/proc` is not mounted.
 pub fn at(mount_point: &Path) -> io::Result<Option<Mount>> {
     Ok(all()?.into_iter().rfind(|mount| mount.mount_point == mount_point))
 }
 
-/// Lines that do not have the form of the kernel's documentation (proc(5)) are left out.
+/// Lines not in the documented form (proc(5)) are skipped.
 fn parse(table: &[u8]) -> Vec<Mount> {
     table.split(|byte| *byte == b'\n').filter_map(parse_line).collect()
 }
@@ -111,7 +111,7 @@ fn unescape(field: &[u8]) -> OsString {
     OsString::from_vec(out)
 }
 
-/// Three octal digits at the start, and what follows them.
+/// Three leading octal digits, and the rest.
 fn octal(text: &[u8]) -> Option<(u8, &[u8])> {
     let (digits, after) = text.split_at_checked(3)?;
     let mut value: u32 = 0;

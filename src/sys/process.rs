@@ -1,4 +1,4 @@
-//! This process: user, limits, core dumps, signals to other processes.
+//! This process: user, limits, core dumps; signals to other processes.
 //!
 //! Changes nothing outside this process except through [`Process::end`].
 
@@ -12,10 +12,10 @@ use std::time::{Duration, Instant};
 use rustix::event::{PollFd, PollFlags, Timespec};
 use rustix::process::{DumpableBehavior, Pid, PidfdFlags, Resource, Rlimit, Signal};
 
-/// Who sits at the other end of a unix socket.
+/// The process at the other end of a Unix socket.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Peer {
-    /// Process id, as seen from here.
+    /// Process id, in this pid namespace.
     pub pid: u32,
     /// User id.
     pub uid: u32,
@@ -24,49 +24,49 @@ pub struct Peer {
 /// A signal that ends a process.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Ending {
-    /// Asks (SIGTERM).
+    /// SIGTERM.
     Terminate,
-    /// Forces (SIGKILL).
+    /// SIGKILL.
     Kill,
 }
 
-/// The user that this process acts as.
+/// The effective user.
 pub fn effective_uid() -> u32 {
     rustix::process::geteuid().as_raw()
 }
 
-/// The user that started this process.
+/// The real user.
 pub fn uid() -> u32 {
     rustix::process::getuid().as_raw()
 }
 
-/// The group that this process acts as.
+/// The effective group.
 pub fn effective_gid() -> u32 {
     rustix::process::getegid().as_raw()
 }
 
-/// The group of the user that started this process.
+/// The real group.
 pub fn gid() -> u32 {
     rustix::process::getgid().as_raw()
 }
 
-/// Makes every file that this process creates private to its user.
+/// Makes all files that this process creates private to its user.
 pub fn make_new_files_private() {
     rustix::process::umask(rustix::fs::Mode::from_raw_mode(0o077));
 }
 
-/// The permission bits that the umask takes from new files.
+/// The umask: permission bits removed from new files.
 ///
 /// # Errors
-/// `/proc` is not there.
+/// `/proc` is not mounted.
 pub fn umask() -> io::Result<u32> {
-    // The call that answers it also changes it, for all threads.
+    // umask(2) would change it, for all threads.
     let status = std::fs::read_to_string("/proc/self/status")?;
     let mask = status.lines().find_map(|line| line.strip_prefix("Umask:")).map(str::trim);
     mask.and_then(|mask| u32::from_str_radix(mask, 8).ok()).ok_or_else(|| io::ErrorKind::InvalidData.into())
 }
 
-/// Raises the limit of open files to what the system allows this user; returns the limit in force.
+/// Raises the limit on open files to this user's maximum; returns the limit in force.
 pub fn raise_open_file_limit() -> Option<u64> {
     let limit = rustix::process::getrlimit(Resource::Nofile);
     let raised = Rlimit { current: limit.maximum, maximum: limit.maximum };
@@ -76,10 +76,10 @@ pub fn raise_open_file_limit() -> Option<u64> {
     }
 }
 
-/// Keeps this process's memory, which holds keys, out of core files and away from other processes of the user.
+/// Keeps this process's memory, which holds keys, out of core dumps and away from the user's other processes.
 ///
 /// # Errors
-/// The kernel refused; nothing of the process changed in a way that matters.
+/// The kernel refused; nothing relevant changed.
 pub fn protect_memory() -> io::Result<()> {
     let maximum = rustix::process::getrlimit(Resource::Core).maximum;
     rustix::process::setrlimit(Resource::Core, Rlimit { current: Some(0), maximum })?;
@@ -87,34 +87,34 @@ pub fn protect_memory() -> io::Result<()> {
     Ok(())
 }
 
-/// Lets all threads of this process take memory from two pools. The C library would give eight a core, each of which keeps what it ever
-/// held: several times the memory for the same work. Does nothing where the C library has one pool.
+/// Makes all threads allocate from two arenas. The C library would create eight per core, each of which keeps the most it ever held: several
+/// times the memory for the same work. No effect with a C library that has one.
 pub fn share_memory_pools() {
     #[cfg(target_env = "gnu")]
-    // SAFETY: the call takes two numbers and no memory of ours. That it is refused costs memory only.
+    // SAFETY: the call takes two numbers and no memory of ours. A refusal only costs memory.
     unsafe {
         libc::mallopt(libc::M_ARENA_MAX, 2);
     }
 }
 
-/// Makes a write beyond `ulimit -f` fail with an error, as any other full disk does, instead of ending the process. (The runtime of Rust
-/// does the same for a pipe that nobody reads.)
+/// Makes a write beyond `ulimit -f` fail with an error, like a full disk, instead of killing the process. (The Rust runtime does the same for
+/// a closed pipe.)
 pub fn survive_file_size_limit() {
-    // SAFETY: no handler is installed, so nothing of ours runs in a signal.
+    // SAFETY: no handler is installed, so none of our code runs in a signal.
     unsafe {
         libc::signal(libc::SIGXFSZ, libc::SIG_IGN);
     }
 }
 
-/// Whether SIGHUP is ignored, as `nohup` arranges it for what it starts.
+/// Whether SIGHUP is ignored, as arranged by `nohup`.
 pub fn ignores_hangup() -> bool {
     let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
     let mask = status.lines().find_map(|line| line.strip_prefix("SigIgn:")).map(str::trim);
     mask.and_then(|mask| u64::from_str_radix(mask, 16).ok()).is_some_and(|mask| mask & 1 != 0)
 }
 
-/// A program that is not part of this one. It gets the environment without what was meant for this process: its settings, which may be
-/// secrets, and what its service manager said.
+/// Prepares to run another program. Its environment lacks the variables meant for this process: its settings, which may be secrets, and
+/// those of its service manager.
 pub fn other_program(program: impl AsRef<OsStr>) -> Command {
     let mut command = Command::new(program);
     for (name, _) in std::env::vars_os().filter(|(name, _)| is_for_us(name.as_bytes())) {
@@ -127,20 +127,20 @@ fn is_for_us(variable: &[u8]) -> bool {
     variable == b"NOTIFY_SOCKET" || [b"OCIFS_".as_slice(), b"LISTEN_"].iter().any(|prefix| variable.starts_with(prefix))
 }
 
-/// Credentials of the process that connected (or listened) when the socket was made.
+/// Credentials of the process that connected (or listened) when the socket was created.
 ///
 /// # Errors
-/// Not a unix socket.
+/// It is not a Unix socket.
 pub fn peer(socket: impl AsFd) -> io::Result<Peer> {
     let credentials = rustix::net::sockopt::socket_peercred(socket)?;
     let pid = u32::try_from(credentials.pid.as_raw_pid()).unwrap_or_default();
     Ok(Peer { pid, uid: credentials.uid.as_raw() })
 }
 
-/// When a process started, in clock ticks since boot; with the id this names a process for good.
+/// When a process started, in clock ticks since boot; together with the pid this identifies a process uniquely.
 pub fn start_time(pid: u32) -> Option<u64> {
     let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
-    // The command's name stands in parentheses and may hold anything, also parentheses.
+    // The command name is in parentheses and may itself contain any characters.
     let (_, rest) = stat.rsplit_once(')')?;
     let mut fields = rest.split_ascii_whitespace();
     let state = fields.next()?;
@@ -150,10 +150,10 @@ pub fn start_time(pid: u32) -> Option<u64> {
     fields.nth(18)?.parse().ok()
 }
 
-/// Whether a process was killed or has exited and is not gone yet. A busy machine can take a while to end its last thread, and
-/// until then its files stay open and its locks held.
+/// Whether a process was killed or has exited but is not gone yet. On a busy machine its last thread may take a while to end; until then its
+/// files stay open and its locks held.
 pub fn is_ending(pid: u32) -> bool {
-    /// `PF_EXITING` of the kernel, in the field `flags` of proc_pid_stat(5).
+    /// The kernel's `PF_EXITING`, in the `flags` field of proc_pid_stat(5).
     const EXITING: u64 = 0x4;
     const KILL: u64 = 1 << 8;
     let Ok(stat) = std::fs::read_to_string(format!("/proc/{pid}/stat")) else { return false };
@@ -168,7 +168,7 @@ pub fn is_ending(pid: u32) -> bool {
     matches!(state, "Z" | "X") || flags & EXITING != 0 || (pending("SigPnd:") | pending("ShdPnd:")) & KILL != 0
 }
 
-/// A process of a certain user, held so that its id cannot come to mean another process.
+/// A process of a given user, held so that its pid cannot be reused.
 #[derive(Debug)]
 pub struct Process {
     pid: u32,
@@ -176,20 +176,20 @@ pub struct Process {
 }
 
 impl Process {
-    /// The running process with this id; `None` if there is none, or if it is not this user's.
+    /// The running process with this pid; `None` if there is none or it belongs to another user.
     pub fn find(pid: u32, user: u32) -> Option<Self> {
         let id = i32::try_from(pid).ok().and_then(Pid::from_raw)?;
         let handle = rustix::process::pidfd_open(id, PidfdFlags::empty()).ok()?;
-        // Looked at while it is held.
+        // Checked while it is held.
         (start_time(pid).is_some() && is_run_by(pid, user)).then_some(Self { pid, handle })
     }
 
-    /// Its id.
+    /// Its pid.
     pub fn pid(&self) -> u32 {
         self.pid
     }
 
-    /// Sends a signal that ends it. A process that has ended already is a success.
+    /// Sends a terminating signal. Succeeds if the process has already ended.
     ///
     /// # Errors
     /// It belongs to another user.
@@ -204,7 +204,7 @@ impl Process {
         }
     }
 
-    /// Waits until it has ended; `false` if it has not after this time.
+    /// Waits for it to end; `false` on timeout.
     pub fn wait_for_end(&self, patience: Duration) -> bool {
         let deadline = Instant::now() + patience;
         loop {
@@ -219,8 +219,8 @@ impl Process {
     }
 }
 
-/// Whether a user started a process and it acts as that user. The owner of its files in `/proc` does not tell: they are root's
-/// where a process protects its memory.
+/// Whether a user started a process that also acts as that user. The owner of its files in `/proc` does not tell: they are root's if the
+/// process protects its memory.
 fn is_run_by(pid: u32, user: u32) -> bool {
     let status = std::fs::read_to_string(format!("/proc/{pid}/status")).unwrap_or_default();
     let ids = status.lines().find_map(|line| line.strip_prefix("Uid:")).unwrap_or_default();

@@ -1,4 +1,4 @@
-//! Connecting to a unix socket whose listener may hang.
+//! Connects to a Unix socket whose listener may hang.
 
 use std::io;
 use std::os::unix::net::UnixStream;
@@ -8,18 +8,18 @@ use std::time::{Duration, Instant};
 use rustix::io::Errno;
 use rustix::net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType};
 
-/// How often a listener whose queue is full is tried.
+/// Interval of retries while the listener's queue is full.
 const PAUSE: Duration = Duration::from_millis(50);
 
-/// Connects to a socket. The answer blocks on reading and writing.
+/// Connects to a socket. The result is a blocking stream.
 ///
 /// # Errors
-/// `TimedOut` while the listener's queue stays full, which one that hangs never empties; `ConnectionRefused` without a listener.
+/// `TimedOut` while the queue stays full, as with a hung listener; `ConnectionRefused` without a listener.
 pub fn connect(path: &Path, patience: Duration) -> io::Result<UnixStream> {
     let address = SocketAddrUnix::new(path)?;
     let begun = Instant::now();
     loop {
-        // A blocking connection would wait for the queue without end.
+        // A blocking connect would wait for the queue forever.
         let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
         let socket = rustix::net::socket_with(AddressFamily::UNIX, SocketType::STREAM, flags, None)?;
         match rustix::net::connect(&socket, &address) {

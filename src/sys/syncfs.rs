@@ -1,10 +1,10 @@
-//! Writing back what the kernel holds of one file system.
+//! Writes back the dirty pages of one file system.
 
 use std::fs::File;
 use std::io;
 
-/// Hands all dirty pages of the file system that a directory lies in to the device. Waits for that without a
-/// limit: call it from a thread that may be left behind.
+/// Writes all dirty pages of the file system that holds a directory to the device. Waits without a limit: call it from a thread that may be
+/// abandoned.
 ///
 /// # Errors
 /// A write failed.

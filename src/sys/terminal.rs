@@ -1,4 +1,4 @@
-//! The terminal: how wide it is, and asking a person for a secret without showing it.
+//! The terminal: its width, and reading secrets without echo.
 
 use std::fs::File;
 use std::io::{self, Read, Write};
@@ -6,15 +6,15 @@ use std::os::fd::AsFd;
 
 use rustix::termios::{LocalModes, OptionalActions, SpecialCodeIndex, Termios};
 
-/// Longest secret that can be typed.
+/// Longest secret that can be typed, in bytes.
 const LIMIT: usize = 4096;
 const INTERRUPT: u8 = 3;
 const END: u8 = 4;
 
-/// Prints `prompt` on the terminal and reads one line that stays invisible, without its end.
+/// Prints `prompt` on the terminal and reads one line without echo and without its newline.
 ///
 /// # Errors
-/// `Interrupted` if Ctrl-C was pressed; otherwise there is no terminal. The terminal is as before in every case.
+/// `Interrupted` on Ctrl-C; anything else means there is no terminal. The terminal settings are always restored.
 pub fn ask_secret(prompt: &str) -> io::Result<Vec<u8>> {
     let mut terminal = File::options().read(true).write(true).open("/dev/tty")?;
     terminal.write_all(prompt.as_bytes())?;
@@ -28,12 +28,12 @@ pub fn ask_secret(prompt: &str) -> io::Result<Vec<u8>> {
     answer
 }
 
-/// Columns of the terminal that standard error is, if it is one.
+/// Width of the terminal on standard error in columns, if it is one.
 pub fn columns() -> Option<u16> {
     rustix::termios::tcgetwinsize(std::io::stderr()).ok().map(|size| size.ws_col).filter(|columns| *columns > 0)
 }
 
-/// Without echo, and with Ctrl-C as a byte: as a signal it would end the process with the echo still off.
+/// Without echo, and with Ctrl-C as a byte: as a signal it would kill the process with echo still off.
 fn silenced(before: &Termios) -> Termios {
     let mut silent = before.clone();
     silent.local_modes -= LocalModes::ECHO | LocalModes::ICANON | LocalModes::ISIG;
@@ -55,7 +55,7 @@ fn read_line(input: &mut impl Read) -> io::Result<Vec<u8>> {
             INTERRUPT => return Err(io::ErrorKind::Interrupted.into()),
             END if line.is_empty() => return Err(io::ErrorKind::UnexpectedEof.into()),
             END => return Ok(line),
-            // Backspace takes a whole character, which may be several bytes.
+            // Backspace removes a whole character, which may be several bytes.
             8 | 127 => while line.pop().is_some_and(|byte| byte & 0xc0 == 0x80) {},
             // Ctrl-U clears the line, as terminals do.
             21 => line.clear(),

@@ -1,4 +1,4 @@
-//! Taking a FUSE mount away: gently, lazily, or by aborting the connection of a daemon that hangs.
+//! Removes a FUSE mount: gently, lazily, or by aborting the connection of a hung daemon.
 
 use std::io;
 use std::os::fd::AsFd;
@@ -15,12 +15,11 @@ use super::{beneath, mount, process};
 pub enum Force {
     /// Fails while the mount is in use.
     None,
-    /// Takes it out of the tree at once; it ends when its last user lets go.
+    /// Detaches it from the tree at once; it ends with its last user.
     Lazy,
 }
 
-/// Unmounts what is mounted at a path without links, as the mount table has it. A link that takes the place of any part of it meanwhile
-/// is not followed.
+/// Unmounts at a path without symlinks, as in the mount table. A symlink that replaces any part of the path meanwhile is not followed.
 ///
 /// # Errors
 /// `ResourceBusy` while files are open (unless lazy); `InvalidInput` if nothing is mounted there.
@@ -53,7 +52,7 @@ fn by_helper(directory: &Path, force: Force) -> io::Result<()> {
         return Ok(());
     }
     let text = String::from_utf8_lossy(&output.stderr).escape_debug().to_string();
-    // The helper has one exit code for everything; its text is the only place where it says why.
+    // The helper has one exit code for all failures; only its text tells them apart.
     let kind = if text.contains("busy") {
         io::ErrorKind::ResourceBusy
     } else if text.contains("not found in") || text.contains("not mounted") || text.contains("Invalid argument") {
@@ -64,8 +63,8 @@ fn by_helper(directory: &Path, force: Force) -> io::Result<()> {
     Err(io::Error::new(kind, text))
 }
 
-/// Ends every request of a FUSE connection with ENOTCONN; what waits for a hung daemon wakes up.
-/// `minor` is the minor device number in the mount table.
+/// Fails every request of a FUSE connection with ENOTCONN, which wakes processes waiting for a hung daemon. `minor` is the minor device number
+/// in the mount table.
 ///
 /// # Errors
 /// The control file system is not mounted, or the connection belongs to another user.
@@ -73,8 +72,8 @@ pub fn abort_connection(minor: u32) -> io::Result<()> {
     std::fs::write(format!("/sys/fs/fuse/connections/{minor}/abort"), b"1")
 }
 
-/// Whether a FUSE device descriptor still belongs to a file system that is in use. The kernel hangs up when the last mount in any
-/// namespace and the last open file are gone. Never blocks.
+/// Whether a FUSE descriptor still belongs to a file system in use. The kernel hangs up when the last mount in any namespace and the last open
+/// file are gone. Never blocks.
 pub fn is_connected(device: impl AsFd) -> bool {
     let mut polled = [PollFd::new(&device, PollFlags::empty())];
     let immediately = Timespec { tv_sec: 0, tv_nsec: 0 };

@@ -1,8 +1,8 @@
-//! One artifact from a source to a destination: the root manifest is read, its blobs and members are placed, then it, then what
-//! refers to it, at last the tags.
+//! Copies one artifact from a source to a destination: reads the root manifest, places its blobs and members, then the manifest itself, then
+//! its referrers, and finally the tags.
 //!
-//! A manifest that the destination has already is believed to have its blobs, as registries refuse it otherwise. Copying several
-//! versions with one `Copier` moves what they share once. Manifests nest no deeper than `DEPTH`.
+//! A manifest that the destination already has is assumed to have its blobs, as registries demand. Copying several versions with one `Copier`
+//! transfers shared content once. Manifests nest no deeper than `DEPTH`.
 
 use std::collections::{HashMap, HashSet};
 use std::num::NonZeroUsize;
@@ -20,33 +20,33 @@ use crate::error::{Error, ErrorKind};
 use crate::oci::{Descriptor, Digest, Manifest, Platform, Repository, Tag, Version, media_type};
 use crate::registry::{BlobPlacer, Placed, UploadSource, Uploaded};
 
-/// Deepest nesting of indexes and referrers that is followed.
+/// Deepest nesting of indexes and referrers.
 const DEPTH: usize = 16;
 
-/// Tags in which cosign keeps what belongs to a manifest.
+/// Suffixes of the tags that cosign attaches to a manifest.
 const COSIGN: [&str; 3] = ["sig", "att", "sbom"];
 
 /// Options of a copy.
 #[derive(Clone, Debug)]
 pub struct Options {
-    /// Blobs under way at once.
+    /// Blobs in flight at once.
     pub concurrency: NonZeroUsize,
-    /// Copy what refers to each manifest too, and the tags in which cosign keeps signatures.
+    /// Also copy the referrers of each manifest, and cosign's signature tags.
     pub referrers: bool,
-    /// Copy the member of an index for this platform instead of the index.
+    /// Copy only the member of an index for this platform.
     pub platform: Option<Platform>,
 }
 
-/// How far a copy is. Others read it while the copy runs.
+/// Progress of a copy, readable while it runs.
 #[derive(Debug, Default)]
 pub struct Tally {
-    /// Bytes of the blobs that are known to be needed.
+    /// Total bytes of the blobs known to be needed.
     pub total: AtomicU64,
-    /// Bytes of them that are at the destination.
+    /// Bytes of them at the destination.
     pub done: AtomicU64,
     /// Bytes and number of blobs sent.
     pub sent: (AtomicU64, AtomicU64),
-    /// Bytes and number of blobs that were there or that the registry mounted.
+    /// Bytes and number of blobs that were present or mounted by the registry.
     pub reused: (AtomicU64, AtomicU64),
     /// Manifests put.
     pub manifests: AtomicU64,
@@ -62,7 +62,7 @@ impl Tally {
 /// The result of a copy.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Copied {
-    /// The root manifest, at both ends.
+    /// The root manifest's digest, equal on both sides.
     pub digest: Digest,
     /// Its media type.
     pub media_type: String,
@@ -70,10 +70,10 @@ pub struct Copied {
     pub size: u64,
 }
 
-/// The member of an index that fits a platform best; the manifest itself if it is not an index.
+/// The member of an index that best fits a platform; the manifest itself if it is not an index.
 ///
 /// # Errors
-/// NotFound, with the platforms that there are.
+/// NotFound, naming the available platforms.
 pub fn member_for(manifest: &Manifest, platform: &Platform) -> Result<Digest, Error> {
     let Some(index) = manifest.index() else { return Ok(manifest.digest) };
     let known = || index.manifests.iter().filter_map(|member| member.platform.as_ref().map(|theirs| (member, theirs)));
@@ -85,7 +85,7 @@ pub fn member_for(manifest: &Manifest, platform: &Platform) -> Result<Digest, Er
     })
 }
 
-/// Puts a tag on a manifest that the destination has, and looks whether it holds.
+/// Sets a tag on a manifest at the destination, and verifies it.
 ///
 /// # Errors
 /// Those of the destination; Conflict if the tag holds something else right after.
@@ -95,13 +95,13 @@ pub async fn put_tag(destination: &Destination, manifest: &Manifest, tag: &Tag) 
     push.push_manifest(repository, &version, manifest).await?;
     let now = push.resolve(repository, &version).await?.digest;
     if now != manifest.digest {
-        let message = format!("{repository}:{tag} was put as {} and now holds {now}: another writer moved it", manifest.digest);
+        let message = format!("{repository}:{tag} was set to {} but now holds {now}: another writer moved it", manifest.digest);
         return Err(Error::new(ErrorKind::Conflict, message));
     }
     Ok(())
 }
 
-/// Copies versions of one repository to another.
+/// Copies versions from one repository to another.
 pub struct Copier {
     source: Source,
     destination: Destination,
@@ -109,27 +109,27 @@ pub struct Copier {
     blobs: BlobPlacer,
     manifests: Mutex<HashMap<Digest, Arc<OnceCell<()>>>>,
     tally: Arc<Tally>,
-    /// The source, where it is a repository of the destination's registry.
+    /// The source, if it is a repository of the destination's registry.
     sibling: Option<Repository>,
 }
 
 impl Copier {
-    /// From a repository to another one.
+    /// Copies from one repository to another.
     pub fn new(source: Source, destination: Destination, options: Options) -> Arc<Self> {
         let blobs = BlobPlacer::new(Arc::clone(&destination.push), destination.repository.clone(), options.concurrency);
         let sibling = (source.pull.origin() == destination.push.origin()).then(|| source.repository.clone());
         Arc::new(Self { source, destination, options, blobs, manifests: Mutex::default(), tally: Arc::default(), sibling })
     }
 
-    /// How far the copies are.
+    /// The progress of the copies.
     pub fn tally(&self) -> Arc<Tally> {
         Arc::clone(&self.tally)
     }
 
-    /// Copies a version, then puts `tags` on it; without tags it can be found by its digest.
+    /// Copies a version, then sets `tags` on it; without tags it is reachable by digest only.
     ///
     /// # Errors
-    /// Those of both ends; Integrity where the source gives other bytes than it names. What arrived before stays, without a tag.
+    /// Those of both sides; Integrity if the source's bytes do not match their digest. Content that arrived stays, untagged.
     pub async fn copy(self: &Arc<Self>, version: &Version, tags: &[Tag]) -> Result<Copied, Error> {
         let mut root = self.source.pull.manifest(&self.source.repository, version).await?;
         if let Some(platform) = &self.options.platform {
@@ -154,7 +154,7 @@ impl Copier {
         }
     }
 
-    /// Places a manifest with everything below it, once. Digests form no circles, so no call waits for itself.
+    /// Places a manifest with everything below it, once. Digests form no cycles, so no call waits for itself.
     fn place(self: &Arc<Self>, manifest: Manifest, depth: usize) -> BoxFuture<'static, Result<(), Error>> {
         let this = Arc::clone(self);
         Box::pin(async move {
@@ -189,7 +189,7 @@ impl Copier {
         }
     }
 
-    /// Places what refers to a manifest, to its members, and to what refers to them.
+    /// Places the referrers of a manifest and its members, recursively.
     async fn place_referrers(self: &Arc<Self>, root: Manifest) -> Result<(), Error> {
         let Source { pull, repository } = &self.source;
         let mut seen = HashSet::from([root.digest]);
@@ -206,7 +206,7 @@ impl Copier {
         Ok(())
     }
 
-    /// Places the tags in which cosign keeps what belongs to a manifest.
+    /// Places cosign's tags for a manifest.
     async fn place_signatures(self: &Arc<Self>, manifest: &Manifest) -> Result<Vec<Manifest>, Error> {
         let mut placed = Vec::new();
         for suffix in COSIGN {
@@ -231,7 +231,7 @@ impl Copier {
         Err(Error::new(ErrorKind::Invalid, format!("manifest {} is nested more than {DEPTH} deep", manifest.digest)))
     }
 
-    /// The members of an index, read from the source; none of any other manifest.
+    /// The members of an index, read from the source; empty for any other manifest.
     async fn members(&self, manifest: &Manifest) -> Result<Vec<Manifest>, Error> {
         self.fetched(manifest.index().map(|index| index.manifests.as_slice()).unwrap_or_default()).await
     }
@@ -254,7 +254,7 @@ impl Copier {
             let (tally, reached) = (Arc::clone(&self.tally), Arc::clone(&reached));
             let uploaded: Uploaded = Arc::new(move |offset| {
                 let before = reached.swap(offset, Ordering::Relaxed);
-                // An upload that starts over goes back; the sum wraps to the right number.
+                // A restarted upload goes back; the wrapping sum still comes out right.
                 tally.done.fetch_add(offset.wrapping_sub(before), Ordering::Relaxed);
             });
             Ok((Arc::clone(&remote) as Arc<dyn UploadSource>, uploaded))

@@ -1,10 +1,10 @@
 //! Copying artifacts from a `Pull` to a `Push`: manifests, blobs and referrers, byte for byte.
 //!
-//! Digests are kept: a copy never parses and writes again. Children are there before their parents, and a tag is
-//! put last. Never decides which tags are copied, and never writes to a terminal.
+//! Digests are preserved: a copy never reserialises anything. Children are placed before their parents, and a tag last. Never decides which tags
+//! are copied, and never writes to a terminal.
 //!
 //! - `copy`: the order of a copy, from the root manifest down and back up.
-//! - `remote_blob`: a blob of the source as what an upload reads.
+//! - `remote_blob`: a blob of the source as the source of an upload.
 
 mod copy;
 mod remote_blob;
@@ -17,7 +17,7 @@ use crate::registry::{Pull, Push};
 pub use copy::{Copied, Copier, Options, Tally, member_for, put_tag};
 pub use remote_blob::{RemoteBlob, read_small};
 
-/// Where artifacts come from.
+/// Where artifacts are copied from.
 #[derive(Clone)]
 pub struct Source {
     /// The registry or layout.
@@ -26,7 +26,7 @@ pub struct Source {
     pub repository: Repository,
 }
 
-/// Where artifacts go.
+/// Where artifacts are copied to.
 #[derive(Clone)]
 pub struct Destination {
     /// The registry or layout.

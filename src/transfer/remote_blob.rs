@@ -1,7 +1,7 @@
-//! A blob of the source as the bytes of an upload: read in order from one open stream, from elsewhere where an upload starts over.
+//! A blob of the source as an upload source: read in order from one open stream, which is reopened if an upload restarts.
 //!
-//! The bytes are hashed as they pass for the first time, and the last of them are held back unless the digest holds: a destination
-//! that checks nothing receives nothing wrong. Never holds more than one piece.
+//! The bytes are hashed as they first pass, and the last piece is withheld unless the digest matches: even a destination that checks nothing
+//! receives nothing wrong. Holds at most one piece.
 
 use std::io;
 
@@ -24,35 +24,35 @@ pub struct RemoteBlob {
     state: Mutex<StreamState>,
 }
 
-/// Where the stream stands. An upload reads one piece at a time, so the lock is never contended.
+/// The position of the stream. An upload reads one piece at a time, so the lock is never contended.
 struct StreamState {
     stream: Option<BlobStream>,
-    /// Offset of the next byte that the stream gives, after what is in `rest`.
+    /// Offset of the stream's next byte, after `rest`.
     position: u64,
-    /// Bytes of the stream that were not asked for yet.
+    /// Bytes of the stream not requested yet.
     rest: Bytes,
-    /// Everything before `hashed` went through it.
+    /// Has hashed everything before `hashed`.
     hasher: Hasher,
     hashed: u64,
 }
 
 impl RemoteBlob {
-    /// A blob that is read when it is asked for.
+    /// A blob that is opened on first use.
     pub fn new(source: Source, descriptor: Descriptor) -> Self {
         let hasher = Hasher::new(descriptor.digest.algorithm());
         let state = StreamState { stream: None, position: 0, rest: Bytes::new(), hasher, hashed: 0 };
         Self { source, descriptor, failure: parking_lot::Mutex::default(), state: Mutex::new(state) }
     }
 
-    /// Why the source could not be read, if that is what ended the upload.
+    /// Why the source could not be read, if that ended the upload.
     pub fn failure(&self) -> Option<Error> {
         self.failure.lock().clone()
     }
 
-    /// At most `length` bytes from an offset, in order. The last of them come only if the digest holds.
+    /// At most `length` bytes from an offset, in order. The last piece is returned only if the digest matches.
     ///
     /// # Errors
-    /// Those of the source; Integrity for other bytes than those of the digest.
+    /// Those of the source; Integrity if the bytes do not match the digest.
     pub async fn piece(&self, offset: u64, length: usize) -> Result<Bytes, Error> {
         let read = self.read(offset, length).await;
         read.map_err(|error| self.failure().unwrap_or_else(|| Error::new(ErrorKind::Other, error.to_string())))
@@ -82,7 +82,7 @@ impl RemoteBlob {
 }
 
 impl StreamState {
-    /// Hashes what of a piece was not hashed before.
+    /// Hashes the part of a piece that was not hashed yet.
     fn hash(&mut self, offset: u64, piece: &[u8]) {
         let skip = self.hashed.checked_sub(offset).and_then(|skip| usize::try_from(skip).ok());
         if let Some(new) = skip.and_then(|skip| piece.get(skip..)) {
@@ -92,7 +92,7 @@ impl StreamState {
     }
 }
 
-/// A small blob whole, checked.
+/// Reads a small blob whole, verified.
 ///
 /// # Errors
 /// As [`RemoteBlob::piece`]; Unsupported if it is larger than a manifest may be.

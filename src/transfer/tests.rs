@@ -1,4 +1,4 @@
-//! Copies between registries in memory: what arrives, what is asked, what is left after a fault.
+//! Copies between in-memory registries: what arrives, what is requested, what remains after a fault.
 
 use std::num::NonZeroUsize;
 use std::sync::Arc;
@@ -74,7 +74,7 @@ impl Pair {
         digest
     }
 
-    /// Everything that the source has, and the destination too.
+    /// Whether the destination has everything the source has.
     fn is_whole(&self) -> bool {
         self.from.held(FROM) == self.to.held(TO)
     }
@@ -104,7 +104,7 @@ async fn what_versions_share_is_sent_once() {
     for name in ["one", "two"] {
         copier.copy(&Version::Tag(tag(name)), &[tag(name)]).await.unwrap();
     }
-    // One shared layer, one config, a layer each.
+    // One shared layer, one config, one layer each.
     assert_eq!(pair.to.count(RequestKind::PushBlob), 4);
     let tally = copier.tally();
     assert_eq!(tally.sent.1.load(Ordering::Relaxed), 4);

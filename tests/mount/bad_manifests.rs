@@ -28,7 +28,7 @@ fn hostile(good: &Value) -> Vec<(&'static str, Vec<u8>, &'static str)> {
         ("empty", Vec::new(), "not valid"),
         ("list", b"[1, 2]".to_vec(), "not a JSON object"),
         ("deep", "[".repeat(100_000).into_bytes(), "not valid"),
-        ("both", with(&|manifest| manifest["manifests"] = json!([])), "image and an index at once"),
+        ("both", with(&|manifest| manifest["manifests"] = json!([])), "both an image and an index"),
         ("neither", b"{\"schemaVersion\": 2}".to_vec(), "unknown media type"),
         ("schema1", br#"{"schemaVersion": 1, "name": "a", "tag": "b", "fsLayers": []}"#.to_vec(), "Docker schema 1"),
         ("unknown", with(&|manifest| manifest["mediaType"] = json!("application/x\u{1b}]0;evil")), "unknown media type"),

@@ -211,9 +211,9 @@ fn a_stranger_who_claims_a_mount_is_passed_over() {
         let (row, notes) = machine.status(user, user);
         assert_eq!((&row["pid"], row["state"].as_str()), (&daemon, Some("running")), "{row}");
         assert_ne!(row["version"], "evil");
-        assert!(notes.contains("ignored: it claims"), "{notes}");
+        assert!(notes.contains("ignoring a record that claims another user"), "{notes}");
         let synced = machine.succeeds(user, &["sync", &mount]);
-        assert!(text(&synced).contains("ignored: it claims"), "{}", text(&synced));
+        assert!(text(&synced).contains("ignoring a record that claims another user"), "{}", text(&synced));
 
         // With the daemon gone the stranger is all that is left, which is the same as nobody.
         machine.kill_daemon(user);
@@ -256,7 +256,11 @@ fn a_link_in_place_of_a_socket_leads_root_to_no_process_of_its_own() {
     machine.kill_daemon(STRANGER);
     machine.shell.run::<&str>("cd run-65534/ocifs; rm *.sock; ln -s ../../run-0/ocifs/mount-*.sock $(basename *.json .json).sock", &[]);
     let seen = machine.root_looks(&["status", "--format=json", "mnt-65534"]);
-    assert!(text(&seen).contains("ignored: it claims") && !text(&seen).contains(&roots.to_string()), "{}", text(&seen));
+    assert!(
+        text(&seen).contains("ignoring a record that claims another user") && !text(&seen).contains(&roots.to_string()),
+        "{}",
+        text(&seen)
+    );
     machine.root_looks(&["umount", "--wait=1s", "mnt-65534"]);
     assert_eq!(machine.status(ROOT, ROOT).0["pid"], roots, "it lives");
     let left = machine.shell.run::<&str>("ls run-65534/ocifs", &[]);
