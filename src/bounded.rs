@@ -1,5 +1,5 @@
-//! A map that several threads share and that holds a bounded number of entries: the least recently used one goes first. For what can
-//! be found out again, never for what must not be forgotten.
+//! A bounded map shared between threads, which evicts the least recently used entry. For results that can be obtained again, never for state that
+//! must not be lost.
 
 use std::hash::Hash;
 use std::num::NonZeroUsize;
@@ -7,12 +7,12 @@ use std::num::NonZeroUsize;
 use lru::LruCache;
 use parking_lot::Mutex;
 
-/// A map of at most `LIMIT` entries, at least one. Its lock is held for one operation.
+/// A map of at most `LIMIT` entries (at least one). Locked for one operation at a time.
 pub struct BoundedMap<K: Eq + Hash, V, const LIMIT: usize>(Mutex<LruCache<K, V>>);
 
 impl<K: Eq + Hash, V, const LIMIT: usize> Default for BoundedMap<K, V, LIMIT> {
     fn default() -> Self {
-        // A cache that is made with its limit takes the memory for it at once.
+        // A cache created with a capacity would allocate it at once.
         let mut entries = LruCache::unbounded();
         entries.resize(NonZeroUsize::new(LIMIT).unwrap_or(NonZeroUsize::MIN));
         Self(Mutex::new(entries))
@@ -20,12 +20,12 @@ impl<K: Eq + Hash, V, const LIMIT: usize> Default for BoundedMap<K, V, LIMIT> {
 }
 
 impl<K: Eq + Hash, V: Clone, const LIMIT: usize> BoundedMap<K, V, LIMIT> {
-    /// The value, which becomes the most recently used one.
+    /// The value, which becomes the most recently used.
     pub fn get(&self, key: &K) -> Option<V> {
         self.0.lock().get(key).cloned()
     }
 
-    /// The value, if it is still good; one that is not is forgotten.
+    /// The value if it is still valid; an invalid one is removed.
     pub fn get_if(&self, key: &K, is_good: impl FnOnce(&V) -> bool) -> Option<V> {
         let mut entries = self.0.lock();
         match entries.get(key) {
@@ -38,12 +38,12 @@ impl<K: Eq + Hash, V: Clone, const LIMIT: usize> BoundedMap<K, V, LIMIT> {
         }
     }
 
-    /// Keeps a value instead of the last one of its key.
+    /// Inserts a value, replacing the key's previous one.
     pub fn put(&self, key: K, value: V) {
         self.0.lock().put(key, value);
     }
 
-    /// Takes a value out.
+    /// Removes and returns a value.
     pub fn remove(&self, key: &K) -> Option<V> {
         self.0.lock().pop(key)
     }

@@ -1,7 +1,7 @@
-//! The error that all modules share: a kind for callers, a message for people, and the cause.
+//! The error type shared by all modules: a kind for callers, a message for users, and the cause.
 //!
-//! Two tables map kinds: `fuse/errno.rs` (errno of an operation) and `cli/exit.rs` (exit code of a command). A module that changes a
-//! kind on the way does so in one function. Kinds have names, under which they travel to other processes.
+//! Two tables map kinds: `fuse/errno.rs` (errno of an operation) and `cli/exit.rs` (exit code of a command). A module that changes a kind on the
+//! way does so in one function. Each kind has a stable name, used between processes.
 
 use std::borrow::Cow;
 use std::fmt::Display;
@@ -13,8 +13,8 @@ use std::sync::Arc;
 pub struct Error {
     /// The kind of failure, for callers to act on.
     pub kind: ErrorKind,
-    /// The whole message for people, which includes the cause: what failed on which object, and what to do. Text from a registry in
-    /// it is escaped.
+    /// The complete message for the user, including the cause: what failed on which object, and what to do. Text from a registry in it is
+    /// escaped.
     pub message: Cow<'static, str>,
     /// The error that led to this one.
     source: Option<Arc<dyn std::error::Error + Send + Sync>>,
@@ -26,7 +26,7 @@ impl Error {
         Self { kind, message: message.into(), source: None }
     }
 
-    /// Bytes that do not match their digest, or a broken frame.
+    /// Bytes that do not match their digest, or a malformed frame.
     pub fn integrity(message: impl Into<Cow<'static, str>>) -> Self {
         Self::new(ErrorKind::Integrity, message)
     }
@@ -41,8 +41,8 @@ impl Error {
         Self::new(ErrorKind::Other, message)
     }
 
-    /// A failed system call: NoSpace for a full disk, else Other. `what` was attempted, with the path. An [`Error`] that travelled
-    /// inside an [`io::Error`] keeps its kind.
+    /// A failed system call: NoSpace for a full disk, else Other. `what` names the attempt, with the path. An [`Error`] wrapped in an [`io::Error`]
+    /// keeps its kind.
     pub fn io(what: impl Display, error: io::Error) -> Self {
         let kind = match (error.get_ref().and_then(|inner| inner.downcast_ref::<Self>()), error.kind()) {
             (Some(inner), _) => inner.kind,
@@ -52,35 +52,35 @@ impl Error {
         Self::new(kind, format!("{what}: {error}")).caused_by(error)
     }
 
-    /// The same error, with its cause.
+    /// Adds a cause.
     #[must_use]
     pub fn caused_by(mut self, source: impl std::error::Error + Send + Sync + 'static) -> Self {
         self.source = Some(Arc::new(source));
         self
     }
 
-    /// The same error, with the object or the attempt that it concerns in front of the message.
+    /// Prefixes the message with the object or attempt concerned.
     #[must_use]
     pub fn context(mut self, what: impl Display) -> Self {
         self.message = format!("{what}: {}", self.message).into();
         self
     }
 
-    /// The same error, with text behind the message.
+    /// Appends text to the message.
     #[must_use]
     pub fn append(mut self, text: impl Display) -> Self {
         self.message = format!("{}{text}", self.message).into();
         self
     }
 
-    /// The same error as another kind.
+    /// Changes the kind.
     #[must_use]
     pub fn with_kind(mut self, kind: ErrorKind) -> Self {
         self.kind = kind;
         self
     }
 
-    /// An object that another one names exists, even if the registry lacks it: NotFound becomes Gone.
+    /// NotFound becomes Gone: an object that another one refers to should exist, even if the registry lacks it.
     #[must_use]
     pub fn absent_is_gone(self) -> Self {
         if self.kind == ErrorKind::NotFound { self.with_kind(ErrorKind::Gone) } else { self }
@@ -99,65 +99,65 @@ impl std::error::Error for Error {
     }
 }
 
-/// The failures that callers can tell apart.
+/// The failures that callers can distinguish.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum ErrorKind {
-    /// The thing asked for does not exist. The only kind that may be remembered as a negative answer.
+    /// The requested object does not exist. The only kind that may be cached as a negative answer.
     NotFound,
-    /// The registry refused the credentials or the access (401 and 403).
+    /// The registry refused the credentials or denied access (401 and 403).
     Denied,
     /// The artifact is encrypted and no key was given.
     KeyMissing,
-    /// The artifact is encrypted and no given key opens it.
+    /// The artifact is encrypted and no given key decrypts it.
     KeyWrong,
-    /// Bytes do not match their digest, or a frame is broken.
+    /// Bytes do not match their digest, or a frame is malformed.
     Integrity,
     /// The registry could not be reached, or answered with a server error.
     Unreachable,
     /// No progress for the configured time.
     TimedOut,
-    /// An object that was pinned earlier is gone upstream.
+    /// An object that was pinned earlier no longer exists upstream.
     Gone,
     /// The object is read-only here.
     ReadOnly,
-    /// The operation is not allowed on this object.
+    /// The operation is not permitted on this object.
     NotPermitted,
     /// Another process holds the object.
     Busy,
     /// The disk or a configured budget is full.
     NoSpace,
-    /// Text that does not follow its grammar, or a value out of range.
+    /// Malformed text, or a value out of range.
     Invalid,
     /// The peer or the object cannot do what was asked.
     Unsupported,
-    /// The state upstream is not the state that was expected.
+    /// The upstream state is not the expected one.
     Conflict,
-    /// A person or a signal stopped the operation.
+    /// A user or a signal stopped the operation.
     Interrupted,
     /// A name in the path is not a directory.
     NotDirectory,
     /// The object is a directory.
     IsDirectory,
-    /// The name is taken.
+    /// The name already exists.
     Exists,
-    /// A directory is not empty.
+    /// The directory is not empty.
     NotEmpty,
-    /// The two names lie in different tags.
+    /// The two names are in different tags.
     CrossDevice,
     /// The object has no such attribute.
     NoAttribute,
-    /// A name, link or value longer than may be.
+    /// A name, link or value exceeds its limit.
     TooLong,
-    /// A file longer than may be.
+    /// A file exceeds its limit.
     TooLarge,
-    /// Safety refused to publish: the change would lose too much.
+    /// Refused for safety: publishing would lose too much.
     Skipped,
     /// Anything else, mostly local input and output.
     Other,
 }
 
-/// Every kind and its name. Names never change: they are in answers of daemons and in the output of commands.
+/// Every kind and its name. Names never change: they appear in answers of daemons and in command output.
 const NAMES: [(ErrorKind, &str); 26] = [
     (ErrorKind::NotFound, "not-found"),
     (ErrorKind::Denied, "denied"),
@@ -193,7 +193,7 @@ impl ErrorKind {
         NAMES.iter().find(|(known, _)| *known == self).map_or("other", |(_, name)| name)
     }
 
-    /// The kind of a name; a name of a later version is `Other`.
+    /// The kind with this name; a name from a later version is `Other`.
     pub fn of_name(name: &str) -> Self {
         NAMES.iter().find(|(_, known)| *known == name).map_or(Self::Other, |(kind, _)| *kind)
     }

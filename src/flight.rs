@@ -1,8 +1,7 @@
-//! Single flight: one computation a key, however many callers wait for it.
+//! Single flight: one computation per key, however many callers wait for it.
 //!
-//! The computation runs as a task of its own, so a caller that gives up (an interrupted `cat`) never cancels it
-//! for the others. Results are handed to everybody who waited and then forgotten: remembering is the business of
-//! a cache, and failures are never remembered.
+//! The computation runs as its own task, so a caller that gives up (an interrupted `cat`) never cancels it for the others. Results go to all
+//! waiting callers and are then forgotten: remembering them is the job of a cache, and failures are never remembered.
 
 use std::collections::HashMap;
 use std::future::Future;
@@ -19,9 +18,9 @@ pub struct Abandoned;
 
 type Running<K, T> = Arc<Mutex<HashMap<K, watch::Receiver<Option<T>>>>>;
 
-/// The computations that are running, by key.
+/// The running computations, by key.
 pub struct Flight<K, T> {
-    /// Held only for map operations, never across an await.
+    /// Locked only for map operations, never across an await.
     running: Running<K, T>,
 }
 
@@ -36,7 +35,7 @@ where
     K: Eq + Hash + Clone + Send + 'static,
     T: Clone + Send + Sync + 'static,
 {
-    /// Returns the result of the computation that runs for `key`, starting `compute` if none does.
+    /// Returns the result of the computation running for `key`, starting `compute` if there is none.
     ///
     /// # Errors
     /// [`Abandoned`] if the computation ended without a result.
@@ -59,14 +58,14 @@ where
         if let Some(receiver) = running.get(&key) {
             return receiver.clone();
         }
-        // First of all: should it panic, nothing is left behind.
+        // Called first: if it panics, nothing is left behind.
         let future = compute();
         let (sender, receiver) = watch::channel(None);
         running.insert(key.clone(), receiver.clone());
         let landing = Landing { key, running: Arc::clone(&self.running) };
         tokio::spawn(async move {
             let value = future.await;
-            // Removed before it is announced: later callers start over instead of reading an old result.
+            // Removed before the result is announced: later callers start over instead of getting an old result.
             drop(landing);
             sender.send_replace(Some(value));
         });
@@ -74,7 +73,7 @@ where
     }
 }
 
-/// Takes the key out of the map when the task ends, in whatever way.
+/// Removes the key from the map when the task ends in any way.
 struct Landing<K: Eq + Hash, T> {
     key: K,
     running: Running<K, T>,

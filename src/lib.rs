@@ -1,7 +1,7 @@
 //! ocifs: any OCI registry as a directory.
 //!
-//! The modules form layers; a module imports only from modules of lower layers (`tests/layering.rs` holds the
-//! table). A read walks down once: `fuse → fs → view → artifact → content → cache | registry, layer, seal`.
+//! The modules form layers; a module imports only from lower layers (`tests/layering.rs` holds the table). A read passes through each once:
+//! `fuse → fs → view → artifact → content → cache | registry, layer, seal`.
 #![deny(unsafe_code)]
 #![deny(missing_docs)]
 

@@ -1,22 +1,22 @@
-//! Paths inside a tree: bytes, names separated by `/`, empty for the root. What comes from an archive or a title is cleaned before.
+//! Paths inside a tree: bytes, components separated by `/`, empty for the root. Paths from archives and titles are sanitised first.
 
 use std::cmp::Ordering;
 
-/// Longest name that Linux accepts.
+/// Longest file name on Linux, in bytes.
 const NAME_LIMIT: usize = 255;
 
-/// The order of a walk: a directory, then what is below it, names by their bytes. A separator comes before every other byte.
+/// The order of a walk: a directory before what is below it, names in byte order. The separator sorts before every other byte.
 pub fn order(one: &[u8], other: &[u8]) -> Ordering {
     let key = |byte: &u8| if *byte == b'/' { 0 } else { *byte };
     one.iter().map(key).cmp(other.iter().map(key))
 }
 
-/// Whether a name can be one of a directory.
+/// Whether a name is a valid path component.
 pub fn is_component(name: &[u8]) -> bool {
     !name.is_empty() && name.len() <= NAME_LIMIT && name != b"." && name != b".." && !name.iter().any(|byte| matches!(byte, 0 | b'/'))
 }
 
-/// The components of a path; none for the empty path.
+/// The components of a path; empty for the root.
 pub fn components(path: &[u8]) -> impl Iterator<Item = &[u8]> {
     path.split(|byte| *byte == b'/').filter(|component| !component.is_empty())
 }
@@ -29,24 +29,24 @@ pub fn parent(path: &[u8]) -> Option<&[u8]> {
     Some(path.iter().rposition(|byte| *byte == b'/').and_then(|at| path.get(..at)).unwrap_or_default())
 }
 
-/// The last name of a path.
+/// The last component of a path.
 pub fn name(path: &[u8]) -> &[u8] {
     path.iter().rposition(|byte| *byte == b'/').and_then(|at| path.get(at + 1..)).unwrap_or(path)
 }
 
-/// Directory and last name; both empty for the root.
+/// Directory and last component; both empty for the root.
 pub fn split(path: &[u8]) -> (&[u8], &[u8]) {
     (parent(path).unwrap_or_default(), name(path))
 }
 
-/// Both paths, one below the other.
+/// Joins two paths.
 pub fn join(directory: &[u8], below: &[u8]) -> Vec<u8> {
     let mut path = directory.to_vec();
     push(&mut path, below);
     path
 }
 
-/// Goes on with what is below a path.
+/// Appends a relative path.
 pub fn push(path: &mut Vec<u8>, below: &[u8]) {
     if !path.is_empty() && !below.is_empty() {
         path.push(b'/');
@@ -54,7 +54,7 @@ pub fn push(path: &mut Vec<u8>, below: &[u8]) {
     path.extend_from_slice(below);
 }
 
-/// The rest of a path below `above`; `None` if it lies elsewhere.
+/// The rest of a path below `above`; `None` if it is elsewhere.
 pub fn below<'path>(path: &'path [u8], above: &[u8]) -> Option<&'path [u8]> {
     if above.is_empty() {
         return Some(path);
@@ -65,12 +65,12 @@ pub fn below<'path>(path: &'path [u8], above: &[u8]) -> Option<&'path [u8]> {
     }
 }
 
-/// Whether a path is `above` or lies below it.
+/// Whether a path equals `above` or is below it.
 pub fn is_within(path: &[u8], above: &[u8]) -> bool {
     below(path, above).is_some()
 }
 
-/// A path for messages: escaped, and cut where it is very long.
+/// A path for messages: escaped, and truncated if very long.
 pub fn show(path: &[u8]) -> String {
     path.escape_ascii().to_string().chars().take(300).collect()
 }

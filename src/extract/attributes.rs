@@ -1,4 +1,4 @@
-//! What is said of a node: its mode, owner, time and extended attributes, and how they get onto the disk.
+//! The attributes of a node (mode, owner, time, xattrs), and writing them to disk.
 
 use std::ffi::OsStr;
 use std::fs::File;
@@ -11,14 +11,14 @@ use crate::artifact::{Kind, Node, NodeId, UNDATED, is_own_name};
 use crate::sys::entry;
 
 impl Work<'_> {
-    /// Permission bits as the mount shows them; those that give more than access are for who wants owners too.
+    /// Permission bits as shown by the mount; set-id and sticky bits only with `same_owner`.
     pub fn mode(&self, node: &Node) -> u32 {
         let usual = if node.kind == Kind::Directory { 0o755 } else { 0o644 };
         let mode = node.mode.unwrap_or(usual) & 0o7777;
         if self.same_owner() { mode } else { mode & 0o777 & !self.umask }
     }
 
-    /// The mode under which a file is made: nobody else sees more of it than in the end.
+    /// The mode to create a file with: never more permissive than the final one.
     pub fn first_mode(&self, id: NodeId, node: &Node) -> u32 {
         let mode = self.mode(node);
         match self.same_owner() || self.wanted_xattrs(id).next().is_some() {
@@ -27,18 +27,18 @@ impl Work<'_> {
         }
     }
 
-    /// The modification time that the mount shows.
+    /// The modification time shown by the mount.
     pub fn time(&self, node: &Node) -> (i64, u32) {
         node.mtime.unwrap_or(UNDATED)
     }
 
-    /// Extended attributes that are set.
+    /// The extended attributes to set.
     pub fn wanted_xattrs(&self, id: NodeId) -> impl Iterator<Item = (&[u8], &[u8])> {
         let all = self.source.artifact.tree.xattrs(id).into_iter();
         all.filter(|(name, _)| !is_own_name(name) && (self.same_owner() || name.starts_with(b"user.")))
     }
 
-    /// Sets all attributes of an open file; its time last, since whatever else is done to it changes that.
+    /// Sets all attributes of an open file, its time last, since every other change updates that.
     pub(super) fn describe_file(&self, file: &File, id: NodeId, node: &Node, shown: &dyn Fn() -> String) -> io::Result<()> {
         if let Some(owner) = node.owner.filter(|_| self.same_owner()) {
             entry::set_owner(file, owner)?;
@@ -51,7 +51,7 @@ impl Work<'_> {
         entry::set_time(file, self.time(node))
     }
 
-    /// Extended attributes; what cannot be set is noted.
+    /// Sets extended attributes; notes those that cannot be set.
     pub(super) fn xattrs(&self, id: NodeId, shown: &dyn Fn() -> String, set: &dyn Fn(&OsStr, &[u8]) -> io::Result<()>) {
         for (name, value) in self.wanted_xattrs(id) {
             if let Err(error) = set(OsStr::from_bytes(name), value) {
@@ -61,7 +61,7 @@ impl Work<'_> {
         }
     }
 
-    /// Sets all attributes of what has no bytes, by its name.
+    /// Sets all attributes of a node without bytes, by name.
     pub(super) fn describe_name(
         &self,
         directory: &File,

@@ -1,6 +1,6 @@
-//! Names of one directory that a file system takes for one, since it folds case or normalises Unicode.
+//! Detects names in one directory that the file system treats as the same, by case folding or Unicode normalisation.
 //!
-//! What a file system does with names is found out by trying, in a directory of its own that is removed again, not by tables.
+//! The file system's behaviour is probed in a temporary directory instead of looked up in tables.
 
 use std::ffi::OsStr;
 use std::fs::File;
@@ -12,10 +12,10 @@ use super::directory::Directory;
 use super::place::own_name;
 use crate::sys::entry;
 
-/// A name, then the same with another case, and with an `é` of two code points.
+/// A name, the same in another case, and the same with a decomposed `é`.
 const SPELLINGS: [&str; 3] = ["\u{e9}A", "\u{e9}a", "e\u{301}A"];
 
-/// A directory in which names are tried. It lies in the one that they are meant for and inherits what that does with names.
+/// A directory for probing names. It is inside the target directory and inherits its treatment of names.
 pub(super) struct Trial {
     parent: Arc<Directory>,
     own: String,
@@ -24,12 +24,12 @@ pub(super) struct Trial {
 }
 
 impl Trial {
-    /// Makes one in a directory that takes different names for one; `None` in any other.
+    /// Creates one if the directory treats different names as the same; `None` otherwise.
     pub fn of_folding(parent: &Arc<Directory>) -> io::Result<Option<Self>> {
         let mut trial = Self::new(parent)?;
         let mut spellings = SPELLINGS.into_iter().map(str::as_bytes);
         let folds = spellings.try_fold(false, |found, spelling| Ok::<_, io::Error>(found || trial.clash(spelling)?.is_some()))?;
-        // Without the names that were tried first.
+        // Start afresh, without the probing names.
         if folds { Self::new(parent).map(Some) } else { Ok(None) }
     }
 
@@ -40,7 +40,7 @@ impl Trial {
         Ok(Self { parent: Arc::clone(parent), own, directory, made: Vec::new() })
     }
 
-    /// Tries a name; returns the earlier one that is the same here.
+    /// Probes a name; returns the earlier name it clashes with.
     pub fn clash(&mut self, name: &[u8]) -> io::Result<Option<Vec<u8>>> {
         match entry::make_file(&self.directory, OsStr::from_bytes(name), 0o600) {
             Ok(_) => {
@@ -60,7 +60,7 @@ impl Trial {
 
 impl Drop for Trial {
     fn drop(&mut self) {
-        // Only tidiness: there is nobody to tell, and what stays is empty.
+        // Best effort: what remains is empty.
         for name in &self.made {
             let _ = entry::remove(&self.directory, OsStr::from_bytes(name));
         }
@@ -81,7 +81,7 @@ mod tests {
         let mut trial = Trial::new(&directory).unwrap();
         assert_eq!(trial.clash(b"a").unwrap(), None);
         assert_eq!(trial.clash(b"A").unwrap(), None);
-        // The same name twice, as a folding file system sees two.
+        // The same name twice, as a case-folding file system would see it.
         assert_eq!(trial.clash(b"a").unwrap(), Some(b"a".to_vec()));
         drop(trial);
         assert!(std::fs::read_dir(folder.path()).unwrap().next().is_none());

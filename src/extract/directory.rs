@@ -1,4 +1,4 @@
-//! Directories on the disk: opened relative to their parents, made where they are missing, never reached through a link.
+//! Directories on disk: opened relative to their parents, created if missing, never reached through a symlink.
 
 use std::ffi::OsStr;
 use std::fs::File;
@@ -12,16 +12,16 @@ use super::of_disk;
 use crate::error::{Error, ErrorKind};
 use crate::sys::{beneath, entry, process};
 
-/// The directory that a tree is extracted to.
+/// The directory to extract to.
 pub struct Target {
     pub(super) directory: Arc<Directory>,
 }
 
 impl Target {
-    /// Opens the directory, and makes it where it is missing, with its parents. A link in front of it is followed: the caller named it.
+    /// Opens the directory, creating it and its parents if missing. A symlink at its path is followed: the caller named it.
     ///
     /// # Errors
-    /// Something else stands there, or it cannot be made.
+    /// Something else is there, or it cannot be created.
     pub fn open(path: &Path) -> Result<Self, Error> {
         let made = match std::fs::DirBuilder::new().mode(0o777).create(path) {
             Err(error) if error.kind() == io::ErrorKind::NotFound => {
@@ -32,7 +32,7 @@ impl Target {
         };
         let failed = |error: io::Error| match error.kind() {
             io::ErrorKind::NotADirectory => {
-                Error::new(ErrorKind::NotDirectory, format!("{} is not a directory; name one to pull into", path.display()))
+                Error::new(ErrorKind::NotDirectory, format!("{} is not a directory; name a directory to pull into", path.display()))
             }
             _ => of_disk(format_args!("use the directory {}", path.display()), error),
         };
@@ -41,7 +41,7 @@ impl Target {
         Ok(Self { directory: Arc::new(Directory { file, path: path.to_owned(), made }) })
     }
 
-    /// Where it is.
+    /// Its path.
     pub fn path(&self) -> &Path {
         &self.directory.path
     }
@@ -51,9 +51,9 @@ impl Target {
 pub(super) struct Directory {
     /// Its handle.
     pub file: File,
-    /// Where it is, for messages.
+    /// Its path, for messages.
     pub path: PathBuf,
-    /// It was made here, so no name in it is anybody else's.
+    /// Created by this extraction, so all names in it are ours.
     pub made: bool,
 }
 
@@ -63,8 +63,8 @@ impl Directory {
         self.path.join(name)
     }
 
-    /// Opens a directory in it, and makes it with at least these permission bits where it is missing. What else stands there is replaced,
-    /// a link too, unless it is to be kept.
+    /// Opens a directory in it, creating it with at least these permission bits if missing. Anything else there is replaced, including a symlink,
+    /// unless it must be kept.
     pub fn enter(&self, name: &[u8], mode: u32, keep: bool) -> Result<Self, Error> {
         let name = OsStr::from_bytes(name);
         let entered = self.make_and_open(name, mode).or_else(|error| match error.kind() {
@@ -78,8 +78,7 @@ impl Directory {
         match entered {
             Ok((file, made)) => Ok(Self { file, path, made }),
             Err(error) if error.kind() == io::ErrorKind::NotADirectory => {
-                let message =
-                    format!("{} is in the way: the artifact has a directory there, and what exists is to be kept", path.display());
+                let message = format!("{} is in the way: the artifact has a directory there, and --keep-old-files is set", path.display());
                 Err(Error::new(ErrorKind::Exists, message))
             }
             Err(error) => Err(of_disk(format_args!("make the directory {}", path.display()), error)),
@@ -96,7 +95,7 @@ impl Directory {
             Err(error) if error.kind() == io::ErrorKind::PermissionDenied => entry::open_up_directory(&self.file, name)?,
             opened => opened?,
         };
-        // What an archive made read-only is not so for its own next version. Its mode is set in the end.
+        // A directory that an archive made read-only must not block the next version. Its mode is set at the end.
         let metadata = file.metadata()?;
         if metadata.mode() & 0o300 != 0o300 && metadata.uid() == process::effective_uid() && metadata.uid() != 0 {
             entry::set_mode(&file, metadata.mode() | 0o700)?;
@@ -104,13 +103,13 @@ impl Directory {
         Ok((file, false))
     }
 
-    /// The same directory once more.
+    /// Reopens the same directory.
     pub fn again(&self) -> Result<Self, Error> {
         let file = self.file.try_clone().map_err(|error| of_disk(format_args!("open {} again", self.path.display()), error))?;
         Ok(Self { file, path: self.path.clone(), made: false })
     }
 
-    /// Opens a directory in it that was entered before.
+    /// Reopens a directory in it that was entered before.
     pub fn reenter(&self, name: &[u8]) -> Result<Self, Error> {
         let name = OsStr::from_bytes(name);
         let path = self.join(name);

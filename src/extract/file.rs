@@ -1,4 +1,4 @@
-//! One file: its bytes under no name, its attributes, then its name.
+//! Writes one file: its bytes into an unnamed file, its attributes, then its name.
 
 use std::ffi::OsStr;
 use std::fs::File;
@@ -23,11 +23,11 @@ use crate::view::Reader;
 /// Bytes read and written at a time.
 const STEP: u32 = 1 << 20;
 
-/// A file that is written and has no name of its own yet. What is not placed is gone.
+/// A file being written, without its final name. Removed unless placed.
 struct Unplaced<'a> {
     file: File,
     directory: &'a Directory,
-    /// The name under which it is written, on file systems without unnamed files.
+    /// Its temporary name, on file systems without unnamed files.
     own: Option<String>,
 }
 
@@ -59,24 +59,21 @@ impl<'a> Unplaced<'a> {
 impl Drop for Unplaced<'_> {
     fn drop(&mut self) {
         if let Some(own) = &self.own {
-            // There is nobody left to tell.
+            // Best effort.
             let _ = entry::remove(&self.directory.file, OsStr::new(own));
         }
     }
 }
 
 impl Work<'_> {
-    /// Extracts one file, unless it is there already.
+    /// Extracts one file, unless it is up to date.
     pub(super) fn file(&self, job: &Job) -> Result<(), Error> {
         let name = OsStr::from_bytes(&job.name);
         let shown = || job.directory.join(name);
         let failed = |error: io::Error| match error.kind() {
             io::ErrorKind::DirectoryNotEmpty => Error::new(
                 ErrorKind::NotEmpty,
-                format!(
-                    "{} is a directory that holds something, and the artifact has something else there; move it away",
-                    shown().display()
-                ),
+                format!("{} is a non-empty directory, but not in the artifact; move it away", shown().display()),
             ),
             _ => of_disk(format_args!("write {}", shown().display()), error),
         };
@@ -121,7 +118,7 @@ impl Work<'_> {
         Ok(())
     }
 
-    /// Writes what is data; the rest stays a hole.
+    /// Writes data; the rest stays a hole.
     fn write(&self, reader: &Reader, file: &File, failed: &dyn Fn(io::Error) -> Error) -> Result<(), Error> {
         let (size, mut end) = (reader.size(), 0);
         while let Some(start) = reader.seek(end, true) {
@@ -132,7 +129,7 @@ impl Work<'_> {
                 let wanted = u32::try_from(end - at).unwrap_or(STEP).min(STEP);
                 let bytes = self.wait(reader.read(at, wanted))?;
                 if bytes.is_empty() {
-                    return Err(Error::new(ErrorKind::Integrity, "a file of the artifact ended before its size"));
+                    return Err(Error::new(ErrorKind::Integrity, "a file of the artifact ended early"));
                 }
                 file.write_all_at(&bytes, at).map_err(failed)?;
                 at += bytes.len() as u64;
@@ -142,14 +139,14 @@ impl Work<'_> {
         if end < size {
             file.set_len(size).map_err(failed)?;
         }
-        // The last read of a blob that was used while it was checked waits for the digest.
+        // If a blob was used while being verified, its last read waits for the digest.
         match reader.verified() {
-            Verified::Partial => Err(Error::new(ErrorKind::Integrity, "a file of the artifact was read and is not verified")),
+            Verified::Partial => Err(Error::new(ErrorKind::Integrity, "a file of the artifact was read but not verified")),
             Verified::Whole | Verified::Unread => Ok(()),
         }
     }
 
-    /// Whether a file stands there with these very bytes; then its attributes are set.
+    /// Whether the file exists with the same bytes; if so, sets its attributes.
     fn is_there(&self, job: &Job, node: &Node) -> bool {
         let name = OsStr::from_bytes(&job.name);
         let Some(expected) = self.source.artifact.tree.content(job.node).and_then(|content| content.sha256) else { return false };
@@ -179,17 +176,17 @@ impl Work<'_> {
     }
 }
 
-/// Hands over the bytes of one file, in order, until there are no more or `write` wants no more.
+/// Passes the bytes of one file to `write`, in order, until the end or until `write` returns false.
 ///
 /// # Errors
-/// What reading says, and `write`. What was handed over by then may be wrong.
+/// Those of reading and of `write`. Bytes passed before an error may be wrong.
 pub async fn stream(source: &Source, node: NodeId, write: &mut (dyn FnMut(&[u8]) -> io::Result<bool> + Send)) -> Result<(), Error> {
     let reader = source.open(node).await?;
     let mut at = 0;
     while at < reader.size() {
         let bytes = reader.read(at, STEP).await?;
         if bytes.is_empty() {
-            return Err(Error::new(ErrorKind::Integrity, "a file of the artifact ended before its size"));
+            return Err(Error::new(ErrorKind::Integrity, "a file of the artifact ended early"));
         }
         at += bytes.len() as u64;
         if !write(&bytes).map_err(|error| of_disk("write to standard output", error))? {

@@ -1,21 +1,21 @@
-//! The tree of an artifact onto a disk: files, directories, links, their modes, times, attributes and holes.
+//! Extracts the tree of an artifact to disk: files, directories, links, with modes, times, attributes and holes.
 //!
-//! - `selection`: which names are extracted
+//! - `selection`: the names to extract
 //! - `walk`: the selected names of a tree, in order
 //! - `run`: the passes over the tree, and the threads that write files
-//! - `directory`: directories on the disk
-//! - `clash`: names that are one name on a file system that folds case
-//! - `file`: the bytes of one file
-//! - `special`: what has no bytes
+//! - `directory`: directories on disk
+//! - `clash`: names that a case-folding file system treats as the same
+//! - `file`: writes one file
+//! - `special`: nodes without bytes
 //! - `attributes`: modes, owners, times and extended attributes
-//! - `place`: a name gets what it shall stand for, whatever stands there now
-//! - `queue`: work that waits for threads
-//! - `notes`: what was done, and what was left out
+//! - `place`: gives a name its new entry, whatever is there
+//! - `queue`: work queue for threads
+//! - `notes`: counts what was done and left out
 //!
-//! A name stands for a whole file or for what it stood for before: a file is written without a name, or under a name of its own in the
-//! same directory, and gets its name once all of its bytes are there and verified. Nothing is written outside of the directory, since
-//! every name is opened relative to its parent and no link is followed. Modes and times of directories come last. Nothing is flushed
-//! to the disk: that is left to the system, as `cp` and `tar` do. Never resolves a tag, never writes to a terminal.
+//! At any time a name stands for a whole file or for its old entry: a file is written unnamed, or under a temporary name in the same
+//! directory, and gets its name once all its bytes are there and verified. Nothing is written outside the directory, since every name is
+//! opened relative to its parent and no symlink is followed. Modes and times of directories come last. Nothing is synced: that is left to
+//! the system, as with `cp` and `tar`. Never resolves a tag, never writes to a terminal.
 
 mod attributes;
 mod clash;
@@ -49,40 +49,40 @@ pub use run::extract;
 pub use selection::Selection;
 pub use walk::visit;
 
-/// A failure of the disk. `what` completes "cannot …".
+/// A disk error. `what` completes "cannot …".
 fn of_disk(what: impl std::fmt::Display, error: std::io::Error) -> Error {
     let is_denied = error.kind() == std::io::ErrorKind::PermissionDenied;
     let error = Error::io(format_args!("cannot {what}"), error);
     match error.kind {
-        ErrorKind::NoSpace => error.append("; what is complete stays, so free some space and run it again"),
+        ErrorKind::NoSpace => error.append("; complete files are kept: free some space and run it again"),
         _ if is_denied => error.with_kind(ErrorKind::NotPermitted),
         _ => error,
     }
 }
 
-/// The artifact, and how its bytes are read.
+/// The artifact, and how to read its bytes.
 #[derive(Clone)]
 pub struct Source {
     /// Where its bytes come from.
     pub artifacts: Artifacts,
-    /// The repository that they are asked from.
+    /// The repository to request them from.
     pub repository: Repository,
     /// The artifact.
     pub artifact: Arc<Artifact>,
-    /// Blobs are checked whole before their first byte is used.
+    /// Verify each blob whole before using its first byte.
     pub strict: bool,
 }
 
 impl Source {
-    /// A reader of a file.
+    /// Opens a reader for a file.
     ///
     /// # Errors
-    /// Gone for anything but a regular file; errors of opening its stream.
+    /// Gone for anything but a regular file; also the errors of opening its stream.
     pub async fn open(&self, node: NodeId) -> Result<view::Reader, Error> {
         view::Reader::of_tree(&self.artifacts, &self.repository, &self.artifact, node, self.strict).await
     }
 
-    /// A download of a file that is a whole raw blob under one name, unless it is better read.
+    /// A download for a file that is a whole raw blob with one name, unless reading it is better.
     async fn download(&self, id: NodeId, node: &Node) -> Result<Option<Download>, Error> {
         let Some(content) = self.artifact.tree.content(id) else { return Ok(None) };
         let whole = Extent { file: 0, stream: 0, length: node.size };
@@ -95,43 +95,43 @@ impl Source {
     }
 }
 
-/// What is extracted, and how.
+/// What to extract, and how.
 #[derive(Clone, Debug)]
 pub struct Options {
     /// Files written at once.
     pub concurrency: NonZeroUsize,
-    /// What exists stays as it is.
+    /// Keep existing entries.
     pub keep: bool,
-    /// Owners, all mode bits and all extended attributes as archived; devices are made. Otherwise the umask counts, set-id bits are
-    /// dropped, and of extended attributes those of users are taken.
+    /// Restore owners, all mode bits and all extended attributes, and create devices. Otherwise the umask applies, set-id bits are dropped, and only
+    /// `user.*` attributes are set.
     pub same_owner: bool,
-    /// Which names.
+    /// The names to extract.
     pub selection: Selection,
 }
 
-/// How far an extraction is. Others read it while it runs.
+/// Progress of an extraction, readable while it runs.
 #[derive(Debug, Default)]
 pub struct Tally {
-    /// Bytes of the files that are extracted.
+    /// Total bytes of the files to extract.
     pub total: AtomicU64,
-    /// Bytes of them that are written.
+    /// Bytes written so far.
     pub done: AtomicU64,
 }
 
-/// What a selection of a tree holds.
+/// What a selection contains.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Survey {
     /// Names of any kind.
     pub names: u64,
-    /// Regular files; each name of a hard-linked one counts.
+    /// Regular files; every name of a hard-linked one counts.
     pub files: u64,
     /// Bytes of them.
     pub bytes: u64,
-    /// A regular file.
+    /// One of the regular files.
     pub file: Option<NodeId>,
 }
 
-/// Looks at a selection of a tree.
+/// Examines a selection of a tree.
 pub fn survey(artifact: &Artifact, selection: &Selection) -> Survey {
     let mut survey = Survey::default();
     visit(&artifact.tree, selection, &mut |_, node| {

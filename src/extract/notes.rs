@@ -1,21 +1,21 @@
-//! What an extraction did, and what it left out, counted; of each sort the first case is kept as an example.
+//! Counts what an extraction did and left out; keeps the first case of each sort as an example.
 
 use parking_lot::Mutex;
 
-/// What was extracted.
+/// The result of an extraction.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Summary {
-    /// Regular files written; each name of a hard-linked one counts.
+    /// Regular files written; every name of a hard-linked one counts.
     pub files: u64,
     /// Bytes of them.
     pub bytes: u64,
-    /// Regular files that were there already with the same bytes.
+    /// Regular files that already had the same bytes.
     pub unchanged: u64,
-    /// Symbolic links, pipes and devices.
+    /// Symlinks, pipes and devices.
     pub others: u64,
-    /// What exists and was left as it is, on demand.
+    /// Existing entries that were kept.
     pub kept: Case,
-    /// Devices that only root may make, and does on demand.
+    /// Devices, which are created only by root on request.
     pub devices: Case,
     /// Extended attributes that could not be set.
     pub attributes: Case,
@@ -26,7 +26,7 @@ pub struct Summary {
 pub struct Case {
     /// How many.
     pub count: u64,
-    /// The first one, for people.
+    /// The first one, as an example.
     pub first: Option<String>,
 }
 
@@ -43,7 +43,7 @@ impl Case {
 pub(super) struct Notes(Mutex<Summary>);
 
 impl Notes {
-    /// Adds something.
+    /// Updates the summary.
     pub fn note(&self, add: impl FnOnce(&mut Summary)) {
         add(&mut self.0.lock());
     }

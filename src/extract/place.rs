@@ -1,4 +1,4 @@
-//! A name gets what it shall stand for. What stands there is replaced in one step, or kept; a directory is replaced if it is empty.
+//! Gives a name its new entry. An existing one is replaced atomically, or kept; a directory is replaced only if empty.
 
 use std::ffi::OsStr;
 use std::fs::File;
@@ -6,24 +6,24 @@ use std::io;
 
 use crate::sys::entry;
 
-/// How a name fared.
+/// The outcome.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Placed {
-    /// It stands for the new thing.
+    /// The name has the new entry.
     New,
-    /// It stands for what it stood for before.
+    /// The name kept its old entry.
     Kept,
 }
 
-/// A name that nobody else has. It begins with a dot, as names do that tools shall skip.
+/// A unique temporary name. It begins with a dot, so that tools skip it.
 pub(super) fn own_name() -> String {
     format!(".ocifs-{:016x}", rand::random::<u64>())
 }
 
-/// Gives `name` what `make` makes under the name that it is told.
+/// Creates an entry with `make` under a temporary name, and moves it to `name`.
 ///
 /// # Errors
-/// `DirectoryNotEmpty` for a directory that holds something, and errors of the system; the name stands for what it stood for then.
+/// `DirectoryNotEmpty` for a non-empty directory, or errors of the system; the name then keeps its old entry.
 pub(super) fn place(directory: &File, name: &OsStr, keep: bool, make: &dyn Fn(&OsStr) -> io::Result<()>) -> io::Result<Placed> {
     match make(name) {
         Ok(()) => return Ok(Placed::New),
@@ -34,7 +34,7 @@ pub(super) fn place(directory: &File, name: &OsStr, keep: bool, make: &dyn Fn(&O
     let own = own_name();
     make(OsStr::new(&own))?;
     let moved = replace(directory, OsStr::new(&own), name);
-    // Also where the two are one file, which a rename leaves with both names.
+    // Also needed if both are the same file: a rename then leaves both names.
     let tidied = entry::remove(directory, OsStr::new(&own));
     match (moved, tidied) {
         (Ok(()), Err(error)) if error.kind() != io::ErrorKind::NotFound => Err(error),
@@ -42,7 +42,7 @@ pub(super) fn place(directory: &File, name: &OsStr, keep: bool, make: &dyn Fn(&O
     }
 }
 
-/// Moves a name over another one, whatever that stands for.
+/// Renames over whatever is there.
 pub(super) fn replace(directory: &File, from: &OsStr, to: &OsStr) -> io::Result<()> {
     match entry::rename(directory, from, to, true) {
         Err(error) if error.kind() == io::ErrorKind::IsADirectory => {

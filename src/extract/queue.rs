@@ -1,18 +1,18 @@
-//! Work that waits for threads, bounded. Who takes some takes its share of what is there, so that much small work wakes nobody often
-//! and a little large work goes to everybody.
+//! A bounded work queue for threads. A thread takes its share of what is queued, so that many small items cause few wake-ups and a few large
+//! ones are spread over all threads.
 
 use std::collections::VecDeque;
 
 use parking_lot::{Condvar, Mutex};
 
-/// Most that is taken at once.
+/// Most items taken at once.
 const SHARE: usize = 16;
 
 /// The queue.
 pub(super) struct Queue<T> {
     limit: usize,
     threads: usize,
-    /// Held to add or to take.
+    /// Locked to add or take.
     state: Mutex<State<T>>,
     filled: Condvar,
     drained: Condvar,
@@ -20,21 +20,21 @@ pub(super) struct Queue<T> {
 
 struct State<T> {
     waiting: VecDeque<T>,
-    /// Nothing more comes.
+    /// No more items will come.
     is_closed: bool,
-    /// Threads asleep, and whether the one that fills is.
+    /// Sleeping takers, and whether the filler sleeps.
     takers: usize,
     is_full: bool,
 }
 
 impl<T> Queue<T> {
-    /// A queue for one thread that adds and so many that take.
+    /// A queue for one thread that adds and several that take.
     pub fn new(limit: usize, threads: usize) -> Self {
         let state = State { waiting: VecDeque::with_capacity(limit), is_closed: false, takers: 0, is_full: false };
         Self { limit, threads: threads.max(1), state: Mutex::new(state), filled: Condvar::new(), drained: Condvar::new() }
     }
 
-    /// Adds something; waits while the queue is full.
+    /// Adds an item; waits while the queue is full.
     pub fn add(&self, work: T) {
         let mut state = self.state.lock();
         state.is_full = state.waiting.len() >= self.limit;
@@ -47,7 +47,7 @@ impl<T> Queue<T> {
         }
     }
 
-    /// Takes some; waits while there is nothing. `None` once nothing more comes.
+    /// Takes some items; waits while there are none. `None` once the queue is closed and empty.
     pub fn take(&self) -> Option<Vec<T>> {
         let mut state = self.state.lock();
         while state.waiting.is_empty() {
@@ -60,7 +60,7 @@ impl<T> Queue<T> {
         }
         let share = (state.waiting.len() / self.threads).clamp(1, SHARE);
         let taken = state.waiting.drain(..share).collect();
-        // Woken when there is room for much, not for each.
+        // Wake the filler once there is much room, not for every item.
         if state.is_full && state.waiting.len() <= self.limit / 2 {
             state.is_full = false;
             self.drained.notify_one();
@@ -68,13 +68,13 @@ impl<T> Queue<T> {
         Some(taken)
     }
 
-    /// Says that nothing more comes once the answer is dropped.
+    /// Closes the queue when the guard is dropped.
     pub fn filling(&self) -> Filling<'_, T> {
         Filling(self)
     }
 }
 
-/// More may come.
+/// More items may come while this exists.
 pub(super) struct Filling<'a, T>(&'a Queue<T>);
 
 impl<T> Drop for Filling<'_, T> {

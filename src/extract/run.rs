@@ -1,5 +1,5 @@
-//! The passes over a tree: directories, files and what has no bytes; then further names of hard-linked files; then modes and times of
-//! directories, from the leaves up. Files are written by several threads, everything else is done in order by one.
+//! The passes over a tree: directories, files and nodes without bytes; then further names of hard-linked files; then modes and times of
+//! directories, bottom up. Files are written by several threads, everything else in order by one.
 
 use std::collections::{HashMap, HashSet};
 use std::ffi::OsStr;
@@ -27,51 +27,51 @@ use crate::error::{Error, ErrorKind};
 use crate::path::components;
 use crate::sys::{entry, process};
 
-/// Files that wait for a thread. Each holds its directory open.
+/// Files queued for threads. Each holds its directory open.
 const QUEUE: usize = 128;
 
-/// A file to be written.
+/// A file to write.
 pub(super) struct Job {
     pub node: NodeId,
     pub directory: Arc<Directory>,
     pub name: Vec<u8>,
 }
 
-/// The first name of a hard-linked node, by its directory and its place there.
+/// The first name of a hard-linked node: its directory and its cookie there.
 struct First {
     /// Path of the directory.
     directory: Arc<[u8]>,
     name: Box<[u8]>,
 }
 
-/// What the first pass saw.
+/// Results of the first pass.
 #[derive(Default)]
 struct Seen {
-    /// The first names of nodes, if any node has a further one.
+    /// The first names of nodes, if any node has several.
     firsts: HashMap<NodeId, First>,
-    /// Directories that existed and are to be kept as they are.
+    /// Existing directories to keep as they are.
     found: HashSet<NodeId>,
 }
 
-/// What all threads share.
+/// State shared by all threads.
 pub(super) struct Work<'a> {
     pub source: &'a Source,
     options: &'a Options,
     pub tally: &'a Tally,
     pub notes: &'a Notes,
-    /// Bits that the umask takes.
+    /// The umask.
     pub umask: u32,
     runtime: Handle,
     stop: watch::Receiver<bool>,
-    /// Somebody failed: nothing more is begun.
+    /// Something failed: start nothing more.
     failed: AtomicBool,
     /// The first failure.
     failure: Mutex<Option<Error>>,
-    /// Nodes whose first name stands for something else, which was kept.
+    /// Nodes whose first name was kept for something else.
     without_first: Mutex<HashSet<NodeId>>,
 }
 
-/// Tells the threads to stop when it is dropped, and waits until they have.
+/// On drop, tells the threads to stop and waits for them.
 struct Threads {
     stop: watch::Sender<bool>,
     ended: Receiver<()>,
@@ -80,16 +80,16 @@ struct Threads {
 impl Drop for Threads {
     fn drop(&mut self) {
         self.stop.send_replace(true);
-        // Nothing is ever sent: it ends when the other side is gone.
+        // Nothing is ever sent; this returns when the other side is gone.
         let _ = self.ended.recv();
     }
 }
 
-/// Extracts the selected names of an artifact. When the future is dropped, what is under way is given up first: no file that is not
-/// whole has a name then, and no other trace is left.
+/// Extracts the selected names of an artifact. If the future is dropped, work in progress is abandoned first: no partial file then has a name,
+/// and nothing else is left behind.
 ///
 /// # Errors
-/// What the artifact's bytes or the disk say, the first of it. What was complete by then stays, and another run completes the rest.
+/// The first error of the artifact's bytes or the disk. Complete files stay, and another run completes the rest.
 pub async fn extract(source: Source, target: &Target, options: Options, tally: Arc<Tally>) -> Result<Summary, Error> {
     let (stop, stopped) = watch::channel(false);
     let (end, ended) = sync_channel::<()>(0);
@@ -133,18 +133,18 @@ impl Work<'_> {
         self.options.same_owner
     }
 
-    /// Whether the extraction was given up.
+    /// Whether the extraction was abandoned.
     pub fn is_stopped(&self) -> bool {
         self.failed.load(Ordering::Relaxed) || *self.stop.borrow()
     }
 
     /// # Errors
-    /// The extraction was given up.
+    /// The extraction was abandoned.
     pub fn check_stopped(&self) -> Result<(), Error> {
         if self.is_stopped() { Err(interrupted()) } else { Ok(()) }
     }
 
-    /// Waits for bytes, until the extraction is given up.
+    /// Waits for bytes, unless the extraction is abandoned.
     pub fn wait<T, E: Into<Error>>(&self, future: impl Future<Output = Result<T, E>>) -> Result<T, Error> {
         let mut stop = self.stop.clone();
         self.runtime.block_on(async {
@@ -160,7 +160,7 @@ impl Work<'_> {
         self.source.artifact.tree.node(id).ok_or_else(|| Error::new(ErrorKind::Other, format!("the tree has no node {id}")))
     }
 
-    /// Notes that something was kept where a node was to be.
+    /// Notes that an existing entry was kept in place of a node.
     pub fn note_kept(&self, id: NodeId, node: &Node, shown: &dyn Fn() -> String) {
         if node.links > 1 {
             self.without_first.lock().insert(id);
@@ -182,7 +182,7 @@ impl Work<'_> {
             for _ in 0..threads {
                 scope.spawn(|| self.take_jobs(&jobs));
             }
-            // The threads end when this does, in whatever way.
+            // The threads end with this guard.
             let _filling = jobs.filling();
             Contents { work: self, jobs: &jobs, levels: Vec::new(), seen: Seen::default(), linked: false }.walk(root)
         });
@@ -192,7 +192,7 @@ impl Work<'_> {
         }
     }
 
-    /// Takes jobs to the end, also after a failure: nobody may wait for room.
+    /// Processes jobs until the queue closes, even after a failure, so that the filler never blocks.
     fn take_jobs(&self, jobs: &Queue<Job>) {
         while let Some(taken) = jobs.take() {
             for job in taken {
@@ -219,7 +219,7 @@ impl Work<'_> {
                 return Ok(());
             }
             if self.without_first.lock().remove(&node) {
-                // What was kept under the first name is not to be had under this one.
+                // The node was kept under its first name, so this name becomes the first.
                 firsts.insert(node, First { directory: Arc::from(parent), name: name.into() });
                 return self.node(node).and_then(|said| match said.kind {
                     Kind::File => self.file(&Job { node, directory, name: name.to_vec() }),
@@ -256,21 +256,21 @@ impl Work<'_> {
         Ok(())
     }
 
-    /// The last pass: what is said of directories.
+    /// The last pass: attributes of directories.
     fn directories(&self, root: &Arc<Directory>, found: &HashSet<NodeId>) -> Result<(), Error> {
         let mut levels = vec![Arc::clone(root)];
         walk(&self.source.artifact.tree, &self.options.selection, &mut |step| {
             let directory = levels.last().cloned();
             self.follow(&mut levels, step)?;
             let (Step::Leave { node, path }, Some(directory)) = (step, directory) else { return Ok(()) };
-            // The directory that the user named keeps what the user gave it.
+            // The directory named by the user keeps its attributes.
             if (path.is_empty() && !directory.made) || found.contains(&node) {
                 return Ok(());
             }
             let shown = || directory.path.display().to_string();
             let mut said = self.node(node)?;
             if path.is_empty() && !self.same_owner() {
-                // The next pull into it shall not fail at its door.
+                // The next pull must be able to enter it.
                 said.mode = said.mode.map(|mode| mode | 0o700);
             }
             let described = self.describe_file(&directory.file, node, &said, &shown);
@@ -278,7 +278,7 @@ impl Work<'_> {
         })
     }
 
-    /// Follows a walk through directories that exist. Returns the current one.
+    /// Follows a walk through existing directories. Returns the current one.
     fn follow(&self, levels: &mut Vec<Arc<Directory>>, step: Step<'_>) -> Result<Option<Arc<Directory>>, Error> {
         self.check_stopped()?;
         match step {
@@ -293,22 +293,22 @@ impl Work<'_> {
     }
 }
 
-/// The first pass under way.
+/// The first pass in progress.
 struct Contents<'a> {
     work: &'a Work<'a>,
     jobs: &'a Queue<Job>,
     levels: Vec<Level>,
     seen: Seen,
-    /// Some node has a further name.
+    /// Some node has several names.
     linked: bool,
 }
 
-/// A directory on the way.
+/// A directory on the current path.
 struct Level {
     directory: Arc<Directory>,
     /// Its path in the tree.
     path: Arc<[u8]>,
-    /// Where the file system takes different names for one.
+    /// Set if the file system treats different names as the same.
     trial: Option<Trial>,
 }
 
@@ -334,7 +334,7 @@ impl Contents<'_> {
 
     fn push(&mut self, directory: Arc<Directory>, path: &[u8]) -> Result<(), Error> {
         let trial = match self.levels.last() {
-            // A new directory does what its parent does.
+            // A new directory behaves like its parent.
             Some(above) if directory.made && above.trial.is_none() => None,
             _ => Trial::of_folding(&directory).map_err(|error| of_disk(format_args!("write to {}", directory.path.display()), error))?,
         };
@@ -351,7 +351,7 @@ impl Contents<'_> {
             if let Some(other) = clash {
                 let (other, name) = (String::from_utf8_lossy(&other), String::from_utf8_lossy(name));
                 let message = format!(
-                    "{other} and {name} would be one file in {place}: this file system ignores case or spelling; pull to another one"
+                    "{other} and {name} would be the same file in {place}, which ignores case or Unicode form; pull to another file system"
                 );
                 return Err(Error::new(ErrorKind::Exists, message));
             }
@@ -401,7 +401,7 @@ fn descend(root: &Arc<Directory>, path: &[u8]) -> Result<Directory, Error> {
 }
 
 fn interrupted() -> Error {
-    Error::new(ErrorKind::Interrupted, "interrupted; what is complete stays")
+    Error::new(ErrorKind::Interrupted, "interrupted; complete files are kept")
 }
 
 fn astray() -> Error {

@@ -1,19 +1,19 @@
-//! Which names of a tree are extracted: all, or those that fit a glob, with everything below them.
+//! Selects the names to extract: all, or those matching a glob, with everything below them.
 
 use crate::error::{Error, ErrorKind};
 use crate::view::glob;
 
-/// Globs over whole paths. Without any, everything is selected.
+/// Globs over whole paths. Empty selects everything.
 #[derive(Clone, Debug, Default)]
 pub struct Selection {
     globs: Vec<Vec<u8>>,
 }
 
 impl Selection {
-    /// Takes globs over paths of the tree; a slash at either end, or `./` in front, means nothing.
+    /// Takes globs over paths of the tree; leading `./` and leading or trailing slashes are ignored.
     ///
     /// # Errors
-    /// Invalid for an empty glob.
+    /// Invalid if a glob is empty.
     pub fn new(globs: &[String]) -> Result<Self, Error> {
         let clean = |text: &String| {
             let text = text.strip_prefix("./").unwrap_or(text).trim_matches('/');
@@ -30,7 +30,7 @@ impl Selection {
         self.globs.is_empty()
     }
 
-    /// Whether a path fits a glob itself.
+    /// Whether a path itself matches a glob.
     pub(super) fn names(&self, path: &[u8]) -> bool {
         self.globs.iter().any(|pattern| glob(pattern, path))
     }

@@ -1,4 +1,4 @@
-//! What has no bytes: links, pipes, sockets and devices.
+//! Nodes without bytes: links, pipes, sockets and devices.
 
 use std::ffi::OsStr;
 use std::io;
@@ -13,7 +13,7 @@ use crate::error::Error;
 use crate::sys::entry;
 
 impl Work<'_> {
-    /// Makes a link, pipe, socket or device.
+    /// Creates a link, pipe, socket or device.
     pub(super) fn without_bytes(&self, directory: &Directory, name: &[u8], id: NodeId, node: &Node) -> Result<(), Error> {
         let name = OsStr::from_bytes(name);
         let shown = || directory.join(name).display().to_string();

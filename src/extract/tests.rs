@@ -1,4 +1,4 @@
-//! Trees of a registry in memory on a real disk.
+//! Trees from an in-memory registry on a real disk.
 
 use std::os::unix::fs::{MetadataExt, PermissionsExt, symlink};
 use std::path::{Path, PathBuf};
@@ -39,7 +39,7 @@ impl Archive {
         self
     }
 
-    /// A file whose path no tool would write.
+    /// A file with a path that no tool would write.
     fn odd_file(mut self, path: &str, bytes: &[u8]) -> Self {
         let mut header = Self::header(EntryType::Regular, 0o644, bytes.len() as u64);
         header.as_mut_bytes()[..path.len()].copy_from_slice(path.as_bytes());
@@ -409,7 +409,7 @@ async fn an_extraction_that_is_given_up_leaves_whole_files_alone() {
     world.memory.plan(RequestKind::Blob, 0, 9, Fault::StallAfter(1_000_000));
     let extraction = tokio::time::timeout(Duration::from_millis(300), world.extract());
     assert!(extraction.await.is_err(), "it waits for bytes that never come");
-    // Dropped by now, and the threads have ended.
+    // By now it is dropped and the threads have ended.
     let left: Vec<String> = names(&world.path("")).into_iter().filter(|name| name != "one").collect();
     assert_eq!(left, [""; 0]);
     world.memory.mend();

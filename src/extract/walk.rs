@@ -1,38 +1,38 @@
-//! The selected names of a tree: parents before children, names of a directory by their bytes. A directory that is not selected itself is
-//! entered once something below it is. Memory holds one path.
+//! Walks the selected names of a tree: parents before children, names in byte order. A directory that is not selected itself is entered
+//! once something below it is. Holds one path in memory.
 
 use super::selection::Selection;
 use crate::artifact::{Kind, NodeId, Tree};
 use crate::error::Error;
 use crate::path::{name, push};
 
-/// One step of a walk. Paths begin at the root of the tree.
+/// A step of a walk. Paths start at the root of the tree.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Step<'a> {
     /// A directory below the current one becomes the current one.
     Enter { node: NodeId, path: &'a [u8], name: &'a [u8] },
     /// Anything but a directory, in the current one.
     Entry { node: NodeId, path: &'a [u8], name: &'a [u8], cookie: u64 },
-    /// Everything of the current directory was named. The last step leaves the root.
+    /// All names of the current directory were visited. The last step leaves the root.
     Leave { node: NodeId, path: &'a [u8] },
 }
 
-/// A directory on the way.
+/// A directory on the current path.
 struct Level {
     node: NodeId,
     /// Length of its path.
     path: usize,
     /// Cookie of the last name.
     cookie: u64,
-    /// Everything below is selected.
+    /// Whether everything below is selected.
     whole: bool,
     entered: bool,
 }
 
-/// Takes a walk.
+/// Walks a tree.
 ///
 /// # Errors
-/// What `step` answers.
+/// Those of `step`.
 pub(super) fn walk(tree: &Tree, selection: &Selection, step: &mut dyn FnMut(Step<'_>) -> Result<(), Error>) -> Result<(), Error> {
     let mut path = Vec::new();
     let mut levels = vec![Level { node: 0, path: 0, cookie: 0, whole: selection.is_everything(), entered: true }];
@@ -62,7 +62,7 @@ pub(super) fn walk(tree: &Tree, selection: &Selection, step: &mut dyn FnMut(Step
     Ok(())
 }
 
-/// Enters the directories on the way that were not entered yet.
+/// Enters the directories of a path that were not entered yet.
 fn enter(levels: &mut [Level], path: &[u8], step: &mut dyn FnMut(Step<'_>) -> Result<(), Error>) -> Result<(), Error> {
     for level in levels {
         if !level.entered {

@@ -1,6 +1,6 @@
-//! From the items of a Pack file to blobs on this machine: files are hashed, directories walked, others fetched.
+//! Turns the items of a Pack file into local blobs: files are hashed, directories walked, remote files fetched.
 //!
-//! What is fetched waits in a scratch directory. A file there whose SHA-256 the Pack file names is not fetched again.
+//! Fetched files are kept in a scratch directory. A file there with the SHA-256 in the Pack file is not fetched again.
 
 use std::fs::File;
 use std::io::{Read, Write};
@@ -18,28 +18,28 @@ use crate::error::{Error, ErrorKind};
 use crate::oci::{Algorithm, Digest, Hasher};
 use crate::registry::{BlobStream, Objects, WebFiles};
 
-/// Bytes that are hashed at once.
+/// Bytes hashed at once.
 const PIECE: usize = 1 << 20;
-/// How deep a directory is walked: links that lead in circles end here.
+/// Deepest directory nesting, which ends symlink cycles.
 const DEPTH: usize = 64;
-/// Most files of a pack.
+/// Most files in a pack.
 const FILES: usize = 100_000;
 
-/// A blob on this machine.
+/// A local blob.
 #[derive(Clone, Debug)]
 pub struct Gathered {
-    /// As a layer.
+    /// Its description as a layer.
     pub file: LayerFile,
-    /// Where its bytes are.
+    /// Path of its bytes.
     pub disk: PathBuf,
 }
 
-/// What sources are read with.
+/// What is needed to read sources.
 #[derive(Clone)]
 pub struct Gatherer {
-    /// What relative paths count from.
+    /// Base of relative paths.
     pub base: PathBuf,
-    /// Where fetched files wait.
+    /// Directory for fetched files.
     pub scratch: PathBuf,
     /// Web servers.
     pub web: WebFiles,
@@ -48,10 +48,10 @@ pub struct Gatherer {
 }
 
 impl Gatherer {
-    /// The layers of an item, in order; none of an artifact.
+    /// The layers of an item, in order; empty for an artifact.
     ///
     /// # Errors
-    /// A file that cannot be read or fetched, or has another SHA-256.
+    /// A file cannot be read or fetched, or has another SHA-256.
     pub async fn layers(&self, item: &PackItem) -> Result<Vec<Gathered>, Error> {
         match &item.source {
             PackSource::File(path) => {
@@ -75,17 +75,17 @@ impl Gatherer {
         }
     }
 
-    /// Opens what lies elsewhere.
+    /// Opens a remote source.
     async fn open(&self, source: &PackSource) -> Result<BlobStream, Error> {
         Ok(match source {
             PackSource::Web(url) => self.web.open(url).await?,
             PackSource::Object { bucket, key, plain_http } => self.objects.open(bucket, key, *plain_http).await?,
-            other => return Err(Error::new(ErrorKind::Other, format!("{other:?} is not fetched"))),
+            other => return Err(Error::new(ErrorKind::Other, format!("{other:?} is not a remote source"))),
         })
     }
 
     async fn fetched(&self, item: &PackItem, address: &str, name: &str) -> Result<Gathered, Error> {
-        // Two addresses never share a file, whatever they end in.
+        // Two addresses never share a file, whatever their last components.
         let disk = self.scratch.join(Digest::of(address.as_bytes()).hex());
         let gathered = |content| {
             let file = LayerFile { name: name.to_owned(), title: None, directory: None, content };
@@ -125,10 +125,10 @@ impl Gatherer {
     }
 }
 
-/// The layers of all items, `concurrency` items at a time, in the order of the file.
+/// The layers of all items, reading `concurrency` items in parallel, in the order of the Pack file.
 ///
 /// # Errors
-/// The first failure, with the item in front.
+/// The first failure, prefixed with its item.
 pub async fn all(gatherer: &Arc<Gatherer>, items: &[PackItem], concurrency: usize) -> Result<Vec<Vec<Gathered>>, Error> {
     let items: Vec<(usize, PackItem)> = items.iter().cloned().enumerate().collect();
     let gathering = items.into_iter().map(|(number, item)| {
@@ -137,7 +137,10 @@ pub async fn all(gatherer: &Arc<Gatherer>, items: &[PackItem], concurrency: usiz
     });
     let all: Vec<Vec<Gathered>> = stream::iter(gathering).buffered(concurrency).try_collect().await?;
     if all.iter().map(Vec::len).sum::<usize>() > FILES {
-        return Err(Error::new(ErrorKind::Invalid, format!("a pack of more than {FILES} files has no manifest that a registry takes")));
+        return Err(Error::new(
+            ErrorKind::Invalid,
+            format!("a pack of more than {FILES} files would exceed the manifest size that registries accept"),
+        ));
     }
     Ok(all)
 }
@@ -145,12 +148,12 @@ pub async fn all(gatherer: &Arc<Gatherer>, items: &[PackItem], concurrency: usiz
 /// Digest and size of a file. Blocks.
 ///
 /// # Errors
-/// It cannot be read, or is something else than a file.
+/// It cannot be read, or is not a file.
 pub fn hashed(disk: &Path) -> Result<Content, Error> {
     let unreadable = |error: std::io::Error| on_disk("cannot read", disk, error);
     let metadata = std::fs::metadata(disk).map_err(unreadable)?;
     if !metadata.is_file() {
-        let what = if metadata.is_dir() { "is a directory; its files are packed by dir:" } else { "is not a regular file" };
+        let what = if metadata.is_dir() { "is a directory; use dir: to pack its files" } else { "is not a regular file" };
         return Err(Error::new(ErrorKind::Invalid, format!("{} {what}", super::shown(disk))));
     }
     let mut file = File::open(disk).map_err(unreadable)?;
@@ -165,11 +168,11 @@ pub fn hashed(disk: &Path) -> Result<Content, Error> {
     }
 }
 
-/// The files below a directory, by name; links are followed. Blocks.
+/// The files below a directory, sorted by name; symlinks are followed. Blocks.
 fn directory(disk: &Path, written: &str) -> Result<Vec<Gathered>, Error> {
     let metadata = std::fs::metadata(disk).map_err(|error| on_disk("cannot read", disk, error))?;
     if !metadata.is_dir() {
-        return Err(Error::new(ErrorKind::Invalid, format!("{} is not a directory; one file is packed by file:", super::shown(disk))));
+        return Err(Error::new(ErrorKind::Invalid, format!("{} is not a directory; use file: to pack a file", super::shown(disk))));
     }
     let mut walk = Walk { root: disk, files: Vec::new(), directories: 0 };
     walk.enter(Path::new(""), 0)?;
@@ -196,7 +199,7 @@ impl Walk<'_> {
         let place = self.root.join(below);
         self.directories += 1;
         if depth > DEPTH || self.files.len() + self.directories > FILES {
-            let message = format!("{} is too deep or too large; a link may lead in circles", super::shown(&place));
+            let message = format!("{} is too deep or too large; is there a symlink cycle?", super::shown(&place));
             return Err(Error::new(ErrorKind::Invalid, message));
         }
         let unreadable = |error: std::io::Error| on_disk("cannot read", &place, error);
@@ -215,7 +218,7 @@ impl Walk<'_> {
 fn expect(content: &Content, wanted: Option<Digest>, name: &str) -> Result<(), Error> {
     match wanted {
         Some(wanted) if wanted != content.digest => {
-            let message = format!("{name} has the SHA-256 {}, and the Pack file wants {}", content.digest.hex(), wanted.hex());
+            let message = format!("{name} has SHA-256 {}, but the Pack file requires {}", content.digest.hex(), wanted.hex());
             Err(Error::new(ErrorKind::Integrity, message))
         }
         _ => Ok(()),

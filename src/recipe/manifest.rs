@@ -1,4 +1,4 @@
-//! The manifests of a pack, from what its blobs are: pure, so that the same Pack file and content give the same digest.
+//! Builds the manifests of a pack from its blobs. Pure, so that the same Pack file and content give the same digest.
 
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -10,14 +10,14 @@ use crate::error::{Error, ErrorKind};
 use crate::oci::document::{self, EMPTY};
 use crate::oci::{Descriptor, Digest, Manifest, media_type};
 
-/// Type of an artifact that has neither a type nor a config, which the specification forbids.
+/// Artifact type if there is neither a type nor a config, which the specification forbids.
 const UNKNOWN_ARTIFACT: &str = "application/vnd.unknown.artifact.v1";
-/// Type of a config that nobody gave one.
+/// Media type of a config without one.
 pub const UNKNOWN_CONFIG: &str = "application/vnd.unknown.config.v1+json";
-/// The annotation with the directory of an item, as oci-packer writes it.
+/// The annotation for an item's directory, as written by oci-packer.
 const DIRECTORY: &str = "io.arenadata.oci-packer.dir";
 
-/// Media types by the endings of names, the longer ones first: those of archives, and what every web server says.
+/// Media types by file extension, longer ones first: archives, and the common types of web servers.
 const MEDIA_TYPES: [(&str, &str); 23] = [
     (".tar.gz", "application/vnd.oci.image.layer.v1.tar+gzip"),
     (".tar.zst", "application/vnd.oci.image.layer.v1.tar+zstd"),
@@ -44,29 +44,29 @@ const MEDIA_TYPES: [(&str, &str); 23] = [
     (".yml", "application/yaml"),
 ];
 
-/// The bytes of a blob, known by what they are.
+/// The identity of a blob's bytes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Content {
     /// Their digest.
     pub digest: Digest,
-    /// How many they are.
+    /// Their length.
     pub size: u64,
 }
 
 /// A file that becomes a layer.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct LayerFile {
-    /// Its name, whose ending tells the media type.
+    /// Its name, whose extension determines the media type.
     pub name: String,
-    /// Its title, if it has one by itself.
+    /// Its own title, if any.
     pub title: Option<String>,
-    /// The directory of the item, as it is written.
+    /// The directory of the item, as written.
     pub directory: Option<String>,
-    /// What it holds.
+    /// Its content.
     pub content: Content,
 }
 
-/// The media type that follows from a name.
+/// The media type implied by a name.
 pub fn media_type_of(name: &str) -> &'static str {
     let name = name.to_ascii_lowercase();
     MEDIA_TYPES.iter().find(|(ending, _)| name.ends_with(ending)).map_or(media_type::OCTET_STREAM, |(_, media_type)| media_type)
@@ -80,7 +80,7 @@ pub fn layer(item: &PackItem, file: &LayerFile, in_index: bool) -> Descriptor {
     layer.annotations.extend(file.directory.iter().map(|directory| (DIRECTORY.to_owned(), directory.clone())));
     layer.annotations.extend(item.annotations.iter().map(|(name, text)| (name.clone(), text.clone())));
     layer.annotations.retain(|name, text| name != TITLE || !text.is_empty());
-    // A member of an index has a manifest for its type.
+    // In an index, the member's manifest carries the type.
     layer.artifact_type = item.artifact_type.clone().filter(|_| !in_index);
     layer
 }
@@ -93,7 +93,7 @@ pub fn config(config: &PackConfig, content: Content) -> Value {
     with_platform(document::descriptor(&descriptor), config.platform.as_ref())
 }
 
-/// A manifest of layers.
+/// A manifest with layers.
 ///
 /// # Errors
 /// None in practice.
@@ -109,7 +109,7 @@ pub fn flat(
     let artifact_type = artifact_type.or(config.is_none().then_some(UNKNOWN_ARTIFACT));
     members.extend(artifact_type.map(|artifact_type| ("artifactType".to_owned(), json!(artifact_type))));
     members.insert("config".to_owned(), config.unwrap_or_else(document::empty));
-    // Registries want a layer.
+    // Registries require a layer.
     let layers: Vec<Value> = match layers {
         [] => vec![document::empty()],
         layers => layers.iter().map(document::descriptor).collect(),
@@ -118,7 +118,7 @@ pub fn flat(
     finish(members, annotations)
 }
 
-/// The entry of a member.
+/// The index entry of a member.
 pub fn entry(manifest: &Manifest, platform: Option<&PackPlatform>, annotations: &BTreeMap<String, String>) -> Value {
     let mut descriptor = manifest.descriptor();
     descriptor.artifact_type = artifact_type(manifest);
@@ -139,27 +139,27 @@ pub fn index(file: &PackFile, entries: Vec<Value>) -> Result<Manifest, Error> {
     finish(members, &file.annotations)
 }
 
-/// The type that a manifest itself says, and not its config.
+/// The artifact type in the manifest itself, ignoring its config.
 pub fn artifact_type(manifest: &Manifest) -> Option<String> {
     let members = document::members(manifest).ok()?;
     members.get("artifactType")?.as_str().map(str::to_owned)
 }
 
-/// Whether a blob is the empty one, which stands for none.
+/// Whether a blob is the empty one.
 pub fn is_empty(content: &Descriptor) -> bool {
     content.media_type == media_type::OCI_EMPTY && content.digest == Digest::of(EMPTY)
 }
 
-/// The name of a path or URL: what stands behind its last slash, without a query.
+/// The name in a path or URL: the part after the last slash, without a query.
 pub fn name_of(path: &str) -> &str {
     let path = path.split(['?', '#']).next().unwrap_or_default();
     path.trim_end_matches('/').rsplit('/').next().unwrap_or_default()
 }
 
-/// A path as a title: names with slashes between them.
+/// A path as a title: components joined by slashes.
 ///
 /// # Errors
-/// Invalid for a name that is no text.
+/// Invalid if a name is not UTF-8.
 pub fn title_of(path: &Path) -> Result<String, Error> {
     let refused = || Error::new(ErrorKind::Invalid, format!("{} has a name that is not UTF-8, and a title must be", path.display()));
     path.to_str().map(str::to_owned).ok_or_else(refused)
@@ -169,7 +169,7 @@ fn finish(mut members: Map<String, Value>, annotations: &BTreeMap<String, String
     if !annotations.is_empty() {
         members.insert("annotations".to_owned(), json!(annotations));
     }
-    document::manifest(members).map_err(|error| Error::new(ErrorKind::Other, format!("the manifest cannot be written: {error}")))
+    document::manifest(members).map_err(|error| Error::new(ErrorKind::Other, format!("cannot encode the manifest: {error}")))
 }
 
 fn with_platform(mut descriptor: Value, platform: Option<&PackPlatform>) -> Value {

@@ -1,15 +1,14 @@
-//! Pack files: an artifact or index described in YAML, made from files, directories, web servers, S3 and other artifacts, and the way
-//! back.
+//! Pack files: artifacts and indexes described in YAML, built from files, directories, web servers, S3 and other artifacts, and the way back.
 //!
-//! The format is that of oci-packer. The same Pack file over the same content gives the same digest: no clock, no machine's table of
-//! types. Blobs, manifests and members go the way of every push and copy; here is only which, and in which order. Never reads the
-//! environment and never writes to a terminal.
+//! The format is oci-packer's. The same Pack file and content give the same digest: no clock, no system tables of media types. Blobs, manifests
+//! and members are sent as in every push and copy; this module only decides which, and in which order. Never reads the environment and never
+//! writes to a terminal.
 //!
-//! - `pack_file`: the file
-//! - `manifest`: the manifests that follow from it, pure
-//! - `gather`: its sources become blobs on this machine
-//! - `pack`: blobs, then manifests, then tags
-//! - `unpack`: an artifact becomes a directory with a Pack file
+//! - `pack_file`: the file format
+//! - `manifest`: builds the manifests, pure
+//! - `gather`: turns sources into local blobs
+//! - `pack`: sends blobs, then manifests, then tags
+//! - `unpack`: turns an artifact into a directory with a Pack file
 
 mod gather;
 mod manifest;
@@ -28,7 +27,7 @@ pub use pack::{ArtifactSource, PackTarget, pack};
 pub use pack_file::PackFile;
 pub use unpack::{Unpacked, unpack};
 
-/// A failed system call on a path of the user; a missing one is NotFound.
+/// A failed system call on a user's path; a missing one is NotFound.
 fn on_disk(what: &str, path: &Path, error: std::io::Error) -> Error {
     let is_missing = error.kind() == std::io::ErrorKind::NotFound;
     let error = Error::io(format_args!("{what} {}", shown(path)), error);

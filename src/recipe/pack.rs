@@ -1,4 +1,4 @@
-//! From a Pack file to an artifact in a registry: all content is known before anything is sent, blobs before manifests, tags last.
+//! Packs: from a Pack file to an artifact in a registry. All content is known before anything is sent; blobs go before manifests, tags last.
 
 use std::fs::File;
 use std::num::NonZeroUsize;
@@ -22,32 +22,31 @@ use crate::oci::{Descriptor, Digest, Manifest, Tag, Version, media_type};
 use crate::registry::{BlobPlacer, FileSource, Placed, UploadSource, Uploaded};
 use crate::transfer::{self, Copier, Destination, Options, Tally};
 
-/// Finds the artifacts that a Pack file names.
+/// Resolves the artifacts that a Pack file names.
 #[async_trait]
 pub trait ArtifactSource: Send + Sync {
-    /// Where an artifact is, by its reference.
+    /// The location of an artifact, from its reference.
     ///
     /// # Errors
-    /// Invalid references, and places that cannot be opened.
+    /// The reference is invalid, or its registry or layout cannot be opened.
     async fn find(&self, reference: &str) -> Result<(transfer::Source, Version), Error>;
 }
 
-/// Where a pack goes.
+/// The destination of a pack.
 #[derive(Clone)]
 pub struct PackTarget {
     /// The repository.
     pub destination: Destination,
-    /// Tags that shall hold it; none: it is found by its digest.
+    /// Tags to set; empty to push by digest only.
     pub tags: Vec<Tag>,
-    /// Items read, and blobs sent, at a time.
+    /// Items read, and blobs sent, in parallel.
     pub concurrency: NonZeroUsize,
 }
 
-/// Packs. `tally` tells others how far it is.
+/// Packs. `tally` reports progress.
 ///
 /// # Errors
-/// With the item in front, where it is the fault of one. No manifest is put before all of its blobs are there, and no tag on what is not
-/// there as a whole.
+/// Prefixed with the item, if one is at fault. No manifest is put before all its blobs are there, and no tag on an incomplete artifact.
 pub async fn pack(
     file: &PackFile,
     gatherer: &Arc<Gatherer>,
@@ -118,7 +117,7 @@ impl Packing<'_> {
         Ok(manifest::entry(&member, item.platform.as_ref(), &Default::default()))
     }
 
-    /// An artifact with all that is below it.
+    /// Copies an artifact with everything below it.
     async fn copied(&self, reference: &str) -> Result<Manifest, Error> {
         let (source, version) = self.artifacts.find(reference).await?;
         let options = Options { concurrency: self.target.concurrency, referrers: false, platform: None };
@@ -138,7 +137,7 @@ impl Packing<'_> {
         source.pull.manifest(&source.repository, &Version::Digest(copied.digest)).await
     }
 
-    /// Places the blob of a config and describes it.
+    /// Places and describes the blob of a config.
     async fn config(&self, config: Option<&PackConfig>) -> Result<Option<Value>, Error> {
         let Some(config) = config else { return Ok(None) };
         let disk = self.base.join(&config.file);
@@ -148,7 +147,7 @@ impl Packing<'_> {
         Ok(Some(manifest::config(config, content)))
     }
 
-    /// Places layers, and the empty blob where something is missing that a manifest must name.
+    /// Places layers, and the empty blob where a manifest needs a placeholder.
     async fn place(&self, layers: &[(Descriptor, PathBuf)], without_config: bool) -> Result<(), Error> {
         let placing = layers.iter().map(|(layer, disk)| self.place_file(layer, disk));
         stream::iter(placing).buffer_unordered(self.target.concurrency.get()).try_collect::<()>().await?;
@@ -168,7 +167,7 @@ impl Packing<'_> {
             let (tally, reached) = (Arc::clone(&self.tally), Arc::clone(&reached));
             let uploaded: Uploaded = Arc::new(move |offset| {
                 let before = reached.swap(offset, Ordering::Relaxed);
-                // An upload that starts over goes back; the sum wraps to the right number.
+                // A restarted upload goes back; the wrapping sum still comes out right.
                 tally.done.fetch_add(offset.wrapping_sub(before), Ordering::Relaxed);
             });
             Ok::<_, Error>((Arc::new(FileSource::new(file, blob.size)) as Arc<dyn UploadSource>, uploaded))

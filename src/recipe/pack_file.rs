@@ -1,5 +1,4 @@
-//! The Pack file: what is in it, and how it is written. Strict: an unknown key is an error, as is everything that could be meant in two
-//! ways. Reads nothing that it names.
+//! The Pack file: its content and syntax. Strict: unknown keys and anything ambiguous are errors. Reads none of the files it names.
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
@@ -10,15 +9,15 @@ use serde_json::Value;
 use crate::error::{Error, ErrorKind};
 use crate::oci::Digest;
 
-/// The annotation with the path of a layer.
+/// The annotation for a layer's path.
 pub const TITLE: &str = "org.opencontainers.image.title";
 
-/// A checked Pack file.
+/// A validated Pack file.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct PackFile {
     /// `artifactType` of the manifest or index.
     pub artifact_type: Option<String>,
-    /// Of the manifest or index.
+    /// Annotations of the manifest or index.
     pub annotations: BTreeMap<String, String>,
     /// The config of a manifest.
     pub config: Option<PackConfig>,
@@ -33,37 +32,37 @@ pub struct PackConfig {
     pub file: PathBuf,
     /// Its media type.
     pub media_type: Option<String>,
-    /// Of its descriptor.
+    /// Platform in its descriptor.
     pub platform: Option<PackPlatform>,
-    /// Of its descriptor.
+    /// Annotations of its descriptor.
     pub annotations: BTreeMap<String, String>,
 }
 
 /// One item: layers, or a member of an index.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct PackItem {
-    /// Where its content is.
+    /// Where its content comes from.
     pub source: PackSource,
-    /// `artifactType` of the layer; in an index of the member's manifest.
+    /// `artifactType` of the layer; in an index, of the member's manifest.
     pub artifact_type: Option<String>,
-    /// Media type of the layer, in the place of what follows from the name.
+    /// Media type of the layer, overriding the one implied by the name.
     pub media_type: Option<String>,
-    /// Platform of the member; makes the whole an index.
+    /// Platform of the member; makes the artifact an index.
     pub platform: Option<PackPlatform>,
-    /// Of the layer; those of an artifact are of its entry in the index. An empty title means none.
+    /// Annotations of the layer; for an artifact, of its entry in the index. An empty title means no title.
     pub annotations: BTreeMap<String, String>,
     /// Config of the member's manifest.
     pub config: Option<PackConfig>,
-    /// What a file must be.
+    /// Required SHA-256 of the file.
     pub sha256: Option<Digest>,
 }
 
-/// Where the content of an item is.
+/// Where an item's content comes from.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum PackSource {
-    /// A file of this machine.
+    /// A local file.
     File(PathBuf),
-    /// All files of a directory, a layer each.
+    /// All files of a directory, one layer each.
     Directory(PathBuf),
     /// A URL.
     Web(String),
@@ -73,14 +72,14 @@ pub enum PackSource {
         bucket: String,
         /// Its key.
         key: String,
-        /// Without TLS.
+        /// The endpoint may lack TLS.
         plain_http: bool,
     },
     /// An artifact, by its reference.
     Artifact(String),
 }
 
-/// A platform exactly as it is written into an index: `os[(version)]/architecture[/variant]`.
+/// A platform exactly as written to an index: `os[(version)]/architecture[/variant]`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct PackPlatform {
     /// Operating system.
@@ -99,10 +98,10 @@ impl PackFile {
         self.items.iter().any(|item| item.platform.is_some() || matches!(item.source, PackSource::Artifact(_)))
     }
 
-    /// Reads the text of a Pack file.
+    /// Parses a Pack file.
     ///
     /// # Errors
-    /// Invalid, with the place: `item[1]: …`.
+    /// Invalid, with the position: `item[1]: …`.
     pub fn parse(text: &str) -> Result<Self, Error> {
         let invalid = |what: String| Error::new(ErrorKind::Invalid, format!("the Pack file {what}"));
         if text.trim().is_empty() {
@@ -124,13 +123,13 @@ impl PackFile {
                 .collect::<Result<_, _>>()?,
         };
         if file.is_index() && file.config.is_some() {
-            let why = "an index has no config: give it to its items, by `config` in each";
+            let why = "an index has no config: give it to its items, with `config` in each";
             return Err(invalid(format!("is wrong: config: {why}")));
         }
         Ok(file)
     }
 
-    /// The text of a Pack file, which [`PackFile::parse`] reads as the same.
+    /// The text of a Pack file; [`PackFile::parse`] reads it back.
     ///
     /// # Errors
     /// None in practice: everything in it is text.
@@ -141,14 +140,13 @@ impl PackFile {
             config: self.config.as_ref().map(WrittenItem::of_config),
             items: Some(self.items.iter().map(WrittenItem::of_item).collect()),
         };
-        serde_saphyr::to_string(&written).map_err(|error| Error::new(ErrorKind::Other, format!("the Pack file cannot be written: {error}")))
+        serde_saphyr::to_string(&written).map_err(|error| Error::new(ErrorKind::Other, format!("cannot encode the Pack file: {error}")))
     }
 }
 
 impl PackSource {
     fn parse(text: &str) -> Result<Self, String> {
-        let invalid =
-            || format!("invalid source format `{}`: file:, dir:, http(s)://, s3://, cr:// and oci: are known", text.escape_debug());
+        let invalid = || format!("invalid source format `{}`: use file:, dir:, http(s)://, s3://, cr:// or oci:", text.escape_debug());
         if text.starts_with("http://") || text.starts_with("https://") {
             return Ok(Self::Web(text.to_owned()));
         }
@@ -172,7 +170,7 @@ impl PackSource {
         if let Some(reference) = rest("cr:").or_else(|| rest("docker:")) {
             return Ok(Self::Artifact(reference.to_owned()));
         }
-        // A reference in itself; what `oci://` would mean is explained where references are read.
+        // A complete reference; the meaning of `oci://` is explained where references are parsed.
         match rest("oci:").or_else(|| rest("oci-archive:")) {
             Some(_) => Ok(Self::Artifact(text.to_owned())),
             None => Err(invalid()),
@@ -216,7 +214,7 @@ impl PackPlatform {
         Ok(Self { os: os.to_owned(), os_version: owned(os_version), architecture: architecture.to_owned(), variant: owned(variant) })
     }
 
-    /// The platform of an entry of an index; `None` where it says more than a Pack file can.
+    /// The platform in an index entry; `None` if a Pack file cannot express it.
     pub fn of_value(value: &Value) -> Option<Self> {
         let members = value.as_object()?;
         let text = |name: &str| members.get(name).and_then(Value::as_str).map(str::to_owned);
@@ -234,7 +232,7 @@ impl PackPlatform {
     }
 }
 
-/// The document as it stands in the file.
+/// The YAML document.
 #[derive(Debug, Deserialize, Serialize)]
 #[serde(deny_unknown_fields)]
 struct Written {
@@ -247,7 +245,7 @@ struct Written {
     items: Option<Vec<WrittenItem>>,
 }
 
-/// An item or a config as it stands in the file.
+/// An item or a config in the YAML document.
 #[derive(Debug, Default, Deserialize, Serialize)]
 #[serde(deny_unknown_fields)]
 struct WrittenItem {

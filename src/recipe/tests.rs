@@ -1,4 +1,4 @@
-//! Packs into a registry in memory and back: what arrives, in which order, and that the way back leads to the same digest.
+//! Packs into an in-memory registry and back: what arrives, in which order, and that unpacking leads to the same digest.
 
 use std::fs;
 use std::num::NonZeroUsize;
@@ -20,7 +20,7 @@ fn repository(name: &str) -> Repository {
     Repository::parse(name).unwrap()
 }
 
-/// Artifacts of the registry by `repository:tag`, and of layouts by `oci:`.
+/// Artifacts in the registry by `repository:tag`, and in layouts by `oci:`.
 struct Finder {
     memory: Arc<Memory>,
     base: PathBuf,
@@ -88,7 +88,7 @@ impl Place {
         unpack(&source, manifest, &self.path(name), NonZeroUsize::MIN.saturating_add(3)).await
     }
 
-    /// Packs, unpacks, and packs what was unpacked.
+    /// Packs, unpacks, and packs the result again.
     async fn there_and_back(&self, text: &str) -> (Manifest, Manifest, Unpacked) {
         let there = self.pack(text).await.unwrap();
         let name = format!("back-{}", there.digest.hex());
@@ -173,7 +173,7 @@ async fn the_same_content_in_two_files_is_sent_once_and_described_twice() {
     let manifest = place.packed("items: [{from: 'file:a'}, {from: 'file:b'}]").await;
     assert_eq!(titles(&manifest), ["a", "b"]);
     assert_eq!(manifest["layers"][0]["digest"], manifest["layers"][1]["digest"]);
-    // The layer, and the empty config.
+    // The layer and the empty config.
     assert_eq!(place.memory.count(RequestKind::PushBlob), 2);
 }
 

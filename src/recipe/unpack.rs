@@ -1,7 +1,7 @@
-//! From an artifact back to files with a Pack file that packs to the same digest.
+//! Unpacks an artifact into files and a Pack file that packs to the same digest.
 //!
-//! The directory appears as a whole, once everything in it is verified. Titles that no file here can have stay in the Pack file, and
-//! the file gets another name. Whether the Pack file gives the same digest is computed, not hoped.
+//! The directory appears as a whole, once everything in it is verified. A title that cannot be a local file name stays in the Pack file, and the
+//! file gets another name. Whether the Pack file reproduces the digest is computed, not assumed.
 
 use std::collections::{BTreeMap, HashSet};
 use std::ffi::OsStr;
@@ -27,28 +27,28 @@ use crate::transfer::{self, Copier, Destination, Options, RemoteBlob};
 
 /// The Pack file.
 const PACK_FILE: &str = "pack.yaml";
-/// Where the files of layers are.
+/// Directory of the layers' files.
 const FILES: &str = "files";
-/// A layout with the members of an index that are more than a file.
+/// A layout for the index members that are more than a file.
 const MEMBERS: &str = "members";
-/// Bytes that are written at once.
+/// Bytes written at once.
 const PIECE: usize = 1 << 20;
 
-/// What was unpacked.
+/// The result.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Unpacked {
-    /// Files of layers and configs.
+    /// Number of files of layers and configs.
     pub files: usize,
-    /// Members of an index that are kept as they are.
+    /// Number of index members that were kept as they are.
     pub members: usize,
-    /// Whether the Pack file gives the digest of the artifact.
+    /// Whether the Pack file reproduces the artifact's digest.
     pub is_same: bool,
 }
 
-/// Unpacks an artifact into a directory that does not exist or is empty.
+/// Unpacks an artifact into a missing or empty directory.
 ///
 /// # Errors
-/// A directory with something in it, blobs that cannot be read or have another digest, a full disk. The directory is then as it was.
+/// The directory is not empty, a blob cannot be read or verified, or the disk is full. The directory is left unchanged.
 pub async fn unpack(source: &transfer::Source, whole: &Manifest, directory: &Path, concurrency: NonZeroUsize) -> Result<Unpacked, Error> {
     let place = directory.to_path_buf();
     let building = blocking(move || begin(&place)).await?;
@@ -67,24 +67,24 @@ pub async fn unpack(source: &transfer::Source, whole: &Manifest, directory: &Pat
 
 struct Unpacking<'a> {
     source: &'a transfer::Source,
-    /// The directory on its way.
+    /// The directory under construction.
     root: PathBuf,
     concurrency: NonZeroUsize,
     names: Names,
     done: Unpacked,
 }
 
-/// What a manifest becomes.
+/// What a manifest turns into.
 struct Parts {
     artifact_type: Option<String>,
     config: Option<(PackConfig, Content)>,
     layers: Vec<(PackItem, LayerFile)>,
-    /// Blobs and the files that they become, below the directory.
+    /// Blobs and their file paths, relative to the directory.
     files: Vec<(Descriptor, PathBuf)>,
 }
 
 impl Parts {
-    /// The manifest that a pack of them gives.
+    /// The manifest that packing them would give.
     fn rebuilt(&self, artifact_type: Option<&str>, in_index: bool, annotations: &BTreeMap<String, String>) -> Option<Manifest> {
         let config = self.config.as_ref().map(|(config, content)| manifest::config(config, *content));
         let layers: Vec<Descriptor> = self.layers.iter().map(|(item, file)| manifest::layer(item, file, in_index)).collect();
@@ -99,7 +99,7 @@ impl Unpacking<'_> {
         let rebuilt = parts.rebuilt(parts.artifact_type.as_deref(), false, whole.annotations());
         let mut items: Vec<PackItem> = parts.layers.into_iter().map(|(item, _)| item).collect();
         if items.is_empty() {
-            // A Pack file has an item; this one has no files.
+            // A Pack file needs an item; use one without files.
             let nothing = self.root.join(FILES);
             blocking(move || std::fs::create_dir_all(&nothing).map_err(|error| on_disk("cannot make", &nothing, error))).await?;
             items.push(item(PackSource::Directory(FILES.into())));
@@ -130,7 +130,7 @@ impl Unpacking<'_> {
         Ok((file, rebuilt))
     }
 
-    /// One member: a file, if that is all that there is to it, else the artifact as it is.
+    /// One member: a file if it consists of nothing else, otherwise the artifact as it is.
     async fn member(&mut self, file: &PackFile, number: usize, listed: &Value) -> Result<(PackItem, Value), Error> {
         let descriptor = Descriptor::parse(listed.clone()).map_err(|error| Error::new(ErrorKind::Integrity, error.to_string()))?;
         let version = Version::Digest(descriptor.digest);
@@ -149,7 +149,7 @@ impl Unpacking<'_> {
         Ok((PackItem { platform, annotations: descriptor.annotations, ..item(kept) }, entry))
     }
 
-    /// The item of a manifest of one layer that a pack gives again.
+    /// The item for a single-layer manifest that a pack would reproduce.
     fn simple(&mut self, file: &PackFile, number: usize, member: &Manifest) -> Option<(PackItem, Parts)> {
         member.image().filter(|image| image.layers.len() == 1)?;
         let before = self.names.clone();
@@ -169,7 +169,7 @@ impl Unpacking<'_> {
         Some((item, parts))
     }
 
-    /// Items, config and files of an image manifest. Nothing is written.
+    /// Items, config and files of an image manifest. Writes nothing.
     fn parts(&mut self, whole: &Manifest, prefix: &str) -> Parts {
         let mut parts = Parts { artifact_type: manifest::artifact_type(whole), config: None, layers: Vec::new(), files: Vec::new() };
         let Some(image) = whole.image() else { return parts };
@@ -209,7 +209,7 @@ impl Unpacking<'_> {
         parts
     }
 
-    /// Keeps a member with all that is below it.
+    /// Keeps a member with everything below it.
     async fn keep(&mut self, version: &Version) -> Result<(), Error> {
         let place = self.root.join(MEMBERS);
         let layout = blocking(move || Layout::open_or_begin(&place)).await?;
@@ -227,7 +227,7 @@ impl Unpacking<'_> {
         Ok(())
     }
 
-    /// Writes a blob, whose last bytes come only if its digest holds.
+    /// Writes a blob, whose last bytes arrive only if the digest matches.
     async fn save(&self, blob: &Descriptor, path: PathBuf) -> Result<(), Error> {
         let remote = RemoteBlob::new(self.source.clone(), blob.clone());
         let mut state = blocking(move || {
@@ -254,13 +254,13 @@ impl Unpacking<'_> {
             .await?;
         }
         if blob.size == 0 && Hasher::new(blob.digest.algorithm()).finish() != blob.digest {
-            return Err(Error::new(ErrorKind::Integrity, format!("blob {} is not empty, and its size says so", blob.digest)));
+            return Err(Error::new(ErrorKind::Integrity, format!("blob {} is not empty, but has size 0", blob.digest)));
         }
         Ok(())
     }
 }
 
-/// The names that are taken.
+/// Names already in use.
 #[derive(Clone, Debug, Default)]
 struct Names {
     files: HashSet<PathBuf>,
@@ -268,7 +268,7 @@ struct Names {
 }
 
 impl Names {
-    /// The path of a file by its title, if one can have that, else another name.
+    /// The path for a file: its title if that is possible, else another name.
     fn place(&mut self, title: Option<&str>, otherwise: &str) -> PathBuf {
         let wanted = title.map(Path::new).filter(|path| can_be(path) && self.are_free(path)).map(Path::to_path_buf);
         let mut numbers = 0_u64..;
@@ -286,7 +286,7 @@ impl Names {
     }
 }
 
-/// Names that differ only in case are one on some file systems.
+/// Folds case: names that differ only in case are the same on some file systems.
 fn folded(path: &Path) -> PathBuf {
     path.to_string_lossy().to_lowercase().into()
 }
@@ -295,7 +295,7 @@ fn suffix(number: u64) -> String {
     if number == 0 { String::new() } else { format!("-{number}") }
 }
 
-/// Whether a title can be the path of a file below a directory, exactly as it is written.
+/// Whether a title can be used verbatim as a relative file path.
 fn can_be(path: &Path) -> bool {
     let is_plain = path.components().all(|part| matches!(part, Component::Normal(name) if name.len() <= 255));
     let text = path.to_string_lossy();
@@ -314,7 +314,7 @@ fn content(descriptor: &Descriptor) -> Content {
     Content { digest: descriptor.digest, size: descriptor.size }
 }
 
-/// Makes the directory in which everything comes together, beside the one that is wanted. Blocks.
+/// Creates a temporary directory beside the requested one. Blocks.
 fn begin(directory: &Path) -> Result<TempDir, Error> {
     match std::fs::read_dir(directory).map(|mut entries| entries.next().is_none()) {
         Ok(true) => {}
@@ -332,12 +332,12 @@ fn begin(directory: &Path) -> Result<TempDir, Error> {
     made.map_err(|error| on_disk("cannot make a directory in", parent, error))
 }
 
-/// Writes the Pack file, and gives the directory its name. Blocks.
+/// Writes the Pack file and renames the directory to its final name. Blocks.
 fn end(building: TempDir, text: &str, directory: &Path) -> Result<(), Error> {
     let file = building.path().join(PACK_FILE);
     std::fs::write(&file, text).map_err(|error| on_disk("cannot write", &file, error))?;
     std::fs::rename(building.path(), directory).map_err(|error| on_disk("cannot make", directory, error))?;
-    // It has another name now, so there is nothing to remove.
+    // The directory has been renamed, so nothing must be removed.
     drop(building.keep());
     Ok(())
 }

@@ -1,4 +1,4 @@
-//! Who may do what: rights by user and prefix, what strangers may do, and whether anything is written at all. Pure.
+//! Access control: rights by user and prefix, anonymous access, read-only mode. Pure.
 
 use std::collections::BTreeMap;
 
@@ -9,10 +9,10 @@ use super::problem::{Code, Problem};
 use super::route::Route;
 use crate::oci::Repository;
 
-/// The user of rules that hold for everybody.
+/// The user name of rules that apply to everyone.
 const EVERYBODY: &str = "*";
 
-/// One thing that may be done with a repository.
+/// A right on a repository.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Right {
@@ -29,15 +29,15 @@ pub enum Right {
 pub struct Rules(BTreeMap<String, BTreeMap<String, Vec<Right>>>);
 
 impl Rules {
-    /// Reads rules: YAML that maps users to prefixes, and those to `pull`, `push` and `delete`.
+    /// Parses rules: YAML that maps users to prefixes to `pull`, `push` and `delete`.
     ///
     /// # Errors
-    /// The message for the user.
+    /// A message for the user.
     pub fn parse(text: &str) -> Result<Self, String> {
         let rules: BTreeMap<String, BTreeMap<String, Vec<Right>>> = serde_saphyr::from_str(text).map_err(|error| error.to_string())?;
         for prefix in rules.values().flat_map(BTreeMap::keys) {
             if prefix != EVERYBODY && Repository::parse(prefix).is_err() {
-                return Err(format!("`{}` is neither `*` nor a prefix of repositories", prefix.escape_default()));
+                return Err(format!("`{}` is neither `*` nor a repository prefix", prefix.escape_default()));
             }
         }
         Ok(Self(rules))
@@ -45,28 +45,28 @@ impl Rules {
 
     fn allow(&self, user: Option<&str>, repository: &Repository, right: Right) -> bool {
         let covers = |prefix: &str| prefix == EVERYBODY || repository.is_within(prefix);
-        // Nobody can be called `*`.
+        // No user can be called `*`.
         let users = user.into_iter().filter(|user| *user != EVERYBODY).chain([EVERYBODY]);
         let mut granted = users.filter_map(|user| self.0.get(user)).flatten();
         granted.any(|(prefix, rights)| covers(prefix) && rights.contains(&right))
     }
 }
 
-/// Who may do what.
+/// The access policy.
 #[derive(Clone, Debug, Default)]
 pub struct Access {
-    /// Rights, where they differ.
+    /// Rules, if access differs by user.
     pub rules: Option<Rules>,
-    /// Users have passwords, so that strangers are told from them.
+    /// Users authenticate with passwords.
     pub asks: bool,
-    /// Strangers may pull, although others have passwords.
+    /// Anonymous clients may pull although users have passwords.
     pub anonymous_pull: bool,
-    /// Nobody writes.
+    /// Refuse all writes.
     pub read_only: bool,
 }
 
 impl Access {
-    /// Whether a user, or a stranger, may do something with a repository.
+    /// Whether a user (`None`: anonymous) may do something with a repository.
     pub(super) fn allows(&self, user: Option<&str>, repository: &Repository, right: Right) -> bool {
         let is_known = user.is_some() || !self.asks || (self.anonymous_pull && right == Right::Pull);
         let is_written = right != Right::Pull;
@@ -76,7 +76,7 @@ impl Access {
     /// Checks a request.
     ///
     /// # Errors
-    /// 401 for a stranger where a user might, 403 for a user, 405 where nobody writes.
+    /// 401 for an anonymous client if some user may, 403 for a user, 405 if read-only.
     pub(super) fn check(&self, user: Option<&str>, route: &Route, method: &Method) -> Result<(), Problem> {
         let Some(repository) = route.repository() else {
             return if user.is_some() || !self.asks || self.anonymous_pull { Ok(()) } else { Err(unknown_user()) };
@@ -88,15 +88,15 @@ impl Access {
         match self.allows(user, repository, right) {
             true => Ok(()),
             false if user.is_none() && self.asks => Err(unknown_user()),
-            false => Err(Problem::new(StatusCode::FORBIDDEN, Code::Denied, format!("you may not do this with {repository}"))),
+            false => Err(Problem::new(StatusCode::FORBIDDEN, Code::Denied, format!("access to {repository} denied"))),
         }
     }
 }
 
-/// What a request needs.
+/// The right that a request needs.
 fn right(route: &Route, method: &Method) -> Right {
     match (route, method) {
-        // An upload that is given up deletes nothing that others see, and its state is the pusher's matter.
+        // Cancelling an upload deletes nothing visible to others, and its state concerns only the pusher.
         (Route::Uploads(_) | Route::Upload(..), _) => Right::Push,
         (_, &Method::GET | &Method::HEAD) => Right::Pull,
         (_, &Method::DELETE) => Right::Delete,
@@ -104,9 +104,9 @@ fn right(route: &Route, method: &Method) -> Right {
     }
 }
 
-/// 401, with how to log in.
+/// 401, with a login challenge.
 pub(super) fn unknown_user() -> Problem {
-    Problem::new(StatusCode::UNAUTHORIZED, Code::Unauthorized, "user and password are needed")
+    Problem::new(StatusCode::UNAUTHORIZED, Code::Unauthorized, "authentication required")
         .with(header::WWW_AUTHENTICATE, HeaderValue::from_static("Basic realm=\"ocifs\", charset=\"UTF-8\""))
 }
 

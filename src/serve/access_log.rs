@@ -1,8 +1,8 @@
-//! The access log: one line a request, once its answer has been sent, as text (the combined log format of web servers, with the time
-//! that it took and where the answer came from) or as JSON.
+//! The access log: one line per request, written once its response has been sent, as text (the combined log format, plus duration and cache
+//! status) or as JSON.
 //!
-//! A line holds no credential and no query, and nothing but printable ASCII. A thread of its own writes, so that whoever reads the log
-//! slowly delays no answer; lines that find no room are lost and counted.
+//! A line contains no credentials, no query, and only printable ASCII. A separate thread writes, so that a slow log reader delays no response;
+//! lines that find no room are dropped and counted.
 
 use std::io::{self, Write};
 use std::net::SocketAddr;
@@ -16,43 +16,43 @@ use serde_json::json;
 
 use super::metrics::{Kind, Source};
 
-/// Lines that wait to be written.
+/// Lines queued for writing.
 const WAITING: usize = 4096;
-/// How long the lines that wait are written once the server has ended.
+/// Time limit for writing queued lines once the server has stopped.
 const LAST_LINES: Duration = Duration::from_secs(1);
-/// Characters of one value that are written.
+/// Characters written of each value.
 const LONGEST: usize = 1024;
 
-/// The form of the lines.
+/// The format of the lines.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum AccessFormat {
     /// The combined log format.
     Text,
-    /// One JSON object a line.
+    /// One JSON object per line.
     Json,
 }
 
-/// The access log. Dropping it writes the lines that wait.
+/// The access log. Dropping it writes the queued lines.
 pub struct AccessLog {
     format: AccessFormat,
-    /// None once it ends.
+    /// `None` once it ends.
     lines: Option<SyncSender<String>>,
-    /// Closed by the writer at its end. Used at the end only.
+    /// Closed by the writer when it ends.
     ended: Mutex<Receiver<()>>,
 }
 
 impl AccessLog {
-    /// A log that is written here.
+    /// A log written to `to`.
     ///
     /// # Errors
-    /// The system has no thread left.
+    /// The system cannot start a thread.
     pub fn new(format: AccessFormat, mut to: impl Write + Send + 'static) -> io::Result<Self> {
         let (lines, waiting) = sync_channel::<String>(WAITING);
         let (end, ended) = sync_channel::<()>(0);
         let write = move || {
             let _end = end;
             for line in waiting {
-                // A log that nobody can read stops no request.
+                // A broken log must not stop requests.
                 let _ = to.write_all(line.as_bytes());
             }
         };
@@ -60,7 +60,7 @@ impl AccessLog {
         Ok(Self { format, lines: Some(lines), ended: Mutex::new(ended) })
     }
 
-    /// Hands a line to the writer; whether there was room.
+    /// Queues a line for the writer; false if there is no room.
     pub(super) fn write(&self, entry: &Entry) -> bool {
         let mut line = match self.format {
             AccessFormat::Text => entry.text(),
@@ -75,12 +75,12 @@ impl Drop for AccessLog {
     fn drop(&mut self) {
         self.lines = None;
         if self.ended.get_mut().recv_timeout(LAST_LINES) == Err(RecvTimeoutError::Timeout) {
-            tracing::warn!("the last lines of the access log are lost, since nobody takes them");
+            tracing::warn!("the last lines of the access log are lost: its reader is too slow");
         }
     }
 }
 
-/// One request and its answer.
+/// One request and its response.
 pub(super) struct Entry {
     pub(super) began: SystemTime,
     pub(super) client: Option<SocketAddr>,
@@ -93,7 +93,7 @@ pub(super) struct Entry {
     pub(super) status: StatusCode,
     pub(super) bytes: u64,
     pub(super) took: Duration,
-    /// The answer was handed out to its last byte.
+    /// Whether the response was sent completely.
     pub(super) is_whole: bool,
     pub(super) source: Option<Source>,
 }
@@ -132,12 +132,12 @@ impl Entry {
     }
 }
 
-/// Text of a client on one line of printable ASCII.
+/// A client's text as one line of printable ASCII.
 fn printable(text: &str) -> String {
     text.chars().take(LONGEST).flat_map(char::escape_default).collect()
 }
 
-/// JSON in ASCII: what else there is stands in strings, where it can be escaped.
+/// Restricts JSON to ASCII: other characters occur only in strings, where they can be escaped.
 fn ascii(json: &str) -> String {
     let mut text = String::with_capacity(json.len());
     for character in json.chars() {

@@ -1,4 +1,4 @@
-//! The distribution API: which place answers for a name, and which handler for a method.
+//! The distribution API: routes a name to an upstream or the store, and a method to its handler.
 
 use std::sync::Arc;
 
@@ -19,10 +19,10 @@ use super::upstream::Upstream;
 use super::{blobs, hosted, lists, manifests, respond};
 use crate::oci::{Registry, Repository};
 
-/// The header that containerd names the registry of a mirrored request by, as it does with `ns`.
+/// The header in which containerd names the registry of a mirrored request, as in the `ns` parameter.
 const NAMESPACE: &str = "oci-namespace";
 
-/// Who answers for a repository.
+/// Where a repository is served from.
 pub(super) enum Place<'a> {
     /// An upstream, with the repository's name there.
     Upstream(&'a Upstream, Repository),
@@ -86,9 +86,9 @@ async fn read_upstream(upstream: &Upstream, repository: &Repository, route: &Rou
 
 fn wrong_method(request: &Parts) -> Problem {
     let message = if respond::reads(request) {
-        "this cannot be read"
+        "method not supported for this path"
     } else {
-        "this repository is read through from another registry and cannot be written to"
+        "this repository is proxied from another registry and is read-only"
     };
     Problem::unsupported(message).with(header::ALLOW, HeaderValue::from_static("GET, HEAD"))
 }
@@ -127,7 +127,7 @@ pub(super) fn find<'a>(state: &'a State, request: &Parts, name: &Repository) -> 
     let upstream = state.upstreams.iter().find(|upstream| Some(upstream.prefix.as_str()) == default);
     let reads = respond::reads(request);
     match (upstream, &state.store) {
-        // What is kept here comes before what another registry has under the same name.
+        // Hosted content takes precedence over an upstream's repository of the same name.
         (Some(upstream), Some(store)) if reads && !store.exists(name) => Ok(Place::Upstream(upstream, upstream.repository(name.as_str())?)),
         (_, Some(store)) => Ok(Place::Store(store)),
         (Some(upstream), None) => Ok(Place::Upstream(upstream, upstream.repository(name.as_str())?)),
@@ -135,7 +135,7 @@ pub(super) fn find<'a>(state: &'a State, request: &Parts, name: &Repository) -> 
     }
 }
 
-/// The registry that a mirrored request is meant for.
+/// The registry that a mirrored request is for.
 fn namespace(request: &Parts) -> Option<String> {
     let named = request.headers.get(NAMESPACE).and_then(|value| value.to_str().ok()).map(str::to_owned);
     pages::parameter(request.uri.query(), "ns").or(named)

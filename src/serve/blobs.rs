@@ -1,5 +1,5 @@
-//! Blobs as they are sent: a head at once, then the bytes while they come in and are checked. What turns out wrong, or ends early, ends
-//! the connection before its last byte.
+//! Serves blobs: the head at once, then the bytes as they arrive and are verified. If a blob turns out to be wrong or short, the connection ends
+//! before the last byte.
 
 use std::io;
 use std::ops::Range;
@@ -18,7 +18,7 @@ use super::upstream::{Upstream, piece_end};
 use crate::content::ContentStream;
 use crate::oci::{Digest, Repository};
 
-/// The blob of an upstream.
+/// Serves a blob of an upstream.
 pub(super) async fn of_upstream(
     upstream: &Upstream,
     repository: &Repository,
@@ -41,8 +41,7 @@ pub(super) async fn of_upstream(
     Ok(response)
 }
 
-/// The head of an answer to a request for a blob, and the bytes that follow it; none for HEAD, for what the client has already and
-/// for a range that holds no byte.
+/// The head of a blob response, and the range of bytes to send; `None` for HEAD, for content the client already has and for an empty range.
 pub(super) fn head(request: &Parts, digest: &Digest, size: u64) -> (Response<Body>, Option<Range<u64>>) {
     let (mut response, range) = respond::ranged(request, &etag(digest), size);
     let is_success = response.status().is_success();
@@ -55,7 +54,7 @@ pub(super) fn head(request: &Parts, digest: &Digest, size: u64) -> (Response<Bod
     (response, range)
 }
 
-/// A range of content as a body; `first` are its first bytes, where they are here already. `sent` counts bytes.
+/// A range of content as a body; `first` holds its first bytes, if already read. `sent` counts bytes.
 pub(super) fn content(content: ContentStream, range: Range<u64>, first: Option<Bytes>, sent: impl Fn(u64) + Send + 'static) -> Body {
     let first = first.filter(|first| !first.is_empty());
     let state = Some((content, range, first, sent));
@@ -73,7 +72,7 @@ pub(super) fn content(content: ContentStream, range: Range<u64>, first: Option<B
             }
             Ok(_) => Some((Err(io::Error::from(io::ErrorKind::UnexpectedEof)), None)),
             Err(error) => {
-                tracing::warn!("a blob is cut off at byte {}: {error}", range.start);
+                tracing::warn!("cutting off a blob at byte {}: {error}", range.start);
                 Some((Err(io::Error::other(error)), None))
             }
         }

@@ -1,4 +1,4 @@
-//! How the server is set up, as plain values.
+//! The server's configuration, as plain values.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -14,19 +14,19 @@ use crate::content::Budget;
 use crate::oci::{Registry, Repository};
 use crate::registry::Pull;
 
-/// A registry that is read through the server.
+/// An upstream registry.
 pub struct UpstreamConfig {
-    /// The first component of its repositories here.
+    /// The first component of its repositories' names here.
     pub prefix: String,
     /// The registry.
     pub registry: Registry,
-    /// The way to it.
+    /// How to reach it.
     pub pull: Arc<dyn Pull>,
-    /// Memory for reading; upstreams may share it.
+    /// Memory budget for reading; upstreams may share one.
     pub budget: Budget,
-    /// A transfer without progress fails after so long.
+    /// Limit for a transfer without progress.
     pub io_timeout: Duration,
-    /// How long tags and lists are trusted before the registry is asked again.
+    /// How long tags and lists are trusted before revalidation.
     pub tag_ttl: Duration,
     /// Clients read with logins of their own; then `pull` has none of ours.
     pub pass_credentials: Option<PassCredentials>,
@@ -35,13 +35,13 @@ pub struct UpstreamConfig {
 /// Limits of connections.
 #[derive(Clone, Copy, Debug)]
 pub struct Limits {
-    /// Connections at a time; more wait.
+    /// Most connections; further ones wait.
     pub connections: usize,
-    /// Time for the handshake of TLS and for the head of a request.
+    /// Time limit for the TLS handshake and for the head of a request.
     pub head: Duration,
-    /// A connection ends when its client neither sends nor takes a byte for so long while a body is under way.
+    /// A connection ends when its client neither sends nor receives a byte for this long during a body.
     pub stall: Duration,
-    /// How long requests may go on once the server is told to stop.
+    /// How long requests may continue after the server is told to stop.
     pub drain: Duration,
 }
 
@@ -51,20 +51,20 @@ impl Default for Limits {
     }
 }
 
-/// The names under which the server answers, against pages of other sites that reach it through a name of their own.
+/// The host names under which the server answers, as a defence against DNS rebinding by pages of other sites.
 #[derive(Clone, Debug, Default)]
 pub struct Hosts {
-    /// Any name, which is no risk where credentials are asked for.
+    /// Accept any name, which is safe if credentials are required.
     pub any: bool,
-    /// Names besides those of the loopback.
+    /// Names besides those of loopback.
     pub names: Vec<String>,
 }
 
-/// The whole set-up.
+/// The complete configuration.
 pub struct Config {
-    /// Registries that are read through.
+    /// Upstream registries.
     pub upstreams: Vec<UpstreamConfig>,
-    /// The upstream of names without a prefix.
+    /// The upstream for names without a known prefix.
     pub default_upstream: Option<String>,
     /// The cache.
     pub cache: SpanCache,
@@ -72,24 +72,24 @@ pub struct Config {
     pub budget: Budget,
     /// Repositories of its own.
     pub store: Option<Store>,
-    /// Who may do what.
+    /// The access policy.
     pub access: Access,
-    /// Users, where they are asked who they are.
+    /// Users, if they must authenticate.
     pub passwords: Option<Passwords>,
-    /// The certificate, where TLS is spoken.
+    /// The certificate, if TLS is used.
     pub certificate: Option<Certificate>,
     /// Accepted host names.
     pub hosts: Hosts,
     /// Limits of connections.
     pub limits: Limits,
-    /// Where requests are logged.
+    /// Destination of the access log.
     pub access_log: Option<AccessLog>,
 }
 
-/// Checks the prefixes of upstreams: each one component of a repository name, none the beginning of another.
+/// Checks the prefixes of upstreams: each is one component of a repository name, and none is the start of another.
 ///
 /// # Errors
-/// The message for the user.
+/// A message for the user.
 pub fn check_prefixes(prefixes: &[&str]) -> Result<(), String> {
     for (place, prefix) in prefixes.iter().enumerate() {
         if !Repository::is_component(prefix) {
@@ -100,7 +100,7 @@ pub fn check_prefixes(prefixes: &[&str]) -> Result<(), String> {
                 return Err(format!("the prefix `{prefix}` is given twice"));
             }
             if prefix.starts_with(other) || other.starts_with(prefix) {
-                return Err(format!("one of the prefixes `{prefix}` and `{other}` begins with the other, which is easily mistaken"));
+                return Err(format!("one of the prefixes `{prefix}` and `{other}` starts with the other, which invites mistakes"));
             }
         }
     }

@@ -1,5 +1,5 @@
-//! `Host` and `Origin`: a page of another site in a browser on this machine must not reach the server, neither by its address nor by
-//! a name that was made to point at it (DNS rebinding). Pure.
+//! Checks `Host` and `Origin`: a page of another site in a browser on this machine must not reach the server, neither by its address nor through
+//! a name rebound to it (DNS rebinding). Pure.
 
 use axum::http::{HeaderMap, StatusCode, Uri, header};
 
@@ -10,9 +10,9 @@ use crate::oci::Registry;
 /// Checks the headers of a request.
 ///
 /// # Errors
-/// 421 for a host that is not served, 403 for a request that a page of another origin makes.
+/// 421 for a host name not served here, 403 for a cross-origin request.
 pub(super) fn check(hosts: &Hosts, uri: &Uri, headers: &HeaderMap) -> Result<(), Problem> {
-    // HTTP/2 has the authority in place of the header; where both are there, neither may lie.
+    // HTTP/2 has the authority instead of the header; if both are present, both must be right.
     let named = headers.get_all(header::HOST).iter().map(|value| value.to_str().unwrap_or_default());
     let authorities: Vec<&str> = uri.authority().map(|authority| authority.as_str()).into_iter().chain(named).collect();
     let known = |authority: &&str| hosts.any || is_served(hosts, authority);
@@ -25,7 +25,7 @@ pub(super) fn check(hosts: &Hosts, uri: &Uri, headers: &HeaderMap) -> Result<(),
     if origin.is_some_and(|origin| authorities.iter().all(|authority| authority.to_ascii_lowercase() == origin)) {
         return Ok(());
     }
-    Err(Problem::new(StatusCode::FORBIDDEN, Code::Denied, "requests of pages of other sites are not answered"))
+    Err(Problem::new(StatusCode::FORBIDDEN, Code::Denied, "cross-origin requests are refused"))
 }
 
 fn is_served(hosts: &Hosts, authority: &str) -> bool {

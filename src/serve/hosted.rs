@@ -1,4 +1,4 @@
-//! Repositories of the store: reading, uploading, putting, deleting.
+//! Hosted repositories: reading, uploading, putting, deleting.
 
 use std::sync::Arc;
 
@@ -17,16 +17,16 @@ use crate::error::{Error, ErrorKind};
 use crate::oci::{Algorithm, Digest, Hasher, Manifest, Repository, Tag, Version};
 use crate::registry::{MANIFEST_LIMIT, Pull, Push};
 
-/// Tags of one manifest in one request.
+/// Most tags of one manifest per request.
 const TAGS: usize = 100;
 
-/// One request for a repository of the store.
+/// A request for a hosted repository.
 pub(super) struct Asked<'a> {
     pub(super) store: &'a Arc<Store>,
     pub(super) repository: Repository,
-    /// Who asks, where that is known.
+    /// The client's user, if known.
     pub(super) user: Option<&'a str>,
-    /// Whether this client may pull from another repository.
+    /// Whether the client may pull from another repository.
     pub(super) may_pull: &'a (dyn Fn(&Repository) -> bool + Sync),
 }
 
@@ -58,7 +58,7 @@ pub(super) async fn answer(asked: Asked<'_>, route: &Route, request: &Parts, bod
             let found = asked.store.layout(&asked.repository)?.referring(digest).await;
             Ok(lists::referrers(&found.map_err(|error| store::problem(&error, Code::NameUnknown))?, request))
         }
-        _ => Err(Problem::unsupported("this cannot be done here")),
+        _ => Err(Problem::unsupported("method not supported for this path")),
     }
 }
 
@@ -79,7 +79,7 @@ impl Asked<'_> {
         let mut tags = tags(request)?;
         match version {
             Version::Digest(asked) if *asked != digest => {
-                return Err(Problem::bad(Code::DigestInvalid, format!("the manifest has the digest {digest} and not {asked}")));
+                return Err(Problem::bad(Code::DigestInvalid, format!("the manifest has digest {digest}, not {asked}")));
             }
             Version::Digest(_) => {}
             Version::Tag(tag) => tags.push(tag.clone()),
@@ -87,7 +87,7 @@ impl Asked<'_> {
         let manifest = Manifest::parse(raw, digest).map_err(|error| Problem::bad(Code::ManifestInvalid, error.to_string()))?;
         let named = request.headers.get(header::CONTENT_TYPE).and_then(|value| value.to_str().ok()).unwrap_or_default();
         if named.split(';').next().unwrap_or_default().trim() != manifest.media_type {
-            let message = format!("Content-Type must be {}, which the manifest is", manifest.media_type);
+            let message = format!("Content-Type must be {}, the manifest's media type", manifest.media_type);
             return Err(Problem::bad(Code::ManifestInvalid, message));
         }
         let subject = manifest.subject().map(|subject| subject.digest);
@@ -122,7 +122,7 @@ impl Asked<'_> {
         Ok(respond::empty(StatusCode::ACCEPTED))
     }
 
-    /// Begins an upload, takes a whole blob in one request, or takes one over from another repository.
+    /// Starts an upload, takes a whole blob in one request, or mounts one from another repository.
     async fn begin(&self, request: &Parts, body: Body) -> Result<Response<Body>, Problem> {
         let parameter = |name| pages::parameter(request.uri.query(), name);
         if let Some(mounted) = parameter("mount") {
@@ -179,7 +179,7 @@ impl Asked<'_> {
         self.keep(session, digest).await
     }
 
-    /// Checks that a chunk follows what is there, and answers how long it may be.
+    /// Checks that a chunk starts at the current offset; returns its maximum length.
     fn in_order(&self, session: &Session, request: &Parts) -> Result<u64, Problem> {
         let text = |name| request.headers.get(name).and_then(|value: &HeaderValue| value.to_str().ok());
         let Some(named) = text(header::CONTENT_RANGE) else { return Ok(u64::MAX) };
@@ -195,19 +195,17 @@ impl Asked<'_> {
         };
         let length = range.end - range.start;
         match text(header::CONTENT_LENGTH).map(str::parse::<u64>) {
-            Some(Ok(announced)) if length != announced => {
-                Err(Problem::bad(Code::SizeInvalid, "Content-Range and Content-Length do not agree"))
-            }
+            Some(Ok(announced)) if length != announced => Err(Problem::bad(Code::SizeInvalid, "Content-Range and Content-Length disagree")),
             _ => Ok(length),
         }
     }
 
-    /// Makes what was received a blob.
+    /// Turns the received bytes into a blob.
     async fn keep(&self, mut session: Session, digest: Digest) -> Result<Response<Body>, Problem> {
         let (store, repository) = (Arc::clone(self.store), self.repository.clone());
         let kept = blocking(move || {
             let outcome = session.finish(&digest).and_then(|path| store.keep(&repository, &digest, path));
-            // With a wrong digest nothing can be done with it; after a full disk it may be tried again.
+            // With a wrong digest the session is useless; after a full disk it may be retried.
             if outcome.as_ref().err().is_none_or(|problem| problem.code == Code::DigestInvalid) {
                 store.uploads.end(session);
             }
@@ -231,7 +229,7 @@ impl Asked<'_> {
         HeaderValue::from_str(&format!("/v2/{}/blobs/uploads/{}", self.repository, session.id)).ok()
     }
 
-    /// How far an upload is, and where it goes on.
+    /// Reports an upload's offset and location.
     fn accepted(&self, status: StatusCode, session: &Session) -> Result<Response<Body>, Problem> {
         let mut response = respond::empty(status);
         let headers = response.headers_mut();
@@ -281,7 +279,7 @@ fn received(session: &Session) -> HeaderValue {
     HeaderValue::from_str(&format!("0-{}", session.offset.saturating_sub(1))).unwrap_or(HeaderValue::from_static("0-0"))
 }
 
-/// A refused delete.
+/// The answer to a refused delete.
 fn deletion(error: &Error, absent: Code) -> Problem {
     match error.kind {
         ErrorKind::Conflict => Problem::new(StatusCode::METHOD_NOT_ALLOWED, Code::Denied, error.to_string()),
@@ -289,7 +287,7 @@ fn deletion(error: &Error, absent: Code) -> Problem {
     }
 }
 
-/// The tags that a query names.
+/// The tags named in a query.
 fn tags(request: &Parts) -> Result<Vec<Tag>, Problem> {
     let named: Vec<String> = pages::parameters(request.uri.query(), "tag").take(TAGS + 1).collect();
     if named.len() > TAGS {

@@ -1,4 +1,4 @@
-//! Connections: accepted up to a limit, each with its deadlines, ended in order when the server stops.
+//! Connections: accepted up to a limit, each with deadlines, drained when the server stops.
 
 use std::io;
 use std::net::SocketAddr;
@@ -19,14 +19,14 @@ use super::stall::Stalling;
 use super::state::State;
 use super::tls::Certificate;
 
-/// Headers of a request.
+/// Most headers per request.
 const HEADERS: usize = 100;
-/// Bytes of the headers of a request.
+/// Largest total size of a request's headers, in bytes.
 const HEADER_BYTES: usize = 64 << 10;
-/// Pause after a connection could not be accepted, mostly since there are no more descriptors.
+/// Pause after a connection could not be accepted, mostly for lack of descriptors.
 const PAUSE: std::time::Duration = std::time::Duration::from_millis(100);
 
-/// Serves connections until `stop` completes, then lets requests end for a while.
+/// Serves connections until `stop` completes, then drains requests for a while.
 pub(super) async fn serve(listener: TcpListener, routes: Router, state: Arc<State>, stop: impl Future<Output = ()>) {
     let limits = state.limits;
     let (graceful, places) = (GracefulShutdown::new(), Arc::new(Semaphore::new(limits.connections)));
@@ -40,7 +40,7 @@ pub(super) async fn serve(listener: TcpListener, routes: Router, state: Arc<Stat
         let (stream, client, place) = match accepted {
             Ok(accepted) => accepted,
             Err(error) => {
-                tracing::warn!(%error, "a connection cannot be accepted");
+                tracing::warn!(%error, "cannot accept a connection");
                 tokio::time::sleep(PAUSE).await;
                 continue;
             }
@@ -55,19 +55,19 @@ pub(super) async fn serve(listener: TcpListener, routes: Router, state: Arc<Stat
                 None => connection.serve(stream).await,
                 Some(acceptor) => match tokio::time::timeout(limits.head, acceptor.accept(stream)).await {
                     Ok(Ok(stream)) => connection.serve(stream).await,
-                    Ok(Err(error)) => tracing::debug!(%error, "a client does not speak TLS as it should"),
-                    Err(_) => tracing::debug!("a client did not begin TLS in time"),
+                    Ok(Err(error)) => tracing::debug!(%error, "TLS handshake failed"),
+                    Err(_) => tracing::debug!("TLS handshake timed out"),
                 },
             }
         });
     }
     drop(listener);
     if tokio::time::timeout(limits.drain, graceful.shutdown()).await.is_err() {
-        tracing::warn!("requests that did not end in time are cut off");
+        tracing::warn!("cutting off requests that did not finish in time");
     }
 }
 
-/// What a connection needs to be served.
+/// What is needed to serve a connection.
 struct Connection {
     builder: Builder<TokioExecutor>,
     service: TowerToHyperService<Router>,
@@ -86,7 +86,7 @@ impl Connection {
 async fn accept(listener: &TcpListener, places: &Arc<Semaphore>) -> io::Result<(TcpStream, SocketAddr, tokio::sync::OwnedSemaphorePermit)> {
     let place = Arc::clone(places).acquire_owned().await.map_err(io::Error::other)?;
     let (stream, client) = listener.accept().await?;
-    // Small answers must not wait for each other.
+    // Small responses must not wait for each other.
     stream.set_nodelay(true)?;
     Ok((stream, client, place))
 }

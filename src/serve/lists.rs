@@ -35,8 +35,8 @@ pub(super) async fn repositories(state: &State, client: &Client) -> Result<Repos
         }
         match found {
             Ok(found) => names.extend(found.names.iter().map(|name| format!("{}/{name}", upstream.prefix))),
-            // One upstream that is away hides nothing of the others.
-            Err(problem) => tracing::warn!("the repositories of {} are left out of the list: {}", upstream.registry, problem.message),
+            // One unreachable upstream must not hide the others.
+            Err(problem) => tracing::warn!("cannot list the repositories of {}: {}", upstream.registry, problem.message),
         }
     }
     if let Some(store) = &state.store {
@@ -55,7 +55,7 @@ pub(super) async fn catalog(state: &State, client: &Client, request: &Parts) -> 
     Ok(linked(respond::json(request, json!({"repositories": page.names}).to_string()), page.link))
 }
 
-/// Sorted tags of a repository by the name it has here.
+/// Sorted tags of a repository under its name here.
 pub(super) fn tags(names: &[String], repository: &Repository, request: &Parts) -> Result<Response<Body>, Problem> {
     let page = page(names, request.uri.query(), &format!("/v2/{repository}/tags/list"))?;
     Ok(linked(respond::json(request, json!({"name": repository.as_str(), "tags": page.names}).to_string()), page.link))
@@ -68,7 +68,7 @@ fn linked(mut response: Response<Body>, link: Option<String>) -> Response<Body> 
     response
 }
 
-/// The manifests that refer to another one, as an index, filtered by `artifactType` where the request names one.
+/// The referrers of a manifest as an index, filtered by `artifactType` if requested.
 pub(super) fn referrers(found: &[Descriptor], request: &Parts) -> Response<Body> {
     let wanted = pages::parameter(request.uri.query(), "artifactType").filter(|wanted| !wanted.is_empty());
     let fits = |descriptor: &&Descriptor| wanted.as_deref().is_none_or(|wanted| descriptor.artifact_type.as_deref() == Some(wanted));

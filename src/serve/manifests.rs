@@ -1,4 +1,4 @@
-//! Manifests as they are sent: their bytes, type and digest, and how old they are where nobody could confirm them.
+//! Serves manifests: bytes, type and digest, and their age if they could not be revalidated.
 
 use std::time::Duration;
 
@@ -14,7 +14,7 @@ use crate::oci::{Digest, Manifest, Repository, Version};
 
 pub(super) const DIGEST: &str = "docker-content-digest";
 
-/// The manifest of an upstream.
+/// Serves a manifest of an upstream.
 pub(super) async fn of_upstream(
     upstream: &Upstream,
     repository: &Repository,
@@ -43,13 +43,13 @@ pub(super) fn mark_stale(response: &mut Response<Body>, age: Duration, registry:
     response.headers_mut().insert(header::AGE, age.as_secs().into());
 }
 
-/// The answer of a manifest to a request.
+/// The response for a manifest.
 ///
 /// # Errors
-/// 404 where the client accepts no such type.
+/// 404 if the client does not accept its type.
 pub(super) fn answer(manifest: &Manifest, request: &Parts) -> Result<Response<Body>, Problem> {
     if !accepts(&request.headers, &manifest.media_type) {
-        let message = format!("the manifest is of the type {}, which the request does not accept", manifest.media_type);
+        let message = format!("the manifest has type {}, which the request does not accept", manifest.media_type);
         return Err(Problem::not_found(Code::ManifestUnknown, message));
     }
     let etag = etag(&manifest.digest);
@@ -74,18 +74,18 @@ pub(super) fn etag(digest: &Digest) -> String {
     format!("\"{digest}\"")
 }
 
-/// Whether the client has what the tag stands for (`If-None-Match`, RFC 9110, section 13.1.2).
+/// Whether the client already has the content (`If-None-Match`, RFC 9110, section 13.1.2).
 pub(super) fn is_known(headers: &HeaderMap, etag: &str) -> bool {
     let mut values = headers.get_all(header::IF_NONE_MATCH).iter().filter_map(|value| value.to_str().ok());
     values.any(|tags| tags.split(',').map(str::trim).any(|tag| tag == "*" || tag == etag))
 }
 
-/// A digest as a header; its grammar allows nothing else.
+/// A digest as a header value; always valid by its grammar.
 pub(super) fn digest_value(digest: &Digest) -> HeaderValue {
     HeaderValue::from_str(&digest.to_string()).unwrap_or(HeaderValue::from_static(""))
 }
 
-/// Whether a client takes an answer of this type. One that names no type takes any.
+/// Whether a client accepts a type. One that names no type accepts any.
 fn accepts(headers: &HeaderMap, media_type: &str) -> bool {
     let values: Vec<&str> = headers.get_all(header::ACCEPT).iter().filter_map(|value| value.to_str().ok()).collect();
     let fits = |range: &str| {

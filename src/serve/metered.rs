@@ -1,4 +1,4 @@
-//! An upstream whose requests and bytes are counted.
+//! Counts the requests and bytes of an upstream.
 
 use std::ops::Range;
 use std::sync::Arc;
@@ -12,7 +12,7 @@ use crate::error::Error;
 use crate::oci::{Descriptor, Digest, Manifest, Repository, Version};
 use crate::registry::{BlobStream, Page, Pull, Resolved, Trust};
 
-/// Counts what is asked of a registry.
+/// Wraps a registry and counts what is requested from it.
 pub(super) struct Metered {
     pull: Arc<dyn Pull>,
     metrics: UpstreamMetrics,

@@ -1,6 +1,6 @@
-//! Counters of the server, as Prometheus reads them.
+//! The server's metrics in Prometheus format.
 //!
-//! Labels are words of this file and prefixes of upstreams, so a client cannot make series of its own.
+//! Labels are constants and upstream prefixes, so clients cannot create series.
 
 use std::fmt;
 use std::sync::Arc;
@@ -21,12 +21,12 @@ use super::problem::{Code, Problem};
 use crate::cache::SpanCache;
 use crate::error::ErrorKind;
 
-/// Borders of the buckets of the latency, in seconds: from an answer out of memory to an upstream that is given up.
+/// Bucket bounds of the latency, in seconds: from an answer out of memory to an upstream that is given up.
 const BUCKETS: [f64; 12] = [0.000_25, 0.001, 0.0025, 0.01, 0.025, 0.1, 0.25, 0.5, 1.0, 2.5, 10.0, 30.0];
 const OPENMETRICS: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
 const PROMETHEUS: &str = "text/plain; version=0.0.4; charset=utf-8";
 
-/// The object of a request, as far as it is counted.
+/// The kind of object that a request is counted as.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Kind {
     Base,
@@ -36,11 +36,11 @@ pub(super) enum Kind {
     Blob,
     Upload,
     Referrers,
-    /// Pages and files for people.
+    /// Pages and files.
     Page,
     /// Health and metrics.
     Probe,
-    /// Paths that are none.
+    /// Invalid paths.
     Other,
 }
 
@@ -61,14 +61,14 @@ impl Kind {
     }
 }
 
-/// Where a manifest or blob of an upstream came from.
+/// Where a manifest or blob of an upstream was served from.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Source {
-    /// The upstream was not asked.
+    /// Without a request to the upstream.
     Cache,
-    /// The upstream was asked, at least for a part.
+    /// With a request to the upstream, for at least a part.
     Upstream,
-    /// The last known answer, since the upstream could not be asked.
+    /// The last known answer, since the upstream was unreachable.
     Stale,
 }
 
@@ -116,7 +116,7 @@ struct OutcomeLabels {
 type Latency = Family<KindLabels, Histogram, fn() -> Histogram>;
 type Bytes = Gauge<u64, AtomicU64>;
 
-/// All counters.
+/// All metrics.
 pub(super) struct Metrics {
     registry: Registry,
     cache: SpanCache,
@@ -134,7 +134,7 @@ pub(super) struct Metrics {
 }
 
 impl Metrics {
-    /// Counters that stand at zero.
+    /// Metrics at zero.
     pub(super) fn new(cache: &SpanCache, prefixes: &[&str]) -> Self {
         let mut registry = Registry::with_prefix("ocifs");
         let requests = Family::default();
@@ -189,24 +189,24 @@ impl Metrics {
         }
     }
 
-    /// The counters of each upstream, in the order of the prefixes.
+    /// The upstreams' metrics, in the order of the prefixes.
     pub(super) fn upstreams(&self) -> &[UpstreamMetrics] {
         &self.upstreams
     }
 
-    /// Lines of the access log that are lost.
+    /// Dropped lines of the access log.
     pub(super) fn lost_lines(&self) -> Counter {
         self.lost_lines.clone()
     }
 
-    /// Counts an answer whose head took so long.
+    /// Counts a response whose head took `latency`.
     pub(super) fn answered(&self, method: &Method, kind: Kind, status: StatusCode, took: Duration) {
         let labels = RequestLabels { method: method_name(method), kind: kind.text(), status: status.as_u16() };
         self.requests.get_or_create(&labels).inc();
         self.latency.get_or_create(&KindLabels { kind: kind.text() }).observe(took.as_secs_f64());
     }
 
-    /// All counters as text, in the form that the client prefers.
+    /// All metrics as text, in the format that the client prefers.
     pub(super) fn answer(&self, headers: &HeaderMap) -> Response<Body> {
         self.cache_used.set(self.cache.used());
         self.cache_size.set(self.cache.size());
@@ -228,7 +228,7 @@ impl Metrics {
     }
 }
 
-/// The counters of one upstream. Cheap to clone.
+/// The metrics of one upstream. Cheap to clone.
 #[derive(Clone)]
 pub(super) struct UpstreamMetrics {
     upstream: Arc<str>,
@@ -240,23 +240,23 @@ pub(super) struct UpstreamMetrics {
 }
 
 impl UpstreamMetrics {
-    /// Counts an answer to a client.
+    /// Counts a response to a client.
     pub(super) fn answered(&self, kind: Kind, source: Source) {
         let labels = AnswerLabels { upstream: Arc::clone(&self.upstream), kind: kind.text(), source: source.text() };
         self.answers.get_or_create(&labels).inc();
     }
 
-    /// Counts bytes for a client.
+    /// Counts bytes sent to a client.
     pub(super) fn sent(&self, bytes: u64) {
         self.sent.inc_by(bytes);
     }
 
-    /// Counts bytes of the upstream.
+    /// Counts bytes received from the upstream.
     pub(super) fn received(&self, bytes: u64) {
         self.received.inc_by(bytes);
     }
 
-    /// Counts a request to the upstream; `failure` is why it has no answer.
+    /// Counts a request to the upstream; `failure` is its error, if any.
     pub(super) fn asked(&self, operation: &'static str, failure: Option<ErrorKind>) {
         let labels = OutcomeLabels { upstream: Arc::clone(&self.upstream), operation, outcome: outcome(failure) };
         self.outcomes.get_or_create(&labels).inc();
@@ -276,7 +276,7 @@ fn outcome(failure: Option<ErrorKind>) -> &'static str {
     }
 }
 
-/// The name of a method; those that nobody needs have one name together, however many a client invents.
+/// The label of a method; uncommon ones share one label, whatever a client invents.
 fn method_name(method: &Method) -> &'static str {
     match *method {
         Method::GET => "GET",

@@ -1,8 +1,8 @@
-//! HTTP in: the distribution API as a cache in front of other registries, and as a registry of its own on a directory.
+//! The HTTP server: the distribution API as a cache in front of other registries, and as a registry on a directory.
 //!
-//! Owns what a request means, who answers it and how it is answered. Resolving, caching, single flight and checks are those of the
-//! modules below, as a mount uses them; nothing here knows FUSE. Every string of a client follows its grammar before anything is done
-//! with it, every wait has an end, and memory does not grow with what a client sends.
+//! Decides what a request means, who answers it and how. Resolving, caching, single flight and verification are those of the modules below, as
+//! in a mount; nothing here knows FUSE. Every string from a client is parsed by its grammar before use, every wait has a limit, and memory does
+//! not grow with what clients send.
 
 mod access;
 mod access_log;
@@ -61,17 +61,17 @@ pub use store::Store;
 pub use tls::Certificate;
 
 const HOUR: Duration = Duration::from_secs(3600);
-/// How long an upload may be left.
+/// How long an upload may be idle.
 const LEFT: Duration = Duration::from_secs(24 * 3600);
 
-/// A server that listens.
+/// A listening server.
 pub struct Server {
     listener: TcpListener,
     state: Arc<State>,
 }
 
 impl Server {
-    /// Serves over a socket that listens.
+    /// Serves on a listening socket.
     pub fn new(listener: TcpListener, config: Config) -> Self {
         Self { listener, state: Arc::new(State::new(config)) }
     }
@@ -84,7 +84,7 @@ impl Server {
         self.listener.local_addr()
     }
 
-    /// Serves until `stop` completes, then lets requests end.
+    /// Serves until `stop` completes, then drains requests.
     pub async fn run(self, stop: impl Future<Output = ()>) {
         let upstreams: Vec<_> = self.state.upstreams.iter().map(|upstream| upstream.artifacts.clone()).collect();
         let expiry = self.state.store.clone().map(|store| tokio::spawn(expire(store)));
@@ -98,7 +98,7 @@ impl Server {
     }
 }
 
-/// Removes uploads that were left, from time to time.
+/// Removes idle uploads periodically.
 async fn expire(store: Arc<Store>) {
     let mut hours = tokio::time::interval(HOUR);
     loop {
@@ -106,7 +106,7 @@ async fn expire(store: Arc<Store>) {
         let store = Arc::clone(&store);
         let expired = spawn_blocking(move || store.uploads.expire(LEFT)).await;
         if let Ok(Err(error)) = expired {
-            tracing::warn!(%error, "uploads that were left cannot be removed");
+            tracing::warn!(%error, "cannot remove idle uploads");
         }
     }
 }
@@ -126,7 +126,7 @@ async fn healthy() -> &'static str {
     "ok\n"
 }
 
-/// Ready means that requests can be answered; an upstream that is away is told, and what is known of it serves.
+/// Ready means that requests can be answered; an unreachable upstream is reported, and its cached content is served.
 async fn ready(extract::State(state): extract::State<Arc<State>>) -> Response<Body> {
     let readable = match &state.store {
         Some(store) => {
@@ -137,13 +137,13 @@ async fn ready(extract::State(state): extract::State<Arc<State>>) -> Response<Bo
     };
     let mut text = String::from(if readable { "ready\n" } else { "the store cannot be read\n" });
     for upstream in state.upstreams.iter().filter(|upstream| upstream.is_away()) {
-        text.push_str(&format!("{} does not answer; what is known of it serves\n", upstream.registry));
+        text.push_str(&format!("{} does not answer; serving cached content\n", upstream.registry));
     }
     let status = if readable { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
     (status, text).into_response()
 }
 
-/// The counters, for everybody where nobody is asked who it is, and else for users only: `--anonymous` lets strangers pull, no more.
+/// The metrics, public if there are no passwords, else for users only: `--anonymous` permits pulling and nothing more.
 async fn metrics(extract::State(state): extract::State<Arc<State>>, headers: HeaderMap) -> Result<Response<Body>, Problem> {
     if state.client(&headers).await?.user.is_none() && state.access.asks {
         return Err(unknown_user());

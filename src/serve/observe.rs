@@ -1,4 +1,4 @@
-//! Every request as it is counted and logged, whatever becomes of it.
+//! Counts and logs every request, whatever its outcome.
 
 use std::net::SocketAddr;
 use std::pin::Pin;
@@ -16,16 +16,16 @@ use super::access_log::Entry;
 use super::metrics::{Kind, Source};
 use super::state::State;
 
-/// The status of a client that left before its answer began, as web servers log it.
+/// The status logged when a client leaves before its response, as web servers do.
 const LEFT: u16 = 499;
-/// Characters of the name of an upload that are logged: with all of them others could go on with it.
+/// Characters logged of an upload's id: the full id would let others continue it.
 const SESSION: usize = 8;
 
-/// The address of a client, which its connection adds to every request.
+/// A client's address, added to every request by its connection.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Peer(pub(super) SocketAddr);
 
-/// The user of a request, which handlers add to the answer.
+/// A request's user, added to the response by handlers.
 #[derive(Clone, Debug)]
 pub(super) struct User(pub(super) String);
 
@@ -41,7 +41,7 @@ pub(super) async fn observed(extract::State(state): extract::State<Arc<State>>, 
     response.map(|body| Body::new(Watched { body, whole, observation }))
 }
 
-/// Bytes of a body, where they are known.
+/// Length of a body, if known.
 fn length(method: &Method, headers: &HeaderMap, body: &Body) -> Option<u64> {
     if *method == Method::HEAD {
         return Some(0);
@@ -50,7 +50,7 @@ fn length(method: &Method, headers: &HeaderMap, body: &Body) -> Option<u64> {
     announced.or_else(|| body.size_hint().exact())
 }
 
-/// A request under way. It is counted when its answer begins and logged when that ends, or when its client leaves.
+/// A request in progress. Counted when its response starts; logged when that ends or the client leaves.
 struct Observation {
     state: Arc<State>,
     began: Instant,
@@ -109,7 +109,7 @@ impl Drop for Observation {
     }
 }
 
-/// What a path asks for, where no handler says so.
+/// The kind implied by a path, if no handler sets it.
 fn usual_kind(path: &str) -> Kind {
     match path {
         "/healthz" | "/readyz" | "/metrics" => Kind::Probe,
@@ -119,7 +119,7 @@ fn usual_kind(path: &str) -> Kind {
     }
 }
 
-/// A path as it is logged.
+/// A path in its logged form.
 fn logged(path: &str) -> String {
     match path.rsplit_once("/blobs/uploads/") {
         Some((before, session)) if session.len() > SESSION => {
@@ -130,10 +130,10 @@ fn logged(path: &str) -> String {
     }
 }
 
-/// A body whose bytes are counted.
+/// A body that counts its bytes.
 struct Watched {
     body: Body,
-    /// How many there will be.
+    /// The expected total.
     whole: Option<u64>,
     observation: Observation,
 }

@@ -1,5 +1,5 @@
-//! Users of an htpasswd file with bcrypt hashes, read again when it changes. A pair that was verified is remembered, since a hash takes
-//! a tenth of a second on purpose.
+//! Users from an htpasswd file with bcrypt hashes, reloaded when it changes. Verified pairs are cached, since a hash deliberately takes a tenth of
+//! a second.
 
 use std::collections::BTreeMap;
 use std::io;
@@ -17,27 +17,27 @@ use super::problem::Problem;
 use crate::blocking::spawn_blocking;
 use crate::bounded::BoundedMap;
 
-/// A hash of the usual cost, verified for users that do not exist, so that they are not told by the time.
+/// A hash of the usual cost, verified for unknown users so that timing does not reveal which users exist.
 const NOBODY: &str = "$2y$10$KXHLg.GqY9nQ1UV6RaPdUOkKjZneYcxadfkLYReCQ.HjR.z2eSeKu";
-/// Hashes that are computed at a time.
+/// Hashes computed concurrently.
 const COMPUTING: usize = 2;
-/// Pairs that are remembered.
+/// Cached pairs.
 const VERIFIED: usize = 10_000;
-/// bcrypt looks at no more of a password.
+/// bcrypt ignores everything after this many bytes.
 const LONGEST: usize = 72;
 
 #[derive(Default)]
 struct Users {
     hashes: BTreeMap<String, String>,
     modified: Option<SystemTime>,
-    /// Digests of pairs, and the hash that they fit.
+    /// Digests of verified pairs, with the hash they matched.
     verified: BoundedMap<[u8; 32], String, VERIFIED>,
 }
 
 /// The users of an htpasswd file.
 pub struct Passwords {
     path: PathBuf,
-    /// Held for one look.
+    /// Locked only for a glance.
     users: Mutex<Users>,
     computing: Arc<Semaphore>,
     hash: KeyedHash,
@@ -47,13 +47,13 @@ impl Passwords {
     /// Reads a file.
     ///
     /// # Errors
-    /// It cannot be read, or holds hashes other than bcrypt's.
+    /// It cannot be read, or contains other than bcrypt hashes.
     pub fn open(path: &Path) -> io::Result<Self> {
         let users = Mutex::new(read(path)?);
         Ok(Self { path: path.to_owned(), users, computing: Arc::new(Semaphore::new(COMPUTING)), hash: KeyedHash::default() })
     }
 
-    /// Reads the file again if it changed; one that cannot be read changes nothing.
+    /// Reloads the file if it changed; keeps the old users if it cannot be read.
     fn refresh(&self) {
         let modified = std::fs::metadata(&self.path).and_then(|metadata| metadata.modified()).ok();
         if modified.is_none() || self.users.lock().modified == modified {
@@ -61,14 +61,14 @@ impl Passwords {
         }
         match read(&self.path) {
             Ok(users) => *self.users.lock() = users,
-            Err(error) => tracing::warn!(%error, "the changed htpasswd file is not used"),
+            Err(error) => tracing::warn!(%error, "cannot use the changed htpasswd file"),
         }
     }
 
-    /// The user that a request names; none where it names none.
+    /// The user of a request; `None` without credentials.
     ///
     /// # Errors
-    /// 401 if the password is wrong or the header is not understood.
+    /// 401 if the password is wrong or the header is invalid.
     pub(super) async fn user(&self, headers: &HeaderMap) -> Result<Option<String>, Problem> {
         let Some(value) = headers.get(header::AUTHORIZATION) else { return Ok(None) };
         let Basic { user, password } = value.to_str().ok().and_then(basic).ok_or_else(unknown_user)?;
@@ -99,7 +99,7 @@ impl Passwords {
 }
 
 fn read(path: &Path) -> io::Result<Users> {
-    // The time comes first: a change while it is read is noticed the next time.
+    // Read the time first: a change during the read is then noticed next time.
     let modified = std::fs::metadata(path)?.modified().ok();
     let text = std::fs::read_to_string(path)?;
     let mut hashes = BTreeMap::new();
@@ -110,7 +110,7 @@ fn read(path: &Path) -> io::Result<Users> {
             return Err(invalid("not a user name"));
         }
         if !["$2a$", "$2b$", "$2y$"].iter().any(|kind| hash.starts_with(kind)) {
-            return Err(invalid("the hash is not bcrypt's; write it with `htpasswd -B`"));
+            return Err(invalid("not a bcrypt hash; create it with `htpasswd -B`"));
         }
         hashes.insert(user.to_owned(), hash.to_owned());
     }

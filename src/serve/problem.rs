@@ -1,4 +1,4 @@
-//! Errors as the distribution specification writes them: a status, one of its codes, and a message for people.
+//! Errors in the format of the distribution specification: a status, an error code, and a message.
 
 use std::time::Duration;
 
@@ -9,7 +9,7 @@ use serde_json::json;
 
 use crate::error::ErrorKind;
 
-/// The error codes of the specification, and those that registries use beside them.
+/// The specification's error codes, and common additional ones.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Code {
     BlobUnknown,
@@ -55,7 +55,7 @@ impl Code {
     }
 }
 
-/// Why a request is not answered as asked.
+/// Why a request cannot be answered as asked.
 #[derive(Clone, Debug)]
 pub(super) struct Problem {
     pub(super) status: StatusCode,
@@ -65,7 +65,7 @@ pub(super) struct Problem {
 }
 
 impl Problem {
-    /// An error. Text of a client or registry in the message is escaped on its way out, as JSON.
+    /// An error. Text of a client or registry in the message is escaped by JSON encoding.
     pub(super) fn new(status: StatusCode, code: Code, message: impl Into<String>) -> Self {
         Self { status, code, message: message.into(), headers: Vec::new() }
     }
@@ -85,13 +85,13 @@ impl Problem {
         Self::new(StatusCode::METHOD_NOT_ALLOWED, Code::Unsupported, message)
     }
 
-    /// 429, with the time to wait where it is known.
+    /// 429, with the time to wait if known.
     pub(super) fn too_many(message: impl Into<String>, wait: Duration) -> Self {
         let seconds = wait.as_secs().max(1);
         Self::new(StatusCode::TOO_MANY_REQUESTS, Code::TooManyRequests, message).with(header::RETRY_AFTER, seconds.into())
     }
 
-    /// The error of something below, `absent` being the code where it says that there is no such thing.
+    /// Converts an error from the modules below; `absent` is the code for not found.
     pub(super) fn of(kind: ErrorKind, message: impl Into<String>, absent: Code) -> Self {
         let (status, code) = match kind {
             ErrorKind::NotFound | ErrorKind::Gone | ErrorKind::NotDirectory => (StatusCode::NOT_FOUND, absent),
@@ -110,7 +110,7 @@ impl Problem {
         Self::new(status, code, message)
     }
 
-    /// The same with a header more.
+    /// Adds a header.
     pub(super) fn with(mut self, name: HeaderName, value: HeaderValue) -> Self {
         self.headers.push((name, value));
         self

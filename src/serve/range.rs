@@ -1,10 +1,10 @@
-//! `Range` and `If-Range`: which bytes of something of a known size are sent. Pure.
+//! `Range` and `If-Range`: which bytes of an object of known size to send. Pure.
 
 use std::ops::Range;
 
 use axum::http::{HeaderMap, header};
 
-/// The answer to a request for bytes.
+/// The bytes to send.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum Wanted {
     /// All of it, with 200.
@@ -15,11 +15,11 @@ pub(super) enum Wanted {
     Unsatisfiable,
 }
 
-/// Reads the headers of a request. Several ranges, and units other than bytes, are answered with the whole, as may be done.
+/// Evaluates a request's headers. Multiple ranges and units other than bytes get the whole, as the standard permits.
 pub(super) fn wanted(headers: &HeaderMap, size: u64, etag: &str) -> Wanted {
     let text = |name| headers.get(name).and_then(|value: &axum::http::HeaderValue| value.to_str().ok());
     let Some(ranges) = text(header::RANGE).and_then(|text| text.trim().strip_prefix("bytes=")) else { return Wanted::Whole };
-    // A date, or a weak or other tag: the client may hold part of something else.
+    // A date, or a weak or other tag: the client may have part of other content.
     if headers.contains_key(header::IF_RANGE) && text(header::IF_RANGE) != Some(etag) {
         return Wanted::Whole;
     }
@@ -45,7 +45,7 @@ fn part(range: &str, size: u64) -> Option<Range<u64>> {
     }
 }
 
-/// `start-end` of `Content-Range` in an upload, as the specification writes it: both ends included.
+/// `start-end` of `Content-Range` in an upload, inclusive as in the specification.
 pub(super) fn uploaded(text: &str) -> Option<Range<u64>> {
     let text = text.trim();
     let text = text.strip_prefix("bytes ").map_or(text, |rest| rest.split('/').next().unwrap_or_default());

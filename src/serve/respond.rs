@@ -1,4 +1,4 @@
-//! Answers that several handlers give.
+//! Responses shared by several handlers.
 
 use std::ops::Range;
 
@@ -17,7 +17,7 @@ pub(super) fn reads(request: &Parts) -> bool {
     matches!(request.method, Method::GET | Method::HEAD)
 }
 
-/// A JSON answer, without its body where only the head was asked for.
+/// A JSON response, without body for HEAD.
 pub(super) fn json(request: &Parts, text: impl Into<String>) -> Response<Body> {
     typed(request, "application/json", text)
 }
@@ -33,7 +33,7 @@ pub(super) fn typed(request: &Parts, media_type: &'static str, text: impl Into<S
     response
 }
 
-/// An answer with a status and no body.
+/// A response without body.
 pub(super) fn empty(status: StatusCode) -> Response<Body> {
     let mut response = Response::new(Body::empty());
     *response.status_mut() = status;

@@ -1,7 +1,7 @@
-//! Paths of the distribution API: from the text below `/v2/` to what is asked for. Pure.
+//! Parses paths of the distribution API below `/v2/`. Pure.
 //!
-//! A path is split before it is decoded, and every part must then follow its grammar, so that no encoded separator, no dot segment
-//! and no control character gets any further.
+//! A path is split before it is decoded, and every part must then match its grammar, so that no encoded separator, dot segment or control
+//! character gets through.
 
 use percent_encoding::percent_decode_str;
 
@@ -9,7 +9,7 @@ use super::metrics::Kind;
 use super::problem::{Code, Problem};
 use crate::oci::{Digest, Repository, Tag, Version};
 
-/// The object of a request.
+/// The target of a request.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum Route {
     /// `/v2/`.
@@ -34,9 +34,9 @@ impl Route {
     /// Parses a path, still percent-encoded.
     ///
     /// # Errors
-    /// 404 for what is no path of the API, 400 for names and digests outside of the grammar.
+    /// 404 for a path outside the API, 400 for malformed names and digests.
     pub(super) fn parse(path: &str) -> Result<Self, Problem> {
-        let nowhere = || Problem::not_found(Code::NameUnknown, "there is no such path in the distribution API");
+        let nowhere = || Problem::not_found(Code::NameUnknown, "no such path in the distribution API");
         let below = match path.strip_prefix("/v2") {
             Some("" | "/") => return Ok(Self::Base),
             Some(below) => below.strip_prefix('/').ok_or_else(nowhere)?,
@@ -56,7 +56,7 @@ impl Route {
         }
     }
 
-    /// What it counts as.
+    /// The kind it is counted as.
     pub(super) fn kind(&self) -> Kind {
         match self {
             Self::Base => Kind::Base,
@@ -69,7 +69,7 @@ impl Route {
         }
     }
 
-    /// The repository that is meant.
+    /// The repository, if the route has one.
     pub(super) fn repository(&self) -> Option<&Repository> {
         match self {
             Self::Base | Self::Catalog => None,
@@ -87,7 +87,7 @@ fn decoded(part: &str) -> Result<String, Problem> {
     let text = percent_decode_str(part).decode_utf8();
     let text = text.map_err(|_| Problem::bad(Code::NameInvalid, "the path is not UTF-8"))?;
     if text.chars().any(|character| character == '/' || character.is_control()) {
-        return Err(Problem::bad(Code::NameInvalid, "the path holds an encoded separator or control character"));
+        return Err(Problem::bad(Code::NameInvalid, "the path contains an encoded separator or control character"));
     }
     Ok(text.into_owned())
 }
@@ -96,10 +96,10 @@ fn repository(parts: &[&str]) -> Result<Repository, Problem> {
     Repository::parse(&parts.join("/")).map_err(|error| Problem::bad(Code::NameInvalid, error.to_string()))
 }
 
-/// A digest; upper-case digits are taken as lower-case ones.
+/// A digest; upper-case digits are accepted as lower case.
 ///
 /// # Errors
-/// Other algorithms, lengths and characters.
+/// Other algorithms, lengths or characters.
 pub(super) fn digest(text: &str) -> Result<Digest, Problem> {
     Digest::parse(&text.to_ascii_lowercase()).map_err(|error| Problem::bad(Code::DigestInvalid, error.to_string()))
 }

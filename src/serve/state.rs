@@ -1,4 +1,4 @@
-//! Everything that requests share.
+//! State shared by all requests.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -22,7 +22,7 @@ use crate::content::{self, Budget, Contents};
 use crate::oci::Platform;
 use crate::registry::Pull;
 
-/// Everything that requests share.
+/// State shared by all requests.
 pub(super) struct State {
     pub(super) upstreams: Vec<Upstream>,
     pub(super) default_upstream: Option<String>,

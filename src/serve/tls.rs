@@ -1,4 +1,4 @@
-//! TLS with a certificate that is read again when its files change.
+//! TLS with a certificate that is reloaded when its files change.
 
 use std::io;
 use std::path::{Path, PathBuf};
@@ -12,39 +12,39 @@ use tokio_rustls::rustls::crypto::aws_lc_rs;
 use tokio_rustls::rustls::pki_types::pem::PemObject;
 use tokio_rustls::rustls::pki_types::{CertificateDer, PrivateKeyDer};
 
-/// When the two files were last written.
+/// When the two files were last modified.
 type Stamp = [Option<SystemTime>; 2];
 
 /// A certificate with its key.
 pub struct Certificate {
     certificate: PathBuf,
     key: PathBuf,
-    /// Held for one look.
+    /// Locked only for a glance.
     loaded: Mutex<(Stamp, Arc<ServerConfig>)>,
 }
 
 impl Certificate {
-    /// Reads a chain of certificates and its key, both PEM.
+    /// Reads a certificate chain and its private key, both PEM.
     ///
     /// # Errors
-    /// They cannot be read or do not belong together.
+    /// They cannot be read or do not match.
     pub fn open(certificate: &Path, key: &Path) -> io::Result<Self> {
         let loaded = Mutex::new((stamp(certificate, key), load(certificate, key)?));
         Ok(Self { certificate: certificate.to_owned(), key: key.to_owned(), loaded })
     }
 
-    /// For the next connection. Files that changed are read; if they cannot be used, the last good ones stay.
+    /// The acceptor for the next connection. Reloads changed files; keeps the last good ones if they are unusable.
     pub(super) fn acceptor(&self) -> TlsAcceptor {
         let now = stamp(&self.certificate, &self.key);
         let mut loaded = self.loaded.lock();
         if loaded.0 != now {
             match load(&self.certificate, &self.key) {
                 Ok(config) => {
-                    tracing::info!("the changed certificate is used");
+                    tracing::info!("reloaded the certificate");
                     *loaded = (now, config);
                 }
                 // Perhaps only one of the two was replaced so far.
-                Err(error) => tracing::warn!(%error, "the changed certificate is not used"),
+                Err(error) => tracing::warn!(%error, "cannot use the changed certificate"),
             }
         }
         TlsAcceptor::from(Arc::clone(&loaded.1))

@@ -1,5 +1,4 @@
-//! One registry that is read through: its manifests, blobs and lists, from the cache where they are known, and what its failures mean
-//! to a client.
+//! One upstream registry: its manifests, blobs and lists, from the cache if known, and the mapping of its failures to responses.
 
 use std::future::poll_fn;
 use std::sync::Arc;
@@ -23,14 +22,14 @@ use crate::flight::Flight;
 use crate::oci::{Descriptor, Digest, Manifest, Platform, Registry, Repository, Version, media_type};
 use crate::registry::{Pull, Trust};
 
-/// How long a client is kept waiting for the head of an answer: containerd gives up after 30 s.
+/// How long a client waits for the head of a response: containerd gives up after 30 s.
 const PATIENCE: Duration = Duration::from_secs(25);
-/// How long the first bytes of a blob are waited for, so that a failure still has a status of its own.
+/// How long to wait for the first bytes of a blob, so that a failure can still have its own status.
 const FIRST_BYTES: Duration = Duration::from_secs(10);
-/// Bytes that are read at once; the spans of blobs are as long.
+/// Bytes read at once, equal to the span size of blobs.
 pub(super) const PIECE: u64 = 1 << 20;
 
-/// One registry that is read through.
+/// One upstream registry.
 pub(super) struct Upstream {
     pub(super) prefix: String,
     pub(super) registry: Registry,
@@ -44,7 +43,7 @@ pub(super) struct Upstream {
     started: Instant,
 }
 
-/// A manifest, and how old the answer is where the upstream could not confirm it.
+/// A manifest, with its age if the upstream could not confirm it.
 pub(super) struct Found {
     pub(super) manifest: Arc<Manifest>,
     pub(super) source: Source,
@@ -68,7 +67,7 @@ impl Upstream {
         Self { prefix, registry, artifacts, metrics, passing, pull, sizes, asking: Flight::default(), started: Instant::now() }
     }
 
-    /// The repository there of a name here, without the prefix. Docker Hub keeps plain names below `library`.
+    /// Maps a name here to the upstream's repository, without the prefix. Docker Hub keeps plain names below `library`.
     pub(super) fn repository(&self, name: &str) -> Result<Repository, Problem> {
         let whole =
             if self.registry == Registry::docker_hub() && !name.contains('/') { format!("library/{name}") } else { name.to_owned() };
@@ -105,7 +104,7 @@ impl Upstream {
         })
     }
 
-    /// A manifest. By tag it is the current one, or the last known one where the upstream cannot be asked.
+    /// A manifest. By tag, the current one, or the last known one if the upstream is unreachable.
     pub(super) async fn manifest(&self, repository: &Repository, version: &Version) -> Result<Found, Problem> {
         let (found, waited) = waiting(self.in_time(self.look_up(repository, version))).await;
         let (manifest, stale) = found?;
@@ -117,14 +116,14 @@ impl Upstream {
         Ok(Found { manifest, source, stale })
     }
 
-    /// A manifest, and how old the answer is where the upstream could not confirm it.
+    /// A manifest, with its age if the upstream could not confirm it.
     async fn look_up(&self, repository: &Repository, version: &Version) -> Result<(Arc<Manifest>, Option<Duration>), Error> {
         let asked = Instant::now();
         let (digest, stale) = match version {
             Version::Digest(digest) => (*digest, None),
             Version::Tag(tag) => {
                 let digest = self.artifacts.tag(repository, tag).await?;
-                // What was known before this process began is at least as old as that.
+                // Facts from before this process started are at least that old.
                 let age = self.artifacts.tag_age(repository, tag).unwrap_or_else(|| self.started.elapsed());
                 let confirmed = age <= asked.elapsed() || age < self.artifacts.options().tag_ttl;
                 (digest, (!confirmed).then_some(age))
@@ -133,7 +132,7 @@ impl Upstream {
         Ok((self.artifacts.manifest(repository, &digest).await?, stale))
     }
 
-    /// The size of a blob, if the repository holds it, and whether the upstream had to be asked.
+    /// The size of a blob if the repository has it, and whether the upstream was asked.
     pub(super) async fn blob_size(&self, repository: &Repository, digest: &Digest) -> Result<(u64, Source), Problem> {
         let (sizes, key) = (Arc::clone(&self.sizes), (repository.clone(), *digest));
         let known = spawn_blocking(move || sizes.get(&key.0, &key.1)).await.ok().flatten();
@@ -155,14 +154,14 @@ impl Upstream {
         Ok((size, Source::Upstream))
     }
 
-    /// A blob of which the repository holds so many bytes.
+    /// A blob that the repository has with this size.
     pub(super) async fn blob(&self, repository: &Repository, digest: &Digest, size: u64) -> Result<ContentStream, Problem> {
         let descriptor = Descriptor::new(media_type::OCTET_STREAM, *digest, size);
         let content = self.artifacts.blob(repository, &descriptor, false).await;
         content.map_err(|error| self.problem(error.kind, &error.message, Code::BlobUnknown))
     }
 
-    /// The first bytes of a range, if they come soon: a failure before the head of the answer has a status of its own.
+    /// The first bytes of a range if they arrive soon, so that an early failure can have its own status.
     pub(super) async fn first(&self, content: &ContentStream, start: u64, end: u64) -> Result<Option<bytes::Bytes>, Problem> {
         let reading = content.read(start..piece_end(start, end));
         match tokio::time::timeout(FIRST_BYTES, reading).await {
@@ -189,7 +188,7 @@ impl Upstream {
         Ok(Listing { names: names.iter().map(ToString::to_string).collect(), complete })
     }
 
-    /// The manifests that refer to a digest; none where there is no such repository.
+    /// The referrers of a digest; empty if the repository does not exist.
     pub(super) async fn referrers(&self, repository: &Repository, subject: &Digest) -> Result<Arc<[Descriptor]>, Problem> {
         match self.in_time(self.artifacts.referrers(repository, subject)).await {
             Err(problem) if problem.status == axum::http::StatusCode::NOT_FOUND => Ok(Arc::new([])),
@@ -225,7 +224,7 @@ fn late() -> Problem {
     Problem::of(ErrorKind::TimedOut, format!("the upstream registry did not answer within {} s", PATIENCE.as_secs()), Code::Unavailable)
 }
 
-/// Completes a future, and tells whether it had to wait: what is known is there at once.
+/// Awaits a future and reports whether it had to wait: cached results are ready at once.
 async fn waiting<F: Future>(future: F) -> (F::Output, bool) {
     let (mut future, mut waited) = (std::pin::pin!(future), false);
     let output = poll_fn(|context| {
@@ -236,7 +235,7 @@ async fn waiting<F: Future>(future: F) -> (F::Output, bool) {
     (output.await, waited)
 }
 
-/// The end of the piece that begins at a place, at a border of spans.
+/// The end of the piece that starts at an offset, on a span boundary.
 pub(super) fn piece_end(start: u64, end: u64) -> u64 {
     ((start / PIECE + 1) * PIECE).min(end)
 }

@@ -471,7 +471,7 @@ fn names_that_the_file_system_takes_for_one_are_an_error_that_names_both() {
     artifact.files("fine", &[("d/Makefile", b"1"), ("d/other", b"2"), ("D2/Makefile", b"3")]);
     let out = |tag: &str| folding.path().join(tag).to_str().unwrap().to_owned();
     for (tag, one, other) in [("clash", "Makefile", "makefile"), ("directories", "Docs", "docs")] {
-        fails(&home, &["pull", &draft(&artifact, tag), &out(tag)], 1, &format!("{one} and {other} would be one file"));
+        fails(&home, &["pull", &draft(&artifact, tag), &out(tag)], 1, &format!("{one} and {other} would be the same file"));
     }
     assert!(everything(Path::new(&out("clash"))).iter().all(|path| !path.contains(".ocifs-")));
     prints(&home, &["pull", &draft(&artifact, "clash"), &out("chosen"), "--path", "d/makefile"]);

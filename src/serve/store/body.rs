@@ -1,5 +1,5 @@
-//! A blob of the store as a body. One that was not checked since the server started is checked while it is sent as a whole: its last
-//! piece is held back until the digest holds.
+//! A stored blob as a response body. If it has not been verified since the server started, it is verified while sent whole: its last piece is
+//! withheld until the digest matches.
 
 use std::fs::File;
 use std::io;
@@ -15,7 +15,7 @@ use super::verified::{Verified, stamp};
 use crate::blocking::spawn_blocking;
 use crate::oci::{Digest, Hasher};
 
-/// Bytes that are read at once.
+/// Bytes read at once.
 const PIECE: u64 = 512 << 10;
 
 struct Reading {
@@ -24,7 +24,7 @@ struct Reading {
     hasher: Option<Hasher>,
 }
 
-/// A range of a blob of so many bytes.
+/// A range of a blob with this size.
 pub(crate) fn of_file(verified: &Verified, file: File, digest: Digest, size: u64, range: Range<u64>) -> Body {
     let stamp = stamp(&file);
     let is_known = verified.holds(&digest, stamp);
@@ -40,15 +40,15 @@ pub(crate) fn of_file(verified: &Verified, file: File, digest: Digest, size: u64
                 Ok((bytes, reading)) if reading.range.is_empty() && reading.hasher.is_some() => {
                     let found = reading.hasher.map(Hasher::finish);
                     if found != Some(digest) {
-                        tracing::error!("blob {digest} of the store is damaged: its bytes have another digest");
-                        return Some((Err(io::Error::other("a blob of the store is damaged")), None));
+                        tracing::error!("stored blob {digest} is damaged: its bytes do not match the digest");
+                        return Some((Err(io::Error::other("a stored blob is damaged")), None));
                     }
                     verified.note(digest, stamp);
                     Some((Ok(bytes), None))
                 }
                 Ok((bytes, reading)) => Some((Ok(bytes), Some(reading))),
                 Err(error) => {
-                    tracing::warn!(%error, "a blob is cut off");
+                    tracing::warn!(%error, "cutting off a blob");
                     Some((Err(error), None))
                 }
             }
@@ -58,7 +58,7 @@ pub(crate) fn of_file(verified: &Verified, file: File, digest: Digest, size: u64
 
 fn next(mut reading: Reading) -> io::Result<(Bytes, Reading)> {
     let end = reading.range.end.min(reading.range.start.saturating_add(PIECE));
-    // At most one piece, so nothing is lost.
+    // At most one piece, so the conversion is lossless.
     let mut bytes = vec![0; (end - reading.range.start).min(PIECE) as usize];
     reading.file.read_exact_at(&mut bytes, reading.range.start)?;
     if let Some(hasher) = &mut reading.hasher {

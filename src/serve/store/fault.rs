@@ -1,18 +1,18 @@
-//! Errors of the store as answers.
+//! Maps errors of the store to responses.
 
 use std::io;
 
 use crate::error::{Error, ErrorKind};
 use crate::serve::problem::{Code, Problem};
 
-/// An error of a layout as an answer.
+/// Maps a layout error to a response.
 pub(crate) fn problem(error: &Error, absent: Code) -> Problem {
     Problem::of(error.kind, error.to_string(), absent)
 }
 
-/// An error of the disk as an answer; the path stays here.
+/// Maps a disk error to a response, without its path.
 pub(crate) fn of_disk(error: &io::Error) -> Problem {
-    tracing::warn!(%error, "the store cannot be written");
+    tracing::warn!(%error, "cannot write to the store");
     let kind = match error.kind() {
         io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded | io::ErrorKind::FileTooLarge => ErrorKind::NoSpace,
         io::ErrorKind::NotFound => ErrorKind::NotFound,

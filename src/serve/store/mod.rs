@@ -1,12 +1,12 @@
-//! A registry of its own on a directory: every repository a layout that any tool reads, equal blobs shared by hard links.
+//! The store: a registry on a directory. Every repository is a layout that any tool reads; equal blobs are shared by hard links.
 //!
 //! ```text
-//! DIR/team+app/               the layout of the repository team/app
-//! DIR/_blobs/sha256/<hex>     one name more of every blob, through which equal ones are found; gone once it is the last name
-//! DIR/_uploads/<id>           an upload under way, and <id>.json, whose it is
+//! DIR/team+app/               the layout of repository team/app
+//! DIR/_blobs/sha256/<hex>     an extra link to every blob, to find equal ones; removed once it is the last link
+//! DIR/_uploads/<id>           an upload in progress; <id>.json names its owner
 //! ```
 //!
-//! What is acknowledged is on disk. Several processes may serve one directory.
+//! Acknowledged writes are on disk. Several processes may serve one directory.
 
 mod body;
 mod fault;
@@ -38,30 +38,30 @@ pub(super) use upload::{Session, Uploads, read_all};
 
 const BLOBS: &str = "_blobs";
 const UPLOADS: &str = "_uploads";
-/// A use of a blob is noted on disk once in so long, so that it is not collected before it is referred to.
+/// Interval at which a blob's use is recorded on disk, so that it is not collected before it is referred to.
 const NOTED: Duration = Duration::from_secs(600);
 
-/// A registry of its own.
+/// A registry on a directory.
 pub struct Store {
     root: PathBuf,
-    /// Held for map operations only.
+    /// Locked for map operations only.
     layouts: Mutex<HashMap<Repository, Arc<Layout>>>,
     pub(super) uploads: Uploads,
-    /// Files that were found to have their digest.
+    /// Files whose digest was verified.
     pub(super) verified: Verified,
 }
 
 impl Store {
-    /// Opens a store; a directory that is missing or empty becomes one.
+    /// Opens a store; a missing or empty directory becomes one.
     ///
     /// # Errors
-    /// The directory cannot be created, or it holds something else.
+    /// The directory cannot be created, or contains something else.
     pub fn open(root: &Path) -> io::Result<Self> {
         std::fs::create_dir_all(root)?;
         let root = root.canonicalize()?;
         let is_store = root.join(UPLOADS).is_dir();
         if !is_store && std::fs::read_dir(&root)?.next().is_some() {
-            return Err(io::Error::other("it is not empty and not a store of ocifs"));
+            return Err(io::Error::other("not empty and not an ocifs store"));
         }
         for algorithm in [Algorithm::Sha256, Algorithm::Sha512] {
             std::fs::create_dir_all(root.join(BLOBS).join(algorithm.name()))?;
@@ -71,7 +71,7 @@ impl Store {
         Ok(Self { root, layouts: Mutex::default(), uploads, verified: Verified::default() })
     }
 
-    /// The layout of a repository, whether it exists yet or not.
+    /// The layout of a repository, which need not exist yet.
     pub(super) fn layout(&self, repository: &Repository) -> Result<Arc<Layout>, Problem> {
         if let Some(layout) = self.layouts.lock().get(repository) {
             return Ok(Arc::clone(layout));
@@ -82,22 +82,22 @@ impl Store {
         Ok(Arc::clone(self.layouts.lock().entry(repository.clone()).or_insert(opened)))
     }
 
-    /// The layout of a repository to which something was put.
+    /// The layout of an existing repository.
     pub(super) fn existing(&self, repository: &Repository) -> Result<Arc<Layout>, Problem> {
         let unknown = || Problem::not_found(Code::NameUnknown, format!("repository {repository} does not exist"));
-        // Names that were only asked for take no memory.
+        // Names that are only queried take no memory.
         if !self.exists(repository) {
             return Err(unknown());
         }
         self.layout(repository)
     }
 
-    /// Whether anything was ever put to a repository.
+    /// Whether anything was ever pushed to a repository.
     pub(super) fn exists(&self, repository: &Repository) -> bool {
         layout_directory(&self.root, repository).join("index.json").is_file()
     }
 
-    /// The repositories, in order.
+    /// The repositories, sorted.
     ///
     /// # Errors
     /// The directory cannot be read.
@@ -114,7 +114,7 @@ impl Store {
         Ok(found)
     }
 
-    /// Opens a blob of a repository, with its size. Notes that it is wanted.
+    /// Opens a repository's blob and returns its size. Records the use.
     pub(super) fn blob(&self, repository: &Repository, digest: &Digest) -> Result<(File, u64), Problem> {
         let unknown = || Problem::not_found(Code::BlobUnknown, format!("repository {repository} has no blob {digest}"));
         if !self.exists(repository) {
@@ -127,7 +127,7 @@ impl Store {
         Ok((file, size))
     }
 
-    /// Notes that somebody found a blob here and may be about to refer to it, so that it does not count as old.
+    /// Records that someone found a blob here and may be about to refer to it, so that it does not count as old.
     pub(super) fn note_use(&self, file: &File) {
         let Ok(metadata) = file.metadata() else { return };
         let changed = SystemTime::UNIX_EPOCH + Duration::from_secs(u64::try_from(metadata.ctime()).unwrap_or(0));
@@ -135,11 +135,11 @@ impl Store {
             && let Ok(modified) = metadata.modified()
             && let Err(error) = file.set_modified(modified)
         {
-            tracing::debug!(%error, "that a blob is wanted cannot be noted");
+            tracing::debug!(%error, "cannot record the use of a blob");
         }
     }
 
-    /// Makes a whole file a blob of a repository: it is on disk under all of its names when this returns. Blocks.
+    /// Adds a complete file as a blob of a repository; all its links are on disk when this returns. Blocks.
     ///
     /// # Errors
     /// Those of the file system.
@@ -152,7 +152,7 @@ impl Store {
             Err(error) => return Err(failed(error)),
         };
         if is_there && !self.holds(&shared, digest) {
-            // Damaged behind our back: what was just sent takes its place.
+            // Damaged on disk: the bytes just sent replace it.
             std::fs::rename(file, &shared).map_err(failed)?;
         }
         self.verified.note(*digest, File::open(&shared).ok().as_ref().and_then(stamp));
@@ -160,13 +160,13 @@ impl Store {
         self.layout(repository)?.adopt_blob(digest, &shared).map_err(|error| problem(&error, Code::BlobUnknown))
     }
 
-    /// Whether a file has a digest. Hashes it unless that is known.
+    /// Whether a file matches a digest. Hashes it unless already verified.
     fn holds(&self, path: &Path, digest: &Digest) -> bool {
         let Ok(file) = File::open(path) else { return false };
         self.verified.holds(digest, stamp(&file)) || upload::hash(&file, digest.algorithm()).is_ok_and(|found| found == *digest)
     }
 
-    /// Gives a blob of one repository to another. False if the first has none. Blocks.
+    /// Links a blob of one repository into another. False if the first does not have it. Blocks.
     ///
     /// # Errors
     /// Those of the file system.
@@ -177,7 +177,7 @@ impl Store {
         let path = layout_directory(&self.root, from).join("blobs").join(digest.algorithm().name()).join(digest.hex());
         match self.layout(to)?.adopt_blob(digest, &path) {
             Ok(()) => Ok(true),
-            // It was deleted meanwhile.
+            // Deleted meanwhile.
             Err(error) if error.kind == crate::error::ErrorKind::NotFound => Ok(false),
             Err(error) => Err(problem(&error, Code::BlobUnknown)),
         }
@@ -187,10 +187,10 @@ impl Store {
         self.root.join(BLOBS).join(digest.algorithm().name()).join(digest.hex())
     }
 
-    /// Removes what nothing refers to and what is older than `age`, and uploads that were left. Safe beside writers.
+    /// Removes unreferenced content older than `age`, and idle uploads. Safe beside writers.
     ///
     /// # Errors
-    /// The directory cannot be read. A repository that cannot be read is left as it is.
+    /// The directory cannot be read. Unreadable repositories are left alone.
     pub async fn collect(&self, age: Duration, keeps_untagged: bool) -> io::Result<Collected> {
         let before = SystemTime::now().checked_sub(age).unwrap_or(SystemTime::UNIX_EPOCH);
         let mut all = Collected::default();
@@ -201,14 +201,14 @@ impl Store {
                     all.manifests += collected.manifests;
                     all.blobs += collected.blobs;
                 }
-                Err(error) => tracing::warn!(%error, "nothing of {repository} is collected"),
+                Err(error) => tracing::warn!(%error, "skipping the collection of {repository}"),
             }
         }
         self.uploads.expire(age)?;
         for algorithm in [Algorithm::Sha256, Algorithm::Sha512] {
             for entry in std::fs::read_dir(self.root.join(BLOBS).join(algorithm.name()))? {
                 let entry = entry?;
-                // A writer that links it at this moment has a name of its own.
+                // A writer that is linking it right now holds a link of its own.
                 if entry.metadata().is_ok_and(|metadata| metadata.nlink() == 1) {
                     match std::fs::remove_file(entry.path()) {
                         Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),

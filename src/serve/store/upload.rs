@@ -1,4 +1,4 @@
-//! Uploads under way: a file that grows, whose it is, and the hash so far. They outlive the server.
+//! Uploads in progress: a growing file, its owner, and the hash so far. They survive a restart.
 
 use std::collections::HashMap;
 use std::fs::{File, OpenOptions};
@@ -20,21 +20,21 @@ use crate::blocking::spawn_blocking;
 use crate::oci::{Algorithm, Digest, Hasher, Repository};
 use crate::serve::problem::{Code, Problem};
 
-/// Uploads at a time.
+/// Most open uploads.
 const OPEN: usize = 10_000;
-/// Bytes that are gathered before they are written and hashed.
+/// Bytes buffered before they are written and hashed.
 const PIECE: usize = 1 << 20;
-/// How long a client may send nothing of a body.
+/// How long a client may stall during a body.
 const STALL: Duration = Duration::from_secs(60);
 
-/// Whose an upload is.
+/// The owner of an upload.
 #[derive(Debug, Serialize, Deserialize, PartialEq, Eq)]
 struct Owner {
     repository: String,
     user: Option<String>,
 }
 
-/// The hash of the first bytes of an upload.
+/// The hash of an upload's first bytes.
 struct Progress {
     hasher: Hasher,
     algorithm: Algorithm,
@@ -44,11 +44,11 @@ struct Progress {
 /// The uploads of a store.
 pub(crate) struct Uploads {
     directory: PathBuf,
-    /// Those that this process saw. Held for map operations only.
+    /// The uploads seen by this process. Locked for map operations only.
     live: Mutex<HashMap<String, Arc<tokio::sync::Mutex<Option<Progress>>>>>,
 }
 
-/// An upload that nobody else changes meanwhile.
+/// An upload locked for one request.
 pub(crate) struct Session {
     pub(crate) id: String,
     path: PathBuf,
@@ -63,10 +63,10 @@ impl Uploads {
         Ok(Self { directory: directory.to_owned(), live: Mutex::default() })
     }
 
-    /// Begins an upload; its bytes will probably be hashed with this algorithm.
+    /// Starts an upload, which will probably be hashed with this algorithm.
     ///
     /// # Errors
-    /// Too many are open; those of the disk.
+    /// Too many uploads are open; also errors of the disk.
     pub(crate) fn begin(&self, repository: &Repository, user: Option<&str>, algorithm: Algorithm) -> Result<Session, Problem> {
         if self.live.lock().len() >= OPEN {
             return Err(Problem::too_many("too many uploads are open", Duration::from_secs(60)));
@@ -85,12 +85,12 @@ impl Uploads {
         Ok(Session { id, path, progress, offset: 0 })
     }
 
-    /// Goes on with an upload, also one of before a restart.
+    /// Resumes an upload, also after a restart.
     ///
     /// # Errors
-    /// There is none of this name, or it belongs to another repository or user; another request writes to it.
+    /// There is no such upload, it belongs to another repository or user, or another request is writing to it.
     pub(crate) fn resume(&self, id: &str, repository: &Repository, user: Option<&str>) -> Result<Session, Problem> {
-        let unknown = || Problem::not_found(Code::BlobUploadUnknown, "there is no such upload");
+        let unknown = || Problem::not_found(Code::BlobUploadUnknown, "no such upload");
         if id.len() != 32 || !id.bytes().all(|byte| byte.is_ascii_hexdigit()) {
             return Err(unknown());
         }
@@ -110,19 +110,19 @@ impl Uploads {
         Ok(Session { id: id.to_owned(), path, progress, offset: metadata.len() })
     }
 
-    /// Ends an upload and removes what is left of it.
+    /// Ends an upload and removes its files.
     pub(crate) fn end(&self, session: Session) {
         for path in [session.path.clone(), session.path.with_extension("json")] {
             if let Err(error) = std::fs::remove_file(&path)
                 && error.kind() != io::ErrorKind::NotFound
             {
-                tracing::warn!(%error, "an upload that has ended cannot be removed");
+                tracing::warn!(%error, "cannot remove a finished upload");
             }
         }
         self.live.lock().remove(&session.id);
     }
 
-    /// Removes uploads to which nothing was written for so long.
+    /// Removes uploads idle for this long.
     ///
     /// # Errors
     /// The directory cannot be read.
@@ -151,10 +151,10 @@ impl Uploads {
 }
 
 impl Session {
-    /// Appends a body as it arrives. What arrived stays, whatever happens.
+    /// Appends a body as it arrives. Received bytes are kept whatever happens.
     ///
     /// # Errors
-    /// The client stands still or breaks off, the body is longer than `limit`, the disk is full.
+    /// The client stalls or disconnects, the body is longer than `limit`, or the disk is full.
     pub(crate) async fn receive(&mut self, body: Body, limit: u64) -> Result<(), Problem> {
         let mut frames = body.into_data_stream();
         let mut gathered = BytesMut::new();
@@ -165,12 +165,12 @@ impl Session {
                 Ok(None) => None,
                 Ok(Some(Err(_))) | Err(_) => {
                     self.append(gathered.split().freeze()).await?;
-                    return Err(Problem::new(StatusCode::REQUEST_TIMEOUT, Code::BlobUploadInvalid, "the body of the request broke off"));
+                    return Err(Problem::new(StatusCode::REQUEST_TIMEOUT, Code::BlobUploadInvalid, "the request body ended early"));
                 }
             };
             if let Some(frame) = &frame {
                 let length = frame.len() as u64;
-                left = left.checked_sub(length).ok_or_else(|| Problem::bad(Code::SizeInvalid, "the body is longer than was announced"))?;
+                left = left.checked_sub(length).ok_or_else(|| Problem::bad(Code::SizeInvalid, "the body is longer than announced"))?;
                 gathered.extend_from_slice(frame);
             }
             if gathered.len() >= PIECE || frame.is_none() {
@@ -194,10 +194,10 @@ impl Session {
         outcome.map_err(|error| of_disk(&error))
     }
 
-    /// Checks that the bytes have a digest and are on disk, and answers where they lie. Blocks.
+    /// Verifies the digest, syncs the bytes and returns their path. Blocks.
     ///
     /// # Errors
-    /// They have another digest; those of the disk.
+    /// The digest does not match; also errors of the disk.
     pub(crate) fn finish(&mut self, digest: &Digest) -> Result<&Path, Problem> {
         let failed = |error: io::Error| of_disk(&error);
         let file = File::open(&self.path).map_err(failed)?;
@@ -207,19 +207,19 @@ impl Session {
             None => hash(&file, digest.algorithm()).map_err(failed)?,
         };
         if found != *digest {
-            return Err(Problem::bad(Code::DigestInvalid, format!("the bytes have the digest {found} and not {digest}")));
+            return Err(Problem::bad(Code::DigestInvalid, format!("the bytes have digest {found}, not {digest}")));
         }
         file.sync_all().map_err(failed)?;
         Ok(&self.path)
     }
 }
 
-/// Appends bytes and hashes them; the file ends where it says even if the disk is full.
+/// Appends and hashes bytes; on a full disk the file is cut back to its old end.
 fn append(path: &Path, bytes: &[u8], offset: u64, progress: Option<Progress>) -> (Option<Progress>, u64, io::Result<()>) {
     let written = OpenOptions::new().append(true).open(path).and_then(|mut file| {
         let outcome = file.write_all(bytes);
         if outcome.is_err() {
-            // Whole pieces only, or the hash would have to be made anew.
+            // Whole pieces only; otherwise everything would have to be rehashed.
             file.set_len(offset)?;
         }
         outcome
@@ -248,10 +248,10 @@ pub(super) fn hash(file: &File, algorithm: Algorithm) -> io::Result<Digest> {
     }
 }
 
-/// A whole small body.
+/// Reads a small body whole.
 ///
 /// # Errors
-/// 413 if it is longer than `limit`; it broke off.
+/// 413 if it is longer than `limit`; also if the client disconnects.
 pub(crate) async fn read_all(body: Body, limit: u64) -> Result<Bytes, Problem> {
     let (mut frames, mut whole) = (body.into_data_stream(), BytesMut::new());
     loop {
@@ -263,12 +263,12 @@ pub(crate) async fn read_all(body: Body, limit: u64) -> Result<Bytes, Problem> {
             }
             Ok(None) => return Ok(whole.freeze()),
             Ok(Some(Err(_))) | Err(_) => {
-                return Err(Problem::new(StatusCode::REQUEST_TIMEOUT, Code::ManifestInvalid, "the body of the request broke off"));
+                return Err(Problem::new(StatusCode::REQUEST_TIMEOUT, Code::ManifestInvalid, "the request body ended early"));
             }
         }
     }
 }
 
 fn busy() -> Problem {
-    Problem::new(StatusCode::CONFLICT, Code::BlobUploadInvalid, "another request writes to this upload")
+    Problem::new(StatusCode::CONFLICT, Code::BlobUploadInvalid, "another request is writing to this upload")
 }

@@ -1,4 +1,4 @@
-//! Files that were found to have their digest, since the server started.
+//! Files whose digest was verified since the server started.
 
 use std::fs::File;
 use std::os::unix::fs::MetadataExt;
@@ -7,10 +7,10 @@ use std::sync::Arc;
 use crate::bounded::BoundedMap;
 use crate::oci::Digest;
 
-/// Blobs that are remembered.
+/// Most entries.
 const KEPT: usize = 100_000;
 
-/// Device, inode, time and size: tells whether a file is still the one that was checked. A link more does not change it.
+/// Device, inode, time and size: identify a file that was verified. Adding a hard link does not change it.
 pub(super) type Stamp = (u64, u64, i64, i64, u64);
 
 /// The stamp of a file.
@@ -19,17 +19,17 @@ pub(super) fn stamp(file: &File) -> Option<Stamp> {
     Some((metadata.dev(), metadata.ino(), metadata.mtime(), metadata.mtime_nsec(), metadata.size()))
 }
 
-/// What was checked. Clones are one.
+/// Verified files. Clones share state.
 #[derive(Clone, Default)]
 pub(crate) struct Verified(Arc<BoundedMap<Digest, Stamp, KEPT>>);
 
 impl Verified {
-    /// Whether the file of this stamp has the digest.
+    /// Whether the file with this stamp was verified.
     pub(super) fn holds(&self, digest: &Digest, stamp: Option<Stamp>) -> bool {
         stamp.is_some() && self.0.get(digest) == stamp
     }
 
-    /// Notes that it has.
+    /// Records that it was verified.
     pub(super) fn note(&self, digest: Digest, stamp: Option<Stamp>) {
         if let Some(stamp) = stamp {
             self.0.put(digest, stamp);

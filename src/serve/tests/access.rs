@@ -1,10 +1,10 @@
-//! Who may read and write: users, rules, strangers, TLS.
+//! Access control: users, rules, anonymous clients, TLS.
 
 use serde_json::json;
 
 use super::*;
 
-/// The user of a request.
+/// Sets a request's user.
 pub(super) fn as_user(request: RequestBuilder, user: &str) -> RequestBuilder {
     request.basic_auth(user, Some(format!("{user}-password")))
 }
@@ -16,7 +16,7 @@ pub(super) fn passwords(directory: &TempDir) -> Passwords {
     Passwords::open(&path).unwrap()
 }
 
-/// A server that asks for passwords, with these rules.
+/// A server with passwords and these rules.
 pub(super) async fn asking(
     upstreams: &[(&'static str, &'static str, &Arc<Memory>)],
     rules: Option<&str>,

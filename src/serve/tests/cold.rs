@@ -1,4 +1,4 @@
-//! Blobs that are not in the cache yet: streamed while they are stored and checked.
+//! Blobs that are not cached yet: streamed while they are stored and verified.
 
 use futures_util::future::join_all;
 
@@ -8,7 +8,7 @@ use crate::registry::{Fault, RequestKind};
 
 const MIB: u64 = 1 << 20;
 
-/// Bytes of blobs that an upstream was asked for.
+/// Blob bytes requested from an upstream.
 fn asked(memory: &Memory) -> u64 {
     memory.requests().into_iter().filter_map(|request| request.range).map(|range| range.end - range.start).sum()
 }
@@ -63,8 +63,8 @@ async fn wrong_bytes_end_the_connection_before_the_end_and_are_not_kept() {
         let answer = server.get(&path).await;
         assert_eq!((answer.status().as_u16(), answer.content_length()), (200, Some(data.len() as u64)));
         answer.bytes().await.unwrap_err();
-        // Who comes before the spoiled read has ended shares its failure. The next client gets the right bytes, which the upstream was
-        // asked for again.
+        // A client that arrives before the failed read has ended shares its failure. The next one gets the right bytes, requested again from the
+        // upstream.
         let mut answer = server.get(&path).await;
         while answer.status().as_u16() == 502 {
             answer = server.get(&path).await;
@@ -118,7 +118,7 @@ async fn an_upstream_that_breaks_off_is_never_a_whole_blob() {
         }
         upstream.mend();
     }
-    // What failed for want of an answer is asked for again after a moment.
+    // A request that failed for want of an answer is retried after a moment.
     assert_eq!(server.get(&path).await.bytes().await.unwrap(), data);
 }
 

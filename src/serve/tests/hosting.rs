@@ -1,4 +1,4 @@
-//! The store by the cases of the specification's conformance suite, under their names there.
+//! The store against the cases of the specification's conformance suite, under their original names.
 
 use bytes::Bytes;
 use serde_json::json;
@@ -25,7 +25,7 @@ impl TestServer {
         request.send().await.unwrap()
     }
 
-    /// Begins an upload and answers its location.
+    /// Starts an upload and returns its location.
     pub(super) async fn begin(&self, repository: &str) -> String {
         let begun = self.send(Method::POST, &format!("/v2/{repository}/blobs/uploads/"), &[], "").await;
         assert_eq!(begun.status().as_u16(), 202);
@@ -58,7 +58,7 @@ pub(super) fn descriptor(media_type: &str, algorithm: Algorithm, data: &[u8]) ->
     json!({"mediaType": media_type, "digest": digest_as(algorithm, data).to_string(), "size": data.len()})
 }
 
-/// A manifest of a config and one layer, with more members.
+/// A manifest with a config and one layer, plus additional members.
 pub(super) fn image(layer: &[u8], more: &Value) -> Value {
     image_as(Algorithm::Sha256, layer, more)
 }
@@ -77,7 +77,7 @@ fn of(manifest: &Value) -> Digest {
     Digest::of(manifest.to_string().as_bytes())
 }
 
-/// A server with an empty store and one with this image in `app`.
+/// A server with an empty store, and an image pushed to `app`.
 async fn with_image(more: &Value) -> (TestServer, Value) {
     let server = Setup::hosting().start().await;
     server.push_blob("app", EMPTY).await;
@@ -85,7 +85,7 @@ async fn with_image(more: &Value) -> (TestServer, Value) {
     (server, image(b"layer", more))
 }
 
-/// Puts a manifest by digest and by tag and reads it again in both ways.
+/// Puts a manifest by digest and by tag and reads it back both ways.
 async fn round_trip(server: &TestServer, manifest: &Value) {
     let digest = of(manifest).to_string();
     for reference in [digest.as_str(), "tagged"] {
@@ -247,7 +247,7 @@ async fn blob_mount_mount_anonymous_and_mount_missing() {
             (mounted.status().as_u16(), header(&mounted, "location")),
             (201, Some(format!("/v2/target/app/blobs/{digest}").as_str()))
         );
-        // What one repository deletes stays in the other.
+        // Deleting from one repository does not affect the other.
         assert_eq!(server.status(Method::DELETE, &format!("/v2/source/app/blobs/{digest}")).await, 202);
         assert_eq!(server.get(&format!("/v2/target/app/blobs/{digest}")).await.bytes().await.unwrap(), &b"content"[..]);
     }
@@ -323,7 +323,7 @@ async fn index_nested_index_and_empty_index() {
     server.put_manifest("app", &of(&manifest).to_string(), &manifest).await;
     round_trip(&server, &inner).await;
     round_trip(&server, &index(vec![member(&inner), member(&manifest)])).await;
-    // A member stays as long as its index.
+    // A member stays while its index does.
     let path = format!("/v2/app/manifests/{}", of(&manifest));
     assert_eq!(refusal(server.send(Method::DELETE, &path, &[], "").await).await, (405, "DENIED".to_owned()));
     assert_eq!(server.status(Method::GET, &path).await, 200);
@@ -447,7 +447,7 @@ async fn tag_delete_and_manifest_delete() {
             assert_eq!(server.status(method, gone).await, 404, "{gone}");
         }
     }
-    // The blobs stay for whoever refers to them next.
+    // The blobs stay for later manifests.
     assert_eq!(server.put_manifest("app", "v1", &manifest).await.status().as_u16(), 201);
 }
 
@@ -457,7 +457,7 @@ async fn artifacts_with_subject_index_with_subject_and_missing_subject() {
     let subject = descriptor(media_type::OCI_MANIFEST, Algorithm::Sha256, manifest.to_string().as_bytes());
     let named = subject["digest"].as_str().unwrap().to_owned();
     let more = |kind: &str| json!({"subject": subject, "artifactType": kind, "annotations": {"kind": kind}});
-    // The subject comes last here: it may be missing.
+    // The subject is pushed last: it may be missing.
     let (sbom, signature) = (image(b"layer", &more("a/sbom")), image(b"layer", &more("a/signature")));
     let index =
         json!({"schemaVersion": 2, "mediaType": media_type::OCI_INDEX, "manifests": [], "subject": subject, "artifactType": "a/index"});

@@ -1,4 +1,4 @@
-//! The server over registries in memory, asked by an HTTP client that follows nothing and hides nothing.
+//! The server over in-memory registries, tested with an HTTP client that follows no redirects.
 
 mod access;
 mod cold;
@@ -25,7 +25,7 @@ use crate::content::{Budget, MEMORY_LIMIT};
 use crate::oci::{Digest, Registry};
 use crate::registry::{Memory, Pull, Trust};
 
-/// How long tags are fresh where a test does not say.
+/// Default tag lifetime in tests.
 const FRESH: Duration = Duration::from_secs(3600);
 
 /// A running server.
@@ -33,12 +33,12 @@ struct TestServer {
     base: String,
     client: reqwest::Client,
     _directory: Arc<TempDir>,
-    /// Stops the server when it is dropped.
+    /// Dropping it stops the server.
     stop: oneshot::Sender<()>,
     running: tokio::task::JoinHandle<()>,
 }
 
-/// What a test server is made of.
+/// The parts of a test server.
 struct Setup {
     upstreams: Vec<(&'static str, &'static str, Arc<Memory>)>,
     tag_ttl: Duration,
@@ -55,7 +55,7 @@ struct Setup {
 }
 
 impl Setup {
-    /// A server in front of these registries: prefix, host and content.
+    /// A server for these upstreams: prefix, host and content.
     fn of(upstreams: &[(&'static str, &'static str, &Arc<Memory>)]) -> Self {
         let upstreams = upstreams.iter().map(|(prefix, host, memory)| (*prefix, *host, Arc::clone(memory))).collect();
         let directory = Arc::new(TempDir::new().unwrap());
@@ -116,7 +116,7 @@ impl Setup {
 impl TestServer {
     /// Stops it and waits for its end.
     async fn stop(self) {
-        // Connections that are kept for the next request would be waited for.
+        // The server would wait for kept-alive connections.
         drop((self.client, self.stop));
         self.running.await.unwrap();
     }
@@ -149,12 +149,12 @@ fn header<'a>(response: &'a Response, name: &str) -> Option<&'a str> {
     response.headers().get(name).map(|value| value.to_str().unwrap())
 }
 
-/// An upstream whose transport is trusted.
+/// An upstream with a trusted transport.
 fn memory(origin: &str) -> Arc<Memory> {
     Arc::new(Memory::with_origin(origin, Trust::Transport))
 }
 
-/// Bytes that differ everywhere.
+/// Bytes without repetition.
 fn noise(length: usize) -> Vec<u8> {
     let mut state = 0x9e37_79b9_7f4a_7c15_u64;
     let mut data = Vec::with_capacity(length + 8);
@@ -168,7 +168,7 @@ fn noise(length: usize) -> Vec<u8> {
     data
 }
 
-/// An image of one layer.
+/// Adds a single-layer image.
 fn add_image(memory: &Memory, repository: &str, tag: &str, layer: &[u8]) -> Digest {
     let config = ("application/vnd.oci.image.config.v1+json", &b"{}"[..]);
     memory.add_artifact(repository, tag, config, &[("application/vnd.oci.image.layer.v1.tar", layer, &[])], &[])

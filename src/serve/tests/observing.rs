@@ -1,4 +1,4 @@
-//! Counters and the access log.
+//! Metrics and the access log.
 
 use std::io::Write;
 
@@ -9,7 +9,7 @@ use super::*;
 use crate::error::ErrorKind;
 use crate::registry::{Fault, RequestKind};
 
-/// A log that a test reads.
+/// A log that tests can read.
 #[derive(Clone, Default)]
 struct Lines(Arc<Mutex<Vec<u8>>>);
 
@@ -30,7 +30,7 @@ impl Lines {
     }
 }
 
-/// The value of a series; zero where there is none.
+/// The value of a series; zero if it does not exist.
 async fn value(server: &TestServer, series: &str) -> u64 {
     let text = server.get("/metrics").await.text().await.unwrap();
     let line = text.lines().find_map(|line| line.strip_prefix(series)?.strip_prefix(' '));

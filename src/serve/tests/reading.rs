@@ -99,7 +99,7 @@ async fn the_last_known_manifest_serves_while_the_upstream_fails_and_says_so() {
         assert!(matches!(server.get("/v2/up/app/manifests/v2").await.status().as_u16(), 502 | 504));
         server.stop().await;
 
-        // A server that starts while the upstream is away knows what the last one knew.
+        // A server that starts while the upstream is unreachable knows what the previous one knew.
         let again = Setup { directory, tag_ttl: Duration::ZERO, ..Setup::of(&[("up", "reg.example", &upstream)]) }.start().await;
         let stale = again.get("/v2/up/app/manifests/v1").await;
         assert_eq!((stale.status().as_u16(), header(&stale, "warning").is_some()), (200, true));
@@ -160,7 +160,7 @@ async fn a_digest_of_one_repository_is_unknown_in_another() {
     let (one, two) = (memory("memory:a"), memory("memory:b"));
     let digest = add_image(&one, "secret", "v1", b"a secret layer");
     add_image(&one, "open", "v1", b"an open layer");
-    // A manifest may name any digest; that makes nobody its owner.
+    // A manifest may name any digest, which gives no access to it.
     let claim = json!({"schemaVersion": 2, "config": {"mediaType": "a/b", "digest": Digest::of(b"a secret layer").to_string(), "size": 14},
         "layers": []});
     let claim = one.add_manifest("open", claim.to_string());

@@ -1,4 +1,4 @@
-//! The store beyond the specification: restarts, strangers, damage, collection, other tools.
+//! The store beyond the specification: restarts, access, damage, collection, other tools.
 
 use std::path::PathBuf;
 
@@ -21,7 +21,7 @@ fn store_of(directory: &TempDir) -> PathBuf {
     directory.path().join("store")
 }
 
-/// Where a blob of a repository lies.
+/// The file of a repository's blob.
 fn blob_file(directory: &TempDir, repository: &str, digest: &Digest) -> PathBuf {
     store_of(directory).join(repository.replace('/', "+")).join("blobs/sha256").join(digest.hex())
 }
@@ -55,7 +55,7 @@ async fn a_broken_off_chunk_leaves_what_arrived() {
     drop(stream);
     loop {
         let status = server.get(&location).await;
-        // Until the server has noticed, the upload is in use.
+        // The upload is in use until the server notices.
         if status.status().as_u16() == 204 && header(&status, "range") == Some("0-9") {
             break;
         }
@@ -143,7 +143,7 @@ async fn collecting_removes_what_nothing_refers_to_and_nothing_else() {
     // Nothing is old enough yet.
     store.collect(Duration::from_secs(3600), false).await.unwrap();
     assert_eq!(server.get(&format!("/v2/app/manifests/{gone}")).await.status().as_u16(), 200);
-    // Ages are told in whole seconds.
+    // Ages have a resolution of one second.
     tokio::time::sleep(Duration::from_millis(1100)).await;
     store.collect(Duration::ZERO, true).await.unwrap();
     assert_eq!(server.get(&format!("/v2/app/manifests/{gone}")).await.status().as_u16(), 200);
