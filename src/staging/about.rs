@@ -1,4 +1,4 @@
-//! Whose an upper is: `about.json`, readable without its database, and the name of its directory.
+//! The identity of an upper: `about.json`, readable without its database, and the name of its directory.
 
 use std::path::Path;
 
@@ -12,18 +12,18 @@ use crate::error::{Error, ErrorKind};
 
 const VERSION: u32 = 1;
 const NAME: &str = "about.json";
-/// No honest one is longer.
+/// Longest valid document, in bytes.
 const LONGEST: u64 = 64 << 10;
 
 /// The document.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) struct About {
-    /// Grows with every change that an older program would misread.
+    /// Incremented with every change that an older program would misread.
     pub version: u32,
     /// The tag.
     #[serde(rename = "subject")]
     pub tag_key: TagKey,
-    /// The digest that the edits began with, for people.
+    /// The digest that the edits are based on, for humans.
     pub under: Option<String>,
 }
 
@@ -45,7 +45,7 @@ impl About {
         use std::io::Read;
         let path = directory.join(NAME);
         let damaged = |what: &str| {
-            let text = format!("cannot read {}: {what}; nothing was deleted, the edits lie in {}", shown(&path), shown(directory));
+            let text = format!("cannot read {}: {what}; nothing was deleted, the edits are in {}", shown(&path), shown(directory));
             Error::new(ErrorKind::Integrity, text)
         };
         let mut text = Vec::new();
@@ -64,7 +64,7 @@ impl About {
         let version: Version = serde_json::from_slice(&text).map_err(|error| damaged(&error.to_string().escape_debug().to_string()))?;
         if version.version > VERSION {
             let text = format!(
-                "{} has format {}, and this ocifs knows formats up to {VERSION}: use the newer ocifs that wrote it",
+                "{} has format {}, but this ocifs supports formats up to {VERSION}; use the newer ocifs that wrote it",
                 shown(&path),
                 version.version
             );
@@ -75,7 +75,7 @@ impl About {
 }
 
 impl TagKey {
-    /// The tag as people write it, escaped for messages.
+    /// The tag as shown in messages, escaped.
     pub(super) fn shown(&self) -> String {
         let text = if self.authority.starts_with("oci:") {
             format!("{}:{}", self.authority, self.tag)
@@ -85,7 +85,7 @@ impl TagKey {
         text.escape_debug().to_string()
     }
 
-    /// The name of its directory: a hash of the tag's key. Lengths keep the parts apart.
+    /// The name of its directory: a hash of the tag key. Length prefixes keep the parts apart.
     pub(super) fn directory_name(&self) -> String {
         let mut hash = Sha256::new();
         for part in [&self.origin, &self.repository, &self.tag] {
@@ -96,7 +96,7 @@ impl TagKey {
     }
 }
 
-/// Whether a name can be that of an upper's directory.
+/// Whether a name can be an upper's directory.
 pub(super) fn is_directory_name(name: &str) -> bool {
     name.len() == 32 && name.bytes().all(|byte| matches!(byte, b'0'..=b'9' | b'a'..=b'f'))
 }

@@ -1,4 +1,4 @@
-//! Rows about staged bytes: the base of a file, the ranges that are its own, times, digests, suspects.
+//! Rows about staged bytes: the base of a file, its own ranges, times, digests, suspects.
 
 use std::collections::{BTreeSet, HashMap};
 
@@ -19,12 +19,12 @@ pub(super) enum StoredBase {
     Tree(TreeNode),
 }
 
-/// The stored record of a staged file that lies over a base.
+/// The stored record of a staged file with a base.
 pub(super) struct StoredLayer {
     pub base: StoredBase,
-    /// How many bytes of the base count.
+    /// How many bytes of the base are visible.
     pub kept: u64,
-    /// Bytes that are the file's own.
+    /// The ranges that the file itself holds.
     pub own: Ranges,
 }
 
@@ -41,7 +41,7 @@ pub(super) fn read(connection: &Connection, id: DataId) -> rusqlite::Result<Opti
     Ok(Some(StoredLayer { base, kept, own }))
 }
 
-/// A base lies below: its number is smaller, so that there are no circles.
+/// Decodes a base. Its number is smaller than the file's, which rules out cycles.
 fn base(row: &Row<'_>, id: DataId) -> rusqlite::Result<StoredBase> {
     match row.get::<_, Option<i64>>(1)? {
         Some(_) => {
@@ -52,7 +52,7 @@ fn base(row: &Row<'_>, id: DataId) -> rusqlite::Result<StoredBase> {
     }
 }
 
-/// Stores the base of a new staged file, or replaces that of an existing one by another with the same bytes.
+/// Stores the base of a new staged file, or replaces an existing one by another with the same bytes.
 pub(super) fn put(connection: &Connection, id: DataId, base: &StoredBase, kept: u64) -> rusqlite::Result<()> {
     let (data, tree) = match base {
         StoredBase::Data(data) => (Some(integer(*data)?), None),
@@ -73,7 +73,7 @@ pub(super) fn put(connection: &Connection, id: DataId, base: &StoredBase, kept: 
     Ok(())
 }
 
-/// Adds a range to a file's own bytes.
+/// Adds to a file's own ranges.
 pub(super) fn join(connection: &Connection, id: DataId, joined: &Joined) -> rusqlite::Result<()> {
     for start in joined.gone.iter().filter(|start| **start != joined.range.start) {
         connection.prepare_cached("DELETE FROM extents WHERE data = ? AND start = ?")?.execute(params![integer(id)?, integer(*start)?])?;
@@ -83,7 +83,7 @@ pub(super) fn join(connection: &Connection, id: DataId, joined: &Joined) -> rusq
     Ok(())
 }
 
-/// Lets less of the base count, since the file is about to be cut to that length; a crash before that ends it at the next opening.
+/// Shortens the visible part of the base before the file is truncated; if a crash intervenes, the next opening completes it.
 pub(super) fn begin_cut(connection: &Connection, id: DataId, length: u64) -> rusqlite::Result<()> {
     let (id, length) = (integer(id)?, integer(length)?);
     connection.prepare_cached("DELETE FROM extents WHERE data = ? AND start >= ?")?.execute([id, length])?;
@@ -92,13 +92,13 @@ pub(super) fn begin_cut(connection: &Connection, id: DataId, length: u64) -> rus
     Ok(())
 }
 
-/// The file has the length that was begun.
+/// Records that the truncation is complete.
 pub(super) fn end_cut(connection: &Connection, id: DataId) -> rusqlite::Result<()> {
     connection.prepare_cached("UPDATE bases SET cut = NULL WHERE data = ?")?.execute([integer(id)?])?;
     Ok(())
 }
 
-/// A file has all its bytes itself. Returns the staged file below, if nothing else refers to it.
+/// Records that a file holds all its bytes. Returns its base, if that is a staged file no longer referred to.
 pub(super) fn end(connection: &Connection, id: DataId) -> rusqlite::Result<Option<DataId>> {
     let number = integer(id)?;
     let below: Option<Option<i64>> =
@@ -108,7 +108,7 @@ pub(super) fn end(connection: &Connection, id: DataId) -> rusqlite::Result<Optio
     Ok(if is_referred(connection, below)? { None } else { Some(below) })
 }
 
-/// Forgets all that is known of staged bytes that are gone. Returns the staged file below, if nothing else refers to it.
+/// Drops all rows about removed staged bytes. Returns their base, if that is a staged file no longer referred to.
 pub(super) fn forget(connection: &Connection, id: DataId) -> rusqlite::Result<Option<DataId>> {
     for statement in [
         "DELETE FROM digests WHERE data = ?",
@@ -121,20 +121,20 @@ pub(super) fn forget(connection: &Connection, id: DataId) -> rusqlite::Result<Op
     end(connection, id)
 }
 
-/// Notes that bytes may be lost in a power cut, or (`false`) that they survive one.
+/// Records that bytes may be lost in a power cut, or (`false`) that they are safe.
 pub(super) fn set_unsynced(connection: &Connection, id: DataId, is_unsynced: bool) -> rusqlite::Result<()> {
     let statement = if is_unsynced { "INSERT OR IGNORE INTO unsynced (data) VALUES (?)" } else { "DELETE FROM unsynced WHERE data = ?" };
     connection.prepare_cached(statement)?.execute([integer(id)?])?;
     Ok(())
 }
 
-/// Forgets that bytes may have been damaged.
+/// Clears the suspicion of damaged bytes.
 pub(super) fn clear_suspect(connection: &Connection, id: DataId) -> rusqlite::Result<()> {
     connection.prepare_cached("DELETE FROM suspects WHERE data = ?")?.execute([integer(id)?])?;
     Ok(())
 }
 
-/// Stores (or forgets) a time that the disk cannot hold.
+/// Stores (or clears) a time that the disk cannot represent.
 pub(super) fn set_time(connection: &Connection, id: DataId, mtime: Option<(i64, u32)>) -> rusqlite::Result<()> {
     match mtime {
         Some((seconds, nanoseconds)) => {
@@ -146,16 +146,16 @@ pub(super) fn set_time(connection: &Connection, id: DataId, mtime: Option<(i64, 
     Ok(())
 }
 
-/// The stored records of all staged bytes.
+/// All rows about staged bytes.
 #[derive(Default)]
 pub(super) struct Stored {
-    /// Files that lie over something: how long each is at least, and the length that it was being cut to.
+    /// Files with a base: minimum length, and the target length of an interrupted truncation.
     pub partial: HashMap<DataId, (u64, Option<u64>)>,
-    /// Files that lie below another, by the other.
+    /// The base of each file whose base is a staged file.
     pub below: HashMap<DataId, DataId>,
-    /// Modification times that the disk does not hold.
+    /// Modification times that the disk cannot represent.
     pub times: HashMap<DataId, (i64, u32)>,
-    /// Bytes that may have been damaged by a power cut.
+    /// Files that a power cut may have damaged.
     pub suspects: BTreeSet<DataId>,
 }
 
@@ -180,7 +180,7 @@ pub(super) fn read_all(connection: &Connection) -> rusqlite::Result<Stored> {
     Ok(stored)
 }
 
-/// Nodes of trees that staged files lie over.
+/// Tree nodes that are the base of a staged file.
 pub(super) fn trees(connection: &Connection) -> rusqlite::Result<Vec<(DataId, TreeNode)>> {
     let mut statement = connection.prepare(
         "SELECT data, manifest, tree_node, tree_path, tree_sha256, tree_size FROM bases WHERE manifest IS NOT NULL ORDER BY data",
@@ -192,7 +192,7 @@ pub(super) fn trees(connection: &Connection) -> rusqlite::Result<Vec<(DataId, Tr
     rows.collect()
 }
 
-/// The manifests whose trees nodes or staged bytes refer to.
+/// The manifests whose trees are referred to by nodes or staged bytes.
 pub(super) fn manifests(connection: &Connection) -> rusqlite::Result<BTreeSet<Digest>> {
     let statement = "SELECT manifest FROM nodes WHERE manifest IS NOT NULL UNION SELECT manifest FROM bases WHERE manifest IS NOT NULL";
     let mut statement = connection.prepare(statement)?;
@@ -203,13 +203,13 @@ pub(super) fn manifests(connection: &Connection) -> rusqlite::Result<BTreeSet<Di
     rows.collect()
 }
 
-/// Gives the node below a staged file the number that it has now.
+/// Updates the node number of a file's base.
 pub(super) fn renumber(connection: &Connection, id: DataId, node: u32) -> rusqlite::Result<()> {
     connection.prepare_cached("UPDATE bases SET tree_node = ? WHERE data = ?")?.execute(params![node, integer(id)?])?;
     Ok(())
 }
 
-/// After a power cut: unsynced files may be damaged, and those in `lost` are.
+/// After a power cut: files that were not synced may be damaged, and those in `lost` are.
 pub(super) fn suspect(connection: &Connection, all_unsynced: bool, lost: &[DataId]) -> rusqlite::Result<()> {
     if all_unsynced {
         connection.execute("INSERT OR IGNORE INTO suspects SELECT data FROM unsynced", [])?;

@@ -1,17 +1,17 @@
-//! The budget of staged bytes: one for all uppers that are open, an account for each.
+//! The budget for staged bytes: one for all open uppers, with an account for each.
 //!
-//! Counts the room that files occupy, not their lengths. Never blocks.
+//! Counts disk usage, not file lengths. Never blocks.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
 use tokio::sync::Semaphore;
 
-/// The space that all open uppers occupy, and their quota.
+/// The disk usage of all open uppers, and their quota.
 pub(super) struct Budget {
     used: AtomicU64,
     pub quota: Option<u64>,
-    /// The turn of the one file that is filled in from below.
+    /// Permits one file at a time to be filled from its base.
     pub filling: Arc<Semaphore>,
 }
 
@@ -25,7 +25,7 @@ impl Budget {
     }
 }
 
-/// The part of one upper, given back when it is closed.
+/// The share of one upper, released when it is closed.
 pub(super) struct Account {
     budget: Arc<Budget>,
     used: AtomicU64,
@@ -40,13 +40,13 @@ impl Account {
         &self.budget
     }
 
-    /// Counts bytes that are there already.
+    /// Counts existing bytes.
     pub fn add(&self, bytes: u64) {
         self.used.fetch_add(bytes, Relaxed);
         self.budget.used.fetch_add(bytes, Relaxed);
     }
 
-    /// Counts bytes that are about to be written, unless they are too many.
+    /// Counts bytes about to be written, unless they exceed the quota.
     pub fn reserve(&self, bytes: u64) -> bool {
         let fits = |used: u64| used.checked_add(bytes).filter(|after| self.budget.quota.is_none_or(|quota| *after <= quota));
         let reserved = self.budget.used.fetch_update(Relaxed, Relaxed, fits).is_ok();
@@ -56,14 +56,14 @@ impl Account {
         reserved
     }
 
-    /// Gives bytes back, at most those of this account: the room of a file may shrink behind our back.
+    /// Releases bytes, at most those of this account: a file's disk usage may shrink behind our back.
     pub fn remove(&self, bytes: u64) {
         let mut taken = 0;
         let take = |used: u64| {
             taken = bytes.min(used);
             Some(used - taken)
         };
-        // The closure never refuses.
+        // The closure always returns a value.
         let _ = self.used.fetch_update(Relaxed, Relaxed, take);
         self.budget.used.fetch_sub(taken, Relaxed);
     }

@@ -1,4 +1,4 @@
-//! One transaction: everything in it or nothing.
+//! One transaction: all or nothing.
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -13,12 +13,12 @@ use super::upper_row::{store_marks, store_state};
 use super::{Below, Binding, Content, DataFile, DataId, Named, Node, NodeKey, Rows, STAGED, bases};
 use crate::error::{Error, ErrorKind};
 
-/// Numbers that are marked as used at a time, so that a change does not have to store each one.
+/// Numbers reserved at a time, so that not every change has to store the counter.
 const NODES: u64 = 4096;
 const COOKIES: u64 = 65536;
 const DATA: u64 = 4096;
 
-/// One transaction, open while [`super::Upper::change`] runs its work.
+/// A transaction, open while [`super::Upper::change`] runs its closure.
 pub struct Change<'upper> {
     inside: Inside<'upper>,
     marks: &'upper mut Marks,
@@ -26,21 +26,21 @@ pub struct Change<'upper> {
     shared: &'upper Shared,
     state: UpperState,
     state_before: UpperState,
-    /// Bytes to which a node does not refer any more.
+    /// Bytes that a node no longer refers to.
     released: Vec<DataId>,
-    /// Bytes to which a node refers now.
+    /// Bytes that a node now refers to.
     referred: Vec<DataId>,
-    /// Those of them that lie over something.
+    /// Those of them with a base.
     laid: Vec<DataId>,
     is_changed: bool,
     /// The change restores the published state.
     is_unedited: bool,
-    /// The change does not affect the published state.
+    /// The change does not affect what is published.
     is_tidying: bool,
     is_done: bool,
 }
 
-/// The connection for reading inside the transaction. The lock is never waited for: it makes the borrow shareable.
+/// Reads inside the transaction. The lock is never contended; it only makes the borrow shareable.
 struct Inside<'upper> {
     connection: Mutex<&'upper mut Connection>,
     store: &'upper Arc<Store>,
@@ -78,7 +78,7 @@ impl<'upper> Change<'upper> {
         })
     }
 
-    /// Commits. Returns the staged bytes that nothing refers to any more.
+    /// Commits. Returns the staged bytes that are no longer referred to.
     pub(super) fn commit(mut self) -> Result<Vec<DataId>, Error> {
         let released = std::mem::take(&mut self.released);
         let (was, before) = (self.state_before, self.before);
@@ -125,7 +125,7 @@ impl<'upper> Change<'upper> {
         &self.inside
     }
 
-    /// Stores a new node under a number of its own.
+    /// Stores a new node under a new number.
     pub fn add_node(&mut self, node: &Node) -> Result<NodeKey, Error> {
         let key = self.marks.next_node;
         self.marks.next_node += 1;
@@ -136,7 +136,7 @@ impl<'upper> Change<'upper> {
         Ok(key)
     }
 
-    /// Stores a node, new or changed, and counts it as changed now. A writer's first write calls it too, changed or not.
+    /// Stores a new or changed node, and counts it as changed now. Also called by a writer's first write.
     pub fn put_node(&mut self, key: NodeKey, node: &Node) -> Result<(), Error> {
         if key >= self.marks.next_node {
             return Err(Error::new(ErrorKind::Invalid, format!("invalid node number {key}")));
@@ -144,7 +144,7 @@ impl<'upper> Change<'upper> {
         if let Content::Data(id) = node.content
             && self.inside.store.pending_deletes.lock().contains(id)
         {
-            return Err(Error::new(ErrorKind::Gone, format!("the staged bytes {id} were given up by an earlier change")));
+            return Err(Error::new(ErrorKind::Gone, format!("an earlier change released the staged bytes {id}")));
         }
         self.is_changed = true;
         let released = self.run(|connection| {
@@ -160,7 +160,7 @@ impl<'upper> Change<'upper> {
         Ok(())
     }
 
-    /// Stores the base of a new staged file, in the change that makes a node refer to it.
+    /// Stores the base of a new staged file, in the same change that makes a node refer to it.
     pub fn lay(&mut self, data: &DataFile, below: &Below) -> Result<(), Error> {
         let (id, stored, kept) = (data.id(), below.stored(), below.kept()?);
         if kept > 0 {
@@ -170,7 +170,7 @@ impl<'upper> Change<'upper> {
         Ok(())
     }
 
-    /// Removes a node with its attributes; its staged bytes are unlinked after the commit unless a frozen generation has them.
+    /// Removes a node and its attributes; its staged bytes are unlinked after the commit unless a frozen generation holds them.
     pub fn drop_node(&mut self, key: NodeKey) -> Result<(), Error> {
         self.is_changed = true;
         let released = self.run(|connection| {
@@ -187,7 +187,7 @@ impl<'upper> Change<'upper> {
         Ok(())
     }
 
-    /// Sets a name, replacing its row; the new row has a cookie of its own.
+    /// Sets a name, replacing its row; the new row gets a new cookie.
     pub fn put_name(&mut self, directory: NodeKey, name: &[u8], named: Named) -> Result<(), Error> {
         self.is_changed = true;
         let cookie = self.marks.next_cookie;
@@ -206,7 +206,7 @@ impl<'upper> Change<'upper> {
         Ok(())
     }
 
-    /// Drops the row of a name: the name below shows through.
+    /// Drops the row of a name, so that the name in the tree below shows through.
     pub fn drop_name(&mut self, directory: NodeKey, name: &[u8]) -> Result<(), Error> {
         self.is_changed = true;
         self.run(|connection| {
@@ -235,38 +235,38 @@ impl<'upper> Change<'upper> {
         Ok(())
     }
 
-    /// After this commit nothing is left to publish: it took back all that was changed.
+    /// Declares that this commit undoes all edits, so that nothing is left to publish.
     pub fn set_unedited(&mut self) {
         self.is_changed = true;
         self.is_unedited = true;
     }
 
-    /// This commit is not an edit: whether anything is left to publish stays as it is.
+    /// Declares that this commit is not an edit: whether anything is left to publish stays the same.
     pub(super) fn set_tidying(&mut self) {
         self.is_tidying = true;
     }
 
-    /// The cookie that the next name gets; all others are smaller.
+    /// The cookie of the next name; all existing ones are smaller.
     pub fn next_cookie(&self) -> u64 {
         self.marks.next_cookie
     }
 
-    /// Counts the changes that this process committed before this one.
+    /// The number of changes committed by this process before this one.
     pub fn changes(&self) -> u64 {
         self.state.changes
     }
 
-    /// The value of [`Change::changes`] right after this change, as far as it was done.
+    /// The value of [`Change::changes`] right after this change.
     pub fn changes_then(&self) -> u64 {
         self.state.changes + u64::from(self.is_changed)
     }
 
-    /// The digests that the upper is bound to when this is committed.
+    /// The digests that the upper is bound to after this commit.
     pub fn binding(&self) -> Binding {
         self.state.binding
     }
 
-    /// Binds the upper otherwise.
+    /// Changes the binding.
     pub fn bind(&mut self, binding: Binding) -> Result<(), Error> {
         if self.state.binding == binding {
             return Ok(());
@@ -278,7 +278,7 @@ impl<'upper> Change<'upper> {
 }
 
 impl Drop for Change<'_> {
-    /// Rolls back an uncommitted change, also when `work` panicked.
+    /// Rolls back an uncommitted change, also when the closure panicked.
     fn drop(&mut self) {
         if self.is_done {
             return;
@@ -287,10 +287,10 @@ impl Drop for Change<'_> {
         let rolled_back =
             self.run(|connection| if connection.is_autocommit() { Ok(0) } else { connection.prepare_cached("ROLLBACK")?.execute([]) });
         if let Err(error) = rolled_back {
-            tracing::error!(%error, "a staging transaction could not be rolled back");
+            tracing::error!(%error, "cannot roll back a staging transaction");
         }
     }
 }
 
-/// Numbers of an upper that has given out none.
+/// The counters of a new upper.
 pub(super) const FIRST: Marks = Marks { next_node: STAGED + 1, nodes: STAGED + 1, next_cookie: 1, cookies: 1, data: 1 };

@@ -1,4 +1,4 @@
-//! Values of columns that rows of several tables share, and back.
+//! Column values shared by rows of several tables.
 
 use rusqlite::types::{FromSql, FromSqlError, FromSqlResult, ValueRef};
 use rusqlite::{Connection, Row};
@@ -7,12 +7,12 @@ use super::schema::malformed;
 use super::{DataId, TreeNode};
 use crate::oci::Digest;
 
-/// A number as SQLite stores it. Ours are far below its limit.
+/// A number for SQLite. Ours are far below its limit.
 pub(super) fn integer(value: u64) -> rusqlite::Result<i64> {
     i64::try_from(value).map_err(|error| rusqlite::Error::ToSqlConversionFailure(Box::new(error)))
 }
 
-/// A number that is never negative.
+/// Reads a non-negative number.
 pub(super) fn unsigned(row: &Row<'_>, column: usize) -> rusqlite::Result<u64> {
     let value: i64 = row.get(column)?;
     u64::try_from(value).map_err(|_| rusqlite::Error::IntegralValueOutOfRange(column, value))
@@ -23,7 +23,7 @@ pub(super) fn optional_unsigned(row: &Row<'_>, column: usize) -> rusqlite::Resul
     value.map(|value| u64::try_from(value).map_err(|_| rusqlite::Error::IntegralValueOutOfRange(column, value))).transpose()
 }
 
-/// A digest of a manifest, checked when it is read.
+/// A manifest digest, validated on read.
 pub(super) struct StoredDigest(pub Digest);
 
 impl FromSql for StoredDigest {
@@ -32,7 +32,7 @@ impl FromSql for StoredDigest {
     }
 }
 
-/// A node of a tree, whose manifest, number, path, digest and size stand in columns from `first` on.
+/// A tree node, whose manifest, number, path, digest and size are in the columns from `first` on.
 pub(super) fn decode_tree(row: &Row<'_>, first: usize) -> rusqlite::Result<Option<TreeNode>> {
     let Some(StoredDigest(manifest)) = row.get(first)? else { return Ok(None) };
     let path: Option<Vec<u8>> = row.get(first + 2)?;
@@ -41,7 +41,7 @@ pub(super) fn decode_tree(row: &Row<'_>, first: usize) -> rusqlite::Result<Optio
     Ok(Some(TreeNode { manifest, node: row.get(first + 1)?, path, sha256: row.get(first + 3)?, size }))
 }
 
-/// Whether any node refers to staged bytes, or staged bytes lie over them.
+/// Whether a node refers to staged bytes, or they are the base of others.
 pub(super) fn is_referred(connection: &Connection, id: DataId) -> rusqlite::Result<bool> {
     let statement = "SELECT 1 FROM nodes WHERE data = ?1 UNION ALL SELECT 1 FROM bases WHERE base = ?1 LIMIT 1";
     connection.prepare_cached(statement)?.exists([integer(id)?])

@@ -1,7 +1,7 @@
-//! Commits a confirmed publish to the upper: clean files refer to the new tree, and their bytes are freed.
+//! Commits a confirmed publish to the upper: clean files refer to the new tree, and their staged bytes are freed.
 //!
-//! A node changes only if it still has the frozen content. Every commit on the way is a valid state: the tree that a node refers
-//! to is already confirmed.
+//! A node changes only if it still has the frozen content. Every intermediate commit is a valid state: the tree that a node refers to is
+//! already confirmed.
 
 use rusqlite::Connection;
 
@@ -14,10 +14,10 @@ use super::{Content, DataId, NodeKey, Rows as _, TreeNode};
 use crate::error::{Error, ErrorKind};
 use crate::oci::Digest;
 
-/// Nodes in one commit: few enough that other changes do not wait for long.
+/// Nodes per commit: few enough that other changes do not wait for long.
 const BATCH: usize = 256;
 
-/// A node that may refer to the new tree from now on, if it still has the frozen content.
+/// A node that may refer to the new tree if it still has the frozen content.
 struct Clean {
     key: NodeKey,
     tree: TreeNode,
@@ -26,19 +26,18 @@ struct Clean {
 
 /// The frozen content of a node.
 enum From {
-    /// Staged bytes, and their times, which the row takes over.
+    /// Staged bytes, with the times that the row takes over.
     Data { id: DataId, mtime: (i64, u32), ctime: (i64, u32) },
     /// A node of an older tree.
     Tree(TreeNode),
 }
 
 impl Upper {
-    /// After the confirmation of a publish, its first part: the next few of these nodes that still have the frozen content and are not
-    /// open refer to the tree instead; those that were written since lie over it. Returns whether there may be more. Their bytes are
-    /// given up: [`Upper::collect`] frees them.
+    /// The first part of a commit: the next few of these nodes that still have the frozen content and are not open refer to the tree instead; files
+    /// written since get it as their base. Returns whether there may be more. The released bytes are freed by [`Upper::collect`].
     ///
-    /// No file may be opened or written meanwhile; between two calls they may. `references` and `is_open` are asked without any
-    /// lock of the upper.
+    /// No file may be opened or written during a call; between calls they may. `references` and `is_open` are called without any lock of the
+    /// upper.
     pub fn refer_some(
         &self,
         frozen: &FrozenUpper,
@@ -57,7 +56,7 @@ impl Upper {
         Ok(!is_last)
     }
 
-    /// Lays bytes that were written over frozen ones over the tree instead, which has the same.
+    /// Replaces a frozen base by the tree node with the same bytes.
     fn rebase(&self, frozen: &FrozenUpper, key: NodeKey, tree: &TreeNode) -> Result<Option<DataId>, Error> {
         let (Some(before), Some(now)) = (frozen.rows().node(key)?, self.shared.node(key)?) else { return Ok(None) };
         match (before.content, now.content) {
@@ -71,27 +70,27 @@ impl Upper {
         }
     }
 
-    /// The second part: the tag is expected to hold `digest` from now on, durably; the journal is cleared. Returns whether nothing was
-    /// changed since the freeze, so that nothing is left to publish. No file may be opened or written meanwhile.
+    /// The second part: records durably that the tag is expected to hold `digest`, and clears the journal. Returns whether nothing has changed since
+    /// the freeze, so that nothing is left to publish. No file may be opened or written meanwhile.
     pub fn commit_publish(&self, frozen: FrozenUpper, digest: Digest) -> Result<bool, Error> {
         let is_clean = self.expect(&frozen, digest)?;
         self.shared.sync()?;
         Ok(is_clean)
     }
 
-    /// The last part, slow and without a lock: frees bytes that were given up and empties the packs.
+    /// The last part, slow and without a lock: frees released bytes and empties the packs.
     pub fn collect(&self) -> Result<(), Error> {
         self.shared.collect()?;
         self.empty_packs();
         Ok(())
     }
 
-    /// Whether nothing was changed since this generation was frozen.
+    /// Whether nothing has changed since this generation was frozen.
     pub fn is_unchanged_since(&self, frozen: &FrozenUpper) -> bool {
         self.shared.state.lock().changes == frozen.state.changes
     }
 
-    /// Lets nodes refer to the tree. Returns the bytes that they had.
+    /// Makes nodes refer to the tree. Returns the bytes they had.
     fn refer(&self, clean: Vec<Clean>) -> Result<Vec<DataId>, Error> {
         self.shared.transact("cannot settle", |connection| {
             let mut released = Vec::new();
@@ -125,7 +124,7 @@ impl Upper {
         Ok(is_clean)
     }
 
-    /// Gives up bytes that no node has taken again meanwhile.
+    /// Releases bytes that no node has taken again meanwhile.
     fn give_up(&self, released: Vec<DataId>) -> Result<(), Error> {
         let database = self.shared.database()?;
         let mut pending_deletes = Vec::new();
@@ -138,18 +137,18 @@ impl Upper {
         Ok(())
     }
 
-    /// Removes packed layers, which are no longer needed. Leftovers are overwritten or removed with the upper.
+    /// Removes packed layers, which are no longer needed. Leftovers are overwritten, or removed with the upper.
     fn empty_packs(&self) {
         let packs = self.packs();
         let emptied = std::fs::remove_dir_all(&packs).and_then(|()| crate::durable::make_directory(&packs));
         if let Err(error) = emptied {
-            tracing::warn!(path = %packs.display(), %error, "packed layers could not be removed");
+            tracing::warn!(path = %packs.display(), %error, "cannot remove packed layers");
         }
     }
 }
 
 impl FrozenUpper {
-    /// A node with the frozen content that is not open, and the tree's node for it.
+    /// A node with the frozen content that is not open, and its node in the tree.
     fn clean(&self, key: NodeKey, tree: TreeNode, is_open: &dyn Fn(DataId) -> bool) -> Result<Option<Clean>, Error> {
         let id = match self.rows().node(key)?.map(|node| node.content) {
             Some(Content::Data(id)) => id,
@@ -167,7 +166,7 @@ impl FrozenUpper {
     }
 }
 
-/// Lets one node refer to the tree if it still has the frozen content.
+/// Makes one node refer to the tree if it still has the frozen content.
 fn refer(connection: &Connection, clean: &Clean) -> rusqlite::Result<bool> {
     let Some(mut node) = rows::node(connection, clean.key)? else { return Ok(false) };
     match (&clean.from, &node.content) {

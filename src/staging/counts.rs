@@ -1,28 +1,28 @@
-//! Figures on edits, as far as the rows of an upper alone tell them.
+//! Counts of edits, derived from the rows of an upper alone.
 
 use std::collections::HashSet;
 
 use super::{Content, Named, Node, NodeKey, NodeKind, STAGED, Upper};
 use crate::error::Error;
 
-/// Rows that are read at a time.
+/// Rows read at a time.
 const BATCH: usize = 1024;
 
-/// Numbers of edits. A file that was replaced by another of its name counts as added.
+/// Counts of edits. A file replaced by another of the same name counts as added.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Counts {
-    /// Names that were made.
+    /// Names created.
     pub added: u64,
-    /// Files of the tree below that were changed.
+    /// Files of the tree below that were modified.
     pub changed: u64,
-    /// Names that were removed.
+    /// Names removed.
     pub removed: u64,
     /// Bytes staged.
     pub bytes: u64,
 }
 
 impl Upper {
-    /// Counts edits without a look at the tree below, for when that cannot be fetched.
+    /// Counts edits without the tree below, for when that cannot be fetched.
     ///
     /// # Errors
     /// Errors of the disk.
@@ -75,7 +75,7 @@ impl Upper {
         }
     }
 
-    /// Whether a node that was made here is in the artifact that the tag holds by now.
+    /// Whether a node created here is in the artifact that the tag now holds.
     fn is_published(&self, key: NodeKey) -> Result<bool, Error> {
         let expected = self.binding().expected;
         Ok(self.rows().node(key)?.is_some_and(|node| matches!(&node.content, Content::Tree(tree) if Some(tree.manifest) == expected)))

@@ -1,8 +1,8 @@
-//! Staged bytes that are open: positional writes, counted against the quota.
+//! Open staged files: positional writes, counted against the quota.
 //!
-//! A write that fails leaves all earlier bytes as they were and the file as long as it was.
+//! A failed write leaves all earlier bytes and the length unchanged.
 //!
-//! The lock of an extent is taken before that of the database.
+//! The extent lock is taken before the database lock.
 
 use std::fs::{File, FileTimes};
 use std::io;
@@ -22,11 +22,11 @@ use crate::error::{Error, ErrorKind};
 use crate::sys::extent::{next_data, next_hole};
 use crate::sys::space::{KEEP_SIZE, PUNCH_HOLE, ZERO_RANGE, allocate_as};
 
-/// File systems allocate in blocks; a larger one is corrected after the write.
+/// Assumed block size of file systems; a larger one is corrected after the write.
 const BLOCK: u64 = 4096;
 
 impl Staged {
-    /// A file that exists and is in the account already.
+    /// Opens an existing file that is already in the account.
     pub fn open(store: Arc<Store>, id: DataId, file: File) -> Result<Self, Error> {
         Self::new(store, id, file, Under::Unknown, false)
     }
@@ -46,7 +46,7 @@ impl Staged {
         Ok(Self { store, id, file, extent: Mutex::new(extent), whole, sealed, loose, removed, occupied, fresh, failed })
     }
 
-    /// A commit refers to it.
+    /// A commit now refers to it.
     pub fn set_referred(&self) {
         self.loose.store(false, Ordering::Release);
     }
@@ -59,7 +59,7 @@ impl Staged {
         self.removed.store(true, Ordering::Release);
     }
 
-    /// As [`Staged::set_removed`], where the whole account was emptied.
+    /// As [`Staged::set_removed`], when the whole account was emptied.
     pub fn set_removed_with_upper(&self) {
         if !self.removed.swap(true, Ordering::AcqRel) {
             self.store.account.add(self.occupied.load(Ordering::Acquire));
@@ -70,7 +70,7 @@ impl Staged {
         system(what, &self.store.path(self.id), error)
     }
 
-    /// Corrects the account after a change, `reserved` bytes of which were counted before it.
+    /// Corrects the account after a change for which `reserved` bytes were counted in advance.
     pub fn recount(&self, extent: &mut Extent, reserved: u64) {
         let before = self.occupied.load(Ordering::Acquire);
         let mut occupied = before;
@@ -82,7 +82,7 @@ impl Staged {
         self.store.account.remove(reserved.saturating_add(before.saturating_sub(occupied)));
     }
 
-    /// Reserves the room that a write to a range needs, or refuses it.
+    /// Reserves the space that a write to a range needs, or refuses.
     pub fn reserve(&self, extent: &Extent, offset: u64, end: u64) -> Result<u64, Error> {
         let account = &self.store.account;
         let bound = (end.next_multiple_of(BLOCK)).saturating_sub(offset / BLOCK * BLOCK);
@@ -99,7 +99,7 @@ impl Staged {
         if account.reserve(missing) {
             return Ok(missing);
         }
-        // Bytes that were given up and are not unlinked yet count: now they are needed.
+        // Released bytes that are not unlinked yet still count: free them now.
         self.store.shared()?.collect()?;
         if account.reserve(missing) {
             return Ok(missing);
@@ -116,7 +116,7 @@ impl Staged {
         )
     }
 
-    /// Bytes of a range that lie in holes or behind the end.
+    /// Bytes of a range that are in holes or beyond the end.
     fn missing(&self, extent: &Extent, offset: u64, end: u64) -> io::Result<u64> {
         let mut missing = 0;
         let mut at = offset / BLOCK * BLOCK;
@@ -132,7 +132,7 @@ impl Staged {
         Ok(missing)
     }
 
-    /// Changes bytes of a range under the account. On an error the file gets its length back. `owns`: they are the file's own then.
+    /// Changes bytes of a range and updates the account. On error the length is restored. `owns`: the range then belongs to the file itself.
     fn change(&self, offset: u64, length: u64, owns: bool, what: &str, work: impl FnOnce() -> io::Result<()>) -> Result<(), Error> {
         let end = offset.checked_add(length).filter(|end| i64::try_from(*end).is_ok());
         let Some(end) = end else {
@@ -144,11 +144,11 @@ impl Staged {
         if owns { self.own(&mut extent, offset..end) } else { Ok(()) }
     }
 
-    /// Begins a change: refused for bytes that must not change. Notes that the next power cut may take some, and that the time is a new one.
+    /// Starts a change: refuses if the bytes are fixed. Records that a power cut may now lose bytes, and that the time is new.
     fn begin(&self) -> Result<parking_lot::MutexGuard<'_, Extent>, Error> {
         let mut extent = self.extent()?;
         if self.is_fixed() {
-            return Err(Error::new(ErrorKind::Busy, format!("the staged bytes {} are fixed; lay a new file over them", self.id)));
+            return Err(Error::new(ErrorKind::Busy, format!("the staged bytes {} are fixed; create a new file over them", self.id)));
         }
         if extent.unsynced != Some(true) {
             self.store.note("cannot write", |connection| bases::set_unsynced(connection, self.id, true))?;
@@ -163,7 +163,7 @@ impl Staged {
         let result = work();
         if result.is_err() {
             extent.spoiled += 1;
-            // Old bytes stay; only growth is cut off again.
+            // Old bytes stay; only growth is undone.
             let grown = self.file.metadata().is_ok_and(|metadata| metadata.len() > extent.length);
             let cut = if grown { self.file.set_len(extent.length) } else { Ok(()) };
             cut.map_err(|error| self.error("cannot cut", &error))?;
@@ -174,20 +174,20 @@ impl Staged {
 }
 
 impl Staged {
-    /// Remembers the times that are shown, before they are disturbed.
+    /// Remembers the visible times before they are disturbed.
     pub fn keep_times(&self) -> Result<(), Error> {
         let metadata = self.file.metadata().map_err(|error| self.error("cannot read", &error))?;
         self.store.keep_times(self.id, &metadata);
         Ok(())
     }
 
-    /// Gives the file the remembered modification time back, as far as the disk can hold it.
+    /// Restores the remembered modification time, as far as the disk can represent it.
     pub fn restore_mtime(&self) -> io::Result<()> {
         let Some(time) = self.store.kept_mtime(self.id).and_then(system_time) else { return Ok(()) };
         self.file.set_times(FileTimes::new().set_modified(time))
     }
 
-    /// Makes its bytes, and its name, survive a power cut.
+    /// Makes the bytes and the name survive a power cut.
     pub fn sync_bytes(&self) -> Result<(), Error> {
         if self.failed.load(Ordering::Acquire) {
             return Err(self.error("cannot sync", &io::Error::other("an earlier sync failed, and it is unknown which bytes it lost")));
@@ -216,7 +216,7 @@ impl Staged {
         below.map_or(Ok(()), |below| below.sync())?;
         self.sync_bytes()?;
         let mut extent = self.extent()?;
-        // Writes made meanwhile are noted for a later sync.
+        // Writes made meanwhile are left for a later sync.
         if extent.writes == writes && extent.unsynced != Some(false) && !self.loose.load(Ordering::Acquire) {
             self.store.note("cannot sync", |connection| bases::set_unsynced(connection, self.id, false))?;
             extent.unsynced = Some(false);
@@ -228,7 +228,7 @@ impl Staged {
 impl Drop for Staged {
     fn drop(&mut self) {
         let mut extent = self.extent.lock();
-        // File systems allocate late; from now on the count matches the room that unlinking frees.
+        // File systems allocate lazily; from here on the count matches what unlinking frees.
         self.recount(&mut extent, 0);
         let mut is_gone = self.removed.load(Ordering::Acquire);
         if !is_gone && self.loose.load(Ordering::Acquire) {
@@ -242,8 +242,8 @@ impl Drop for Staged {
     }
 }
 
-/// Staged bytes that are open. Growth counts against the quota, and NoSpace comes before the disk is full. Positional
-/// reads and writes; shared freely. A new file that no commit refers to is unlinked with its last user.
+/// An open staged file. Growth counts against the quota, and NoSpace comes before the disk is full. Positional reads and writes; freely shared. A
+/// new file that no commit refers to is unlinked with its last user.
 #[derive(Clone)]
 pub struct DataFile {
     pub(super) staged: Arc<Staged>,
@@ -259,7 +259,7 @@ impl DataFile {
         self.staged.id
     }
 
-    /// Writes all of it at an offset.
+    /// Writes all bytes at an offset.
     pub fn write_at(&self, offset: u64, bytes: &[u8]) -> Result<(), Error> {
         if bytes.is_empty() {
             return Ok(());
@@ -267,10 +267,10 @@ impl DataFile {
         self.staged.change(offset, bytes.len() as u64, true, "cannot write", || self.staged.file.write_all_at(bytes, offset))
     }
 
-    /// Cuts or extends.
+    /// Truncates or extends.
     pub fn set_length(&self, length: u64) -> Result<(), Error> {
         if i64::try_from(length).is_err() {
-            return Err(Error::new(ErrorKind::Invalid, format!("no file is {length} bytes long")));
+            return Err(Error::new(ErrorKind::Invalid, format!("invalid file length {length}")));
         }
         let staged = &self.staged;
         let mut extent = staged.begin()?;
@@ -285,7 +285,7 @@ impl DataFile {
     /// `fallocate(2)` with these mode bits (0, KEEP_SIZE, PUNCH_HOLE | KEEP_SIZE, ZERO_RANGE …); Unsupported for others.
     pub fn allocate(&self, mode: i32, offset: u64, length: u64) -> Result<(), Error> {
         let staged = &self.staged;
-        let unsupported = || Error::new(ErrorKind::Unsupported, format!("fallocate with mode {mode:#x} is not possible here"));
+        let unsupported = || Error::new(ErrorKind::Unsupported, format!("fallocate mode {mode:#x} is not supported"));
         let mut refused = false;
         let work = || loop {
             match allocate_as(&staged.file, mode, offset, length) {
@@ -325,14 +325,14 @@ impl DataFile {
         staged.store.set_time(staged.id, mtime, &metadata)
     }
 
-    /// Makes its bytes, and its name, survive a power cut.
+    /// Makes the bytes and the name survive a power cut.
     pub fn sync(&self) -> Result<(), Error> {
         self.staged.sync()
     }
 }
 
 impl Staged {
-    /// Makes a range a hole, which needs no room.
+    /// Punches a hole, which needs no space.
     fn punch(&self, range: Range<u64>, work: impl FnOnce() -> io::Result<()>) -> Result<(), Error> {
         let mut extent = self.begin()?;
         self.finish(&mut extent, 0, "cannot punch", work)?;
@@ -340,7 +340,7 @@ impl Staged {
     }
 }
 
-/// Bytes of a range, zeros where the file has none.
+/// Bytes of a range, zeros beyond the end of the file.
 pub(super) fn read_exact_or_zeros(file: &File, range: &Range<u64>) -> io::Result<Vec<u8>> {
     let mut buffer = vec![0; usize::try_from(range.end.saturating_sub(range.start)).unwrap_or(0)];
     let mut filled = 0;

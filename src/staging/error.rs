@@ -1,6 +1,6 @@
-//! Failures of an upper, with messages that name the location of the bytes and the remedy.
+//! Errors of an upper, with messages that say where the bytes are and what to do.
 //!
-//! Turns errors of the system and of SQLite into the closed list of kinds. Never prints, never hides one.
+//! Maps errors of the system and of SQLite to the closed set of kinds. Never prints, never hides an error.
 
 use std::io;
 use std::path::Path;
@@ -11,11 +11,14 @@ use crate::durable;
 use crate::error::{Error, ErrorKind};
 use crate::sys::space::is_too_large;
 
-/// An error of the system: `what` is the beginning of a sentence that the path ends.
+/// An error of the system; `what` starts a sentence that the path completes.
 pub(super) fn system(what: &str, path: &Path, error: &io::Error) -> Error {
     let place = shown(path);
     if is_too_large(error) {
-        return Error::new(ErrorKind::TooLarge, format!("{what} {place}: the file would be longer than the disk or `ulimit -f` allows"));
+        return Error::new(
+            ErrorKind::TooLarge,
+            format!("{what} {place}: the file would exceed the limit of the file system or of `ulimit -f`"),
+        );
     }
     if is_full(error) {
         let space =
@@ -33,7 +36,7 @@ pub(super) fn system(what: &str, path: &Path, error: &io::Error) -> Error {
             format!("{what} {place}: the disk that holds the state directory is read-only; remount it or choose another --state-dir"),
         ),
         io::ErrorKind::NotFound => {
-            Error::new(ErrorKind::Other, format!("{what} {place}: it is not there; is the disk that holds the state directory mounted?"))
+            Error::new(ErrorKind::Other, format!("{what} {place}: not found; is the disk that holds the state directory mounted?"))
         }
         _ => Error::new(ErrorKind::Other, format!("{what} {place}: {error}")),
     }
@@ -47,7 +50,7 @@ pub(super) fn database(what: &str, path: &Path, error: &rusqlite::Error) -> Erro
         Error::new(
             ErrorKind::Integrity,
             format!(
-                "{what} {place}: the database is damaged ({error}); nothing was deleted, the staged bytes lie in {}; `ocifs discard` gives them up",
+                "{what} {place}: the database is damaged ({error}); nothing was deleted, the staged bytes are in {}; `ocifs discard` drops them",
                 shown(&directory.join("data"))
             ),
         )
@@ -84,7 +87,7 @@ fn full() -> io::Error {
     io::ErrorKind::StorageFull.into()
 }
 
-/// SQLite tells a full disk from other failures, but not a user's quota: one small write beside the database does.
+/// SQLite detects a full disk but not an exceeded user quota; a small write beside the database does.
 fn has_no_room(path: &Path) -> bool {
     use std::io::Write;
     let Some(directory) = path.parent() else { return false };
@@ -93,7 +96,7 @@ fn has_no_room(path: &Path) -> bool {
     result.is_err_and(|error| is_full(&error))
 }
 
-/// A path or a name from elsewhere, fit for a message.
+/// A path or foreign name, escaped for messages.
 pub(super) fn shown(path: &Path) -> String {
     path.display().to_string().escape_debug().to_string()
 }

@@ -1,8 +1,8 @@
-//! A generation of an upper that does not change any more.
+//! A frozen generation of an upper.
 //!
-//! It begins with a mark, for which writers stop for a moment whatever the size of the upper: a read transaction on a second
-//! connection. The rows are copied from that while writers go on. The bytes are the data files themselves: a file of a
-//! generation is never written, a writer lays a new file over it. A generation that was killed is dropped at the next opening.
+//! It starts with a mark, a read transaction on a second connection, for which writers stop only briefly whatever the size of the upper. The
+//! rows are then copied from it while writers continue. The bytes are the data files themselves: a file of a generation is never written;
+//! a writer creates a new file over it. A generation whose process was killed is dropped at the next opening.
 
 use std::collections::BTreeSet;
 use std::fs::Metadata;
@@ -24,26 +24,26 @@ use crate::durable;
 use crate::error::{Error, ErrorKind};
 use crate::oci::Digest;
 
-/// Names of snapshots begin with this.
+/// Name prefix of snapshots.
 pub(super) const PREFIX: &str = "frozen-";
 
-/// Begins sentences of errors.
+/// The start of error messages.
 const WHAT: &str = "cannot freeze";
 
-/// A freeze that is prepared.
+/// A prepared freeze.
 pub struct Freeze {
     shared: Arc<Shared>,
     reader: Connection,
 }
 
-/// A freeze after its moment: later commits are not in it.
+/// A marked freeze: later commits are not in it.
 pub struct Marked {
     state: UpperState,
     reader: Connection,
     mark: Mark,
 }
 
-/// While it lives, a generation is frozen.
+/// A generation is frozen while this exists.
 struct Mark(Arc<Shared>);
 
 impl Drop for Mark {
@@ -52,8 +52,8 @@ impl Drop for Mark {
     }
 }
 
-/// A generation of an upper that does not change any more: its rows are a copy of the database, its data files are not
-/// written again while it lives. Dropped unpublished, it leaves the upper as it is.
+/// A frozen generation of an upper: its rows are a copy of the database, and its data files are not written while it exists. If it is dropped
+/// unpublished, the upper is unaffected.
 pub struct FrozenUpper {
     snapshot: Snapshot,
     /// The state of the upper when it was frozen.
@@ -78,7 +78,7 @@ impl ReadRows for Snapshot {
 }
 
 impl Upper {
-    /// Prepares a freeze, which takes a moment of the disk.
+    /// Prepares a freeze, which takes a moment of disk I/O.
     pub fn prepare_freeze(&self) -> Result<Freeze, Error> {
         let shared = Arc::clone(&self.shared);
         shared.store.check()?;
@@ -94,18 +94,18 @@ impl Upper {
 }
 
 impl Freeze {
-    /// Freezes the committed state in a short time that does not depend on its size. No staged bytes may be written meanwhile.
-    /// Busy while another generation is frozen.
+    /// Freezes the committed state in a short time that does not depend on its size. No staged bytes may be written meanwhile. Busy while another
+    /// generation is frozen.
     pub fn mark(self) -> Result<Marked, Error> {
         let store = &self.shared.store;
         let database = self.shared.database()?;
         if store.has_frozen() {
-            let text = format!("{} is being published already", store.location().tag_key.shown());
+            let text = format!("{} is already being published", store.location().tag_key.shown());
             return Err(Error::new(ErrorKind::Busy, text));
         }
         let failed = |error: rusqlite::Error| store.database_error(WHAT, &error);
         let generation = next_generation(&database.connection).map_err(failed)?;
-        // The transaction begins with its first read.
+        // The transaction starts with its first read.
         let begun = self.reader.execute_batch("BEGIN").and_then(|()| self.reader.query_row("SELECT id FROM upper", [], |_| Ok(())));
         begun.map_err(failed)?;
         let state = {
@@ -152,13 +152,13 @@ fn copy_database(connection: &Connection, path: &Path) -> rusqlite::Result<Conne
     Ok(snapshot)
 }
 
-/// Failing to remove a snapshot is no error: the next opening removes leftovers.
+/// Failing to remove a snapshot is not an error: the next opening removes leftovers.
 fn remove_snapshot(path: &Path) {
     for file in [path.to_path_buf(), schema::log_path(path)] {
         if let Err(error) = std::fs::remove_file(&file)
             && error.kind() != std::io::ErrorKind::NotFound
         {
-            tracing::debug!(path = %file.display(), %error, "a snapshot stays until the next opening");
+            tracing::debug!(path = %file.display(), %error, "cannot remove a snapshot; it stays until the next opening");
         }
     }
 }
@@ -188,7 +188,7 @@ impl FrozenUpper {
         self.snapshot.read("cannot read", bases::manifests)
     }
 
-    /// The SHA-256 of staged bytes, if it was computed before for this very content.
+    /// The SHA-256 of staged bytes, if already computed for this exact content.
     pub fn sha256(&self, id: DataId) -> Result<Option<[u8; 32]>, Error> {
         let stored = self.shared().read("cannot read", |connection| {
             let mut statement =
@@ -203,7 +203,7 @@ impl FrozenUpper {
         Ok((self.signature(id)? == kept).then_some(sha256))
     }
 
-    /// Keeps a SHA-256 that was computed over frozen bytes.
+    /// Stores a SHA-256 that was computed over frozen bytes.
     pub fn keep_sha256(&self, id: DataId, sha256: [u8; 32]) -> Result<(), Error> {
         let [size, mtime, mtime_nanos, ctime, ctime_nanos] = self.signature(id)?;
         self.shared().transact("cannot keep a digest in", |connection| {

@@ -1,4 +1,4 @@
-//! Who holds an upper: a lock that ends with its process, with the process's number beside it for people.
+//! The holder of an upper: a lock that ends with its process, and the pid beside it for messages.
 
 use std::io;
 use std::path::{Path, PathBuf};
@@ -12,13 +12,13 @@ use crate::sys::process;
 
 const NAME: &str = "lock";
 
-/// Holds an upper for this process until it is dropped. Renaming the directory does not release it.
+/// Holds an upper for this process until dropped. Renaming the directory does not release it.
 pub(super) struct Hold {
     _lock: RangeLock,
 }
 
 impl Hold {
-    /// Takes an upper. `None` where there is none (any more).
+    /// Acquires an upper. `None` if it does not exist (any more).
     pub fn take(directory: &Path, tag_key: &TagKey) -> Result<Option<Self>, Error> {
         let path = directory.join(NAME);
         loop {
@@ -30,11 +30,11 @@ impl Hold {
                 Ok(Some(lock)) => lock,
                 Ok(None) if is_free_after_its_end(directory) => continue,
                 Ok(None) => return Err(busy(directory, tag_key)),
-                // Removed by its holder between the two questions.
+                // Removed by its holder between the two checks.
                 Err(error) if error.kind() == io::ErrorKind::NotFound && !directory.is_dir() => return Ok(None),
                 Err(error) => return Err(failed(&error)),
             };
-            // A holder that removed or moved the upper between our opening and our locking left us the lock of nothing.
+            // If a holder removed or moved the upper between our opening and locking, our lock is on a stale file.
             if lock.is_at(&path).map_err(|error| failed(&error))? {
                 lock.write(format!("{}\n", std::process::id()).as_bytes()).map_err(|error| failed(&error))?;
                 return Ok(Some(Self { _lock: lock }));
@@ -46,12 +46,12 @@ impl Hold {
 /// How long a lock may outlast the end of its holder.
 const ENDING: Duration = Duration::from_secs(10);
 
-/// Whether the lock is free after all, waiting for a holder that is ending. A daemon that was killed a moment ago would hide its
-/// edits from the next one otherwise.
+/// Whether the lock becomes free when a holder that is ending is gone. Otherwise a daemon killed a moment ago would hide its edits from the next
+/// one.
 fn is_free_after_its_end(directory: &Path) -> bool {
     let (start, path) = (Instant::now(), directory.join(NAME));
     loop {
-        // In this sequence: one that is gone by the second question has freed it.
+        // In this order: a holder that is gone by the second check has released the lock.
         let is_ending = written_holder(directory).is_some_and(process::is_ending);
         if !matches!(RangeLock::is_held(&path), Ok(true)) {
             return true;
@@ -63,7 +63,7 @@ fn is_free_after_its_end(directory: &Path) -> bool {
     }
 }
 
-/// The process that holds an upper, if any does: 0 if its number cannot be read. Takes no lock.
+/// The process that holds an upper, if any; 0 if its pid cannot be read. Takes no lock.
 pub(super) fn holder(directory: &Path) -> Result<Option<u32>, Error> {
     let path = directory.join(NAME);
     match RangeLock::is_held(&path) {
@@ -88,7 +88,7 @@ fn busy(directory: &Path, tag_key: &TagKey) -> Error {
     Error::new(ErrorKind::Busy, format!("{} is staged by {who}; unmount there, or edit it there", tag_key.shown()))
 }
 
-/// The lock under which names in the directory of all uppers change. Held for moments.
+/// The lock for changing names in the directory of all uppers. Held briefly.
 pub(super) fn lock_names(root: &Path) -> Result<RangeLock, Error> {
     let path: PathBuf = root.join(NAME);
     match RangeLock::file(&path, Duration::from_secs(10)) {

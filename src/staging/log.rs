@@ -1,6 +1,6 @@
-//! The database's log on disk: commits are in it at once, and survive a power cut when it is synced.
+//! The database's write-ahead log on disk: it has every commit at once, and syncing it makes them survive a power cut.
 //!
-//! Needs no connection, so that a sync never waits for a transaction and several of them share one.
+//! Needs no connection, so that a sync never waits for a transaction and several can share one.
 
 use std::fs::File;
 use std::path::Path;
@@ -14,22 +14,22 @@ use crate::error::{Error, ErrorKind};
 /// The write-ahead log of an open database. SQLite keeps the same file until it closes the database.
 pub(super) struct Log {
     file: File,
-    /// Its name in the directory survives a power cut.
+    /// Whether its directory entry survives a power cut.
     is_named: AtomicBool,
-    /// A sync failed once: the kernel drops pages it could not write, so later successes cannot be trusted.
+    /// Whether a sync ever failed: the kernel drops pages that it could not write, so later successes cannot be trusted.
     failed: AtomicBool,
 }
 
 impl Log {
-    /// The log of a database that was opened and read from.
+    /// Opens the log of a database that was opened and read.
     pub fn open(database: &Path) -> Result<Self, Error> {
         let path = log_path(database);
         let file = File::open(&path).map_err(|error| system("cannot open", &path, &error))?;
         Ok(Self { file, is_named: AtomicBool::new(false), failed: AtomicBool::new(false) })
     }
 
-    /// Every commit that ended before this call survives a power cut after it. A commit that SQLite copied into the database
-    /// meanwhile was synced by that.
+    /// After this returns, every commit that completed before the call survives a power cut. Commits that SQLite checkpointed into the database
+    /// meanwhile were synced by that.
     pub fn sync(&self, directory: &Path) -> Result<(), Error> {
         if self.failed.load(Ordering::Acquire) {
             return Err(Error::new(

@@ -1,8 +1,8 @@
-//! The durable upper of one tag: names, attributes and bytes that were changed in a mount and are not published yet.
+//! The durable upper of one tag: names, attributes and bytes changed in a mount and not yet published.
 //!
-//! One directory an upper: a SQLite database for names, attributes, extended attributes, whiteouts and opaque marks, one plain
-//! file per staged file's bytes, a lock (`FORMAT.md`). Every prefix of its commits is a valid state. It knows nodes and names by
-//! number and never looks into a tree: who reads it lays it over one.
+//! One directory per upper: a SQLite database for names, attributes, xattrs, whiteouts and opaque marks, one plain file per staged file's bytes,
+//! a lock (`FORMAT.md`). Every prefix of its commits is a valid state. It identifies nodes and names by number and never looks into a tree: its
+//! reader overlays it on one.
 
 mod about;
 mod bases;
@@ -46,23 +46,23 @@ pub use under::{Below, Held, Segment};
 pub use upper::Upper;
 pub use uppers::Uppers;
 
-/// Number of a node: below [`STAGED`] that of a node in the tree of the digest `under`, else one that was made here.
+/// Number of a node: below [`STAGED`], a node in the tree of the digest `under`; otherwise one created here.
 pub type NodeKey = u64;
-/// The bit that tells nodes made here.
+/// The bit that marks nodes created here.
 pub const STAGED: NodeKey = 1 << 40;
-/// The note on a node of the tree below whose bytes are staged: its path there, by which it is found again.
+/// The xattr on a tree node with staged bytes: its path in the tree, by which it is found again.
 pub const ORIGIN: &[u8] = b"user.ocifs.origin";
-/// Number of a file with staged bytes. Never used again.
+/// Number of a file with staged bytes. Never reused.
 pub type DataId = u64;
 /// Extended attributes: names and values.
 pub type Xattrs = Vec<(Vec<u8>, Vec<u8>)>;
 
-/// Which tag an upper belongs to.
+/// Identifies the tag of an upper.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 pub struct TagKey {
-    /// Where it is published, as `Pull::origin` names it.
+    /// Where it is published, as in `Pull::origin`.
     pub origin: String,
-    /// The place as users write it in references, `reg.io` or `oci:/srv/layout`.
+    /// The registry or layout as users write it, `reg.io` or `oci:/srv/layout`.
     pub authority: String,
     /// The repository, as text.
     pub repository: String,
@@ -73,15 +73,15 @@ pub struct TagKey {
 /// The digests that an upper is bound to.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Binding {
-    /// The digest whose tree lies below, fixed for the upper's life; `None` for a tag that began empty.
+    /// The digest of the tree below, fixed for the upper's life; `None` for a tag that started empty.
     pub under: Option<Digest>,
-    /// The digest that the tag must hold upstream when it is published; `None`: it must not exist.
+    /// The digest that the tag must hold upstream when published; `None` if it must not exist.
     pub expected: Option<Digest>,
     /// The tag was deleted here.
     pub deleted: bool,
 }
 
-/// A node of the tree of some manifest, kept so that it can be found again if the tree's numbers change.
+/// A node of a manifest's tree, stored so that it can be found again if the tree's numbering changes.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct TreeNode {
     /// The manifest.
@@ -90,24 +90,24 @@ pub struct TreeNode {
     pub node: u32,
     /// A path of the node.
     pub path: Vec<u8>,
-    /// SHA-256 of its content, where known.
+    /// SHA-256 of its content, if known.
     pub sha256: Option<[u8; 32]>,
-    /// Bytes.
+    /// Size in bytes.
     pub size: u64,
 }
 
-/// Where the bytes of a regular file are.
+/// Where a regular file's bytes are.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Content {
     /// Not a regular file.
     None,
-    /// Those of a node of a tree.
+    /// In a node of a tree.
     Tree(TreeNode),
-    /// A staged file. Its size and modification time are those of that file.
+    /// In a staged file, which also determines size and modification time.
     Data(DataId),
 }
 
-/// A changed node with all its attributes. `None` means, as in a tree, that the archive lacks the attribute.
+/// A changed node with all its attributes. As in a tree, `None` means that the archive lacks the attribute.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Node {
     /// Kind.
@@ -116,21 +116,21 @@ pub struct Node {
     pub mode: Option<u32>,
     /// Owner and group.
     pub owner: Option<(u32, u32)>,
-    /// Modification time; for staged bytes that of the data file counts.
+    /// Modification time; for staged bytes, the data file's counts instead.
     pub mtime: Option<(i64, u32)>,
-    /// Last change, as `stat` shows it.
+    /// Change time, as shown by `stat`.
     pub ctime: (i64, u32),
-    /// Names of a file; 2 + subdirectories of a directory; 0 for a node that is only open.
+    /// Hard links of a file; 2 + subdirectories of a directory; 0 for a node that is only open.
     pub links: u32,
     /// Major and minor of a device.
     pub device: (u32, u32),
     /// Target of a symlink.
     pub target: Vec<u8>,
-    /// Bytes.
+    /// Its bytes.
     pub content: Content,
-    /// Nothing of the directory below shows through.
+    /// Hides everything in the directory below.
     pub opaque: bool,
-    /// The directory that holds this directory (directories only).
+    /// The parent directory (directories only).
     pub parent: NodeKey,
 }
 
@@ -139,27 +139,27 @@ pub struct Node {
 pub struct DataAttributes {
     /// Length.
     pub size: u64,
-    /// Blocks of 512 bytes; as many as the length needs while not all bytes are here.
+    /// Blocks of 512 bytes; as many as the length needs while not all bytes are local.
     pub blocks: u64,
     /// Modification time.
     pub mtime: (i64, u32),
-    /// Last change.
+    /// Change time.
     pub ctime: (i64, u32),
 }
 
-/// A row of the upper for a name.
+/// What a name maps to in the upper.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Named {
-    /// It leads to a node, perhaps one of the tree below.
+    /// A node, possibly of the tree below.
     Node(NodeKey),
-    /// It was removed.
+    /// The name was removed.
     Whiteout,
 }
 
-/// One name of a directory. `cookie` grows with every name that is made and is never 0.
+/// A name in a directory. `cookie` grows with every name created and is never 0.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct NameRow {
-    /// Where a listing continues behind this name.
+    /// Where a listing continues after this name.
     pub cookie: u64,
     /// The name.
     pub name: Vec<u8>,
@@ -167,18 +167,18 @@ pub struct NameRow {
     pub named: Named,
 }
 
-/// The journal of a publish under way.
+/// The journal of a publish in progress.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Journal {
     /// The generation that was frozen.
     pub generation: u64,
     /// The digest that the tag held.
     pub expected: Option<String>,
-    /// The digest that it shall hold.
+    /// The digest that it is moving to.
     pub digest: String,
 }
 
-/// An upper as the directory of all uppers shows it, without opening its database.
+/// An upper as seen in the directory of all uppers, without opening its database.
 #[derive(Clone, Debug)]
 pub struct Listed {
     /// The tag.
@@ -189,17 +189,17 @@ pub struct Listed {
     pub directory: PathBuf,
 }
 
-/// Reading rows: of an upper as it is, or of a frozen generation of it.
+/// Reads rows, of a live upper or a frozen generation.
 pub trait Rows: Send + Sync {
     /// A changed node.
     fn node(&self, key: NodeKey) -> Result<Option<Node>, Error>;
-    /// All changed nodes, by number, behind one; at most `limit`.
+    /// All changed nodes by number, after the given one; at most `limit`.
     fn nodes(&self, after: Option<NodeKey>, limit: usize) -> Result<Vec<(NodeKey, Node)>, Error>;
     /// The target of the name.
     fn name(&self, directory: NodeKey, name: &[u8]) -> Result<Option<Named>, Error>;
-    /// Names of a directory behind a cookie, by cookie, whiteouts included; at most `limit`.
+    /// Names of a directory after a cookie, in cookie order, including whiteouts; at most `limit`.
     fn names(&self, directory: NodeKey, after: u64, limit: usize) -> Result<Vec<NameRow>, Error>;
-    /// All extended attributes of a node that has a row, by name.
+    /// All xattrs of a node that has a row, by name.
     fn xattrs(&self, key: NodeKey) -> Result<Xattrs, Error>;
     /// Opens staged bytes. Those of a frozen generation refuse every change.
     fn open_data(&self, id: DataId) -> Result<DataFile, Error>;

@@ -1,8 +1,8 @@
-//! Making an upper, and opening one that an earlier process left, in whatever way it ended.
+//! Creates an upper, and opens one left by an earlier process, however that ended.
 //!
-//! Opening cleans up after a killed process: bytes that no node refers to are unlinked, nodes that were only open are removed,
-//! nodes that lost their bytes in a power cut show their base, a frozen generation is dropped. It deletes nothing that a node refers to.
-//! Files that were not synced before the machine or the disk ended are noted as suspects.
+//! Opening cleans up after a killed process: unreferenced bytes are unlinked, nodes that were only open are removed, nodes whose bytes were lost
+//! in a power cut show their base, a frozen generation is dropped. It deletes nothing that a node refers to. Files that were not synced before
+//! the machine or the disk went down are recorded as suspects.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
@@ -30,7 +30,7 @@ use crate::durable;
 use crate::error::Error;
 use crate::sys::instance::mount_instance;
 
-/// Makes a whole upper in an empty directory.
+/// Creates an upper in an empty directory.
 pub(super) fn make(directory: &Path, tag_key: &TagKey, binding: &Binding, meaning: Option<&str>) -> Result<(), Error> {
     for name in ["data", "packs"] {
         let path = directory.join(name);
@@ -46,7 +46,7 @@ pub(super) fn make(directory: &Path, tag_key: &TagKey, binding: &Binding, meanin
     durable::sync_directory(directory).map_err(|error| system("cannot sync", directory, &error))
 }
 
-/// Whether there is something to publish before anything was changed: a new tag, a retag, a deletion.
+/// Whether there is something to publish before any change: a new tag, a retag, a deletion.
 fn differs(binding: &Binding) -> bool {
     binding.deleted || binding.expected.is_none() || binding.under != binding.expected
 }
@@ -71,9 +71,9 @@ pub(super) fn open(location: UpperLocation, hold: Hold, budget: &Arc<Budget>) ->
     Ok(Upper { shared })
 }
 
-/// This boot of the machine and this mount of the file system of the upper: writes made in it are intact, synced or not.
+/// Identifies this boot and this mount of the file system: writes made within it are intact, synced or not.
 fn instance(directory: &Path) -> Option<String> {
-    mount_instance(directory).inspect_err(|error| tracing::debug!(%error, "power cuts cannot be told from kills here")).ok()
+    mount_instance(directory).inspect_err(|error| tracing::debug!(%error, "cannot distinguish power cuts from kills here")).ok()
 }
 
 fn read_state(connection: &Connection) -> rusqlite::Result<(UpperState, Marks)> {
@@ -101,7 +101,7 @@ fn remove_snapshots(directory: &Path) -> Result<(), Error> {
     Ok(())
 }
 
-/// All data files with the room they occupy. Foreign names are left alone.
+/// All data files with their disk usage. Foreign names are left alone.
 fn data_files(directory: &Path) -> Result<BTreeMap<DataId, u64>, Error> {
     let data = directory.join("data");
     let mut files = BTreeMap::new();
@@ -123,7 +123,7 @@ fn data_files(directory: &Path) -> Result<BTreeMap<DataId, u64>, Error> {
     Ok(files)
 }
 
-/// Makes nodes and data files agree.
+/// Makes nodes and data files consistent.
 fn mend(connection: &mut Connection, store: &Arc<Store>, files: &BTreeMap<DataId, u64>) -> Result<(), Error> {
     let failed = |error: &rusqlite::Error| store.database_error("cannot mend", error);
     let stored = bases::read_all(connection).map_err(|error| failed(&error))?;
@@ -156,8 +156,8 @@ fn mend(connection: &mut Connection, store: &Arc<Store>, files: &BTreeMap<DataId
     Ok(())
 }
 
-/// Gives files that lie over something the length that the database knows: one that was being cut is, one that a power cut took
-/// shows all of its base.
+/// Restores the recorded length of files with a base: an interrupted truncation is completed, and a file truncated by a power cut shows all of its
+/// base.
 fn mend_lengths(connection: &Connection, store: &Store, stored: &Stored, referred: &BTreeSet<DataId>) -> Result<(), Error> {
     for (id, (kept, cut)) in stored.partial.iter().filter(|(id, _)| referred.contains(id)) {
         let path = store.path(*id);
@@ -174,7 +174,7 @@ fn mend_lengths(connection: &Connection, store: &Store, stored: &Stored, referre
     Ok(())
 }
 
-/// Notes which bytes may be damaged: if the machine was started or the disk mounted since the upper was opened, those not synced.
+/// Records which bytes may be damaged: if the machine was rebooted or the disk remounted since the upper was opened, those not synced.
 fn suspect(connection: &Connection, directory: &Path, missing: &[DataId]) -> rusqlite::Result<()> {
     let opened: Option<String> = connection.query_row("SELECT opened FROM upper", [], |row| row.get(0))?;
     let now = instance(directory);
@@ -191,9 +191,9 @@ fn suspect(connection: &Connection, directory: &Path, missing: &[DataId]) -> rus
 struct Found {
     /// Nodes that were only open.
     unlinked: Vec<NodeKey>,
-    /// Bytes that nodes refer to, and those below them.
+    /// Bytes that nodes refer to, and their bases.
     referred: BTreeSet<DataId>,
-    /// Those that are not there.
+    /// Those that are missing.
     missing: Vec<DataId>,
 }
 
@@ -207,7 +207,7 @@ fn examine(connection: &Connection, stored: &Stored, files: &BTreeMap<DataId, u6
             found.unlinked.push(key);
         } else if row.get::<_, Option<i64>>(2)?.is_some() {
             let mut at = Some(unsigned(row, 2)?);
-            // A base has a smaller number, and visited ones were followed.
+            // A base has a smaller number, and visited ones were already followed.
             while let Some(id) = at.filter(|id| found.referred.insert(*id)) {
                 at = stored.below.get(&id).copied().filter(|below| *below < id);
             }
@@ -217,7 +217,7 @@ fn examine(connection: &Connection, stored: &Stored, files: &BTreeMap<DataId, u6
     Ok(found)
 }
 
-/// Removes nodes that had no name when their process ended, with the rows of names in them.
+/// Removes nodes that had no name when their process ended, with the names in them.
 fn remove_nodes(connection: &mut Connection, keys: &[NodeKey]) -> rusqlite::Result<()> {
     let transaction = connection.transaction()?;
     for key in keys {

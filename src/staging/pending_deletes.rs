@@ -1,7 +1,7 @@
 //! Staged bytes that no node refers to any more.
 //!
-//! They are unlinked only after the commit that gave them up is durable: else a power cut could bring back a node whose bytes are
-//! gone, for instance the old file that an editor's rename replaced. Until then they count.
+//! They are unlinked only after the commit that released them is durable: otherwise a power cut could bring back a node whose bytes are gone, such
+//! as the old file that an editor replaced by rename. Until then they count against the quota.
 
 use std::collections::HashSet;
 
@@ -10,14 +10,14 @@ use super::{DataId, bases};
 use crate::durable;
 use crate::error::Error;
 
-/// Files, or bytes, that are worth a sync of their own.
+/// Number of files, or bytes, worth a sync of their own.
 const FILES: usize = 512;
 const BYTES: u64 = 64 << 20;
-/// Files whose rows are dropped in one transaction, so that other changes do not wait for long.
+/// Files whose rows are dropped per transaction, so that other changes do not wait for long.
 const ROWS: usize = 256;
 
 impl Store {
-    /// Takes bytes that a commit gave up. Returns whether collecting is worth it now.
+    /// Adds bytes released by a commit. Returns whether collecting is worth it now.
     pub fn give_up(&self, ids: impl IntoIterator<Item = DataId>) -> bool {
         for id in ids {
             let occupied = std::fs::symlink_metadata(self.path(id)).map_or(0, |metadata| durable::occupied(&metadata));
@@ -29,7 +29,7 @@ impl Store {
         pending_deletes.ids.len() >= FILES || pending_deletes.bytes >= BYTES
     }
 
-    /// The whole upper goes.
+    /// Forgets them because the whole upper is removed.
     pub fn forget_pending_deletes(&self) {
         self.pending_deletes.lock().ids.clear();
     }
@@ -38,18 +38,18 @@ impl Store {
     fn take_pending_deletes(&self) -> HashSet<DataId> {
         let pending_deletes = std::mem::take(&mut *self.pending_deletes.lock());
         let (kept, gone): (HashSet<_>, HashSet<_>) = pending_deletes.ids.into_iter().partition(|id| self.is_frozen(*id));
-        // Files kept by a generation are not tried again before it ends.
+        // Files held by a generation are not tried again before it ends.
         self.pending_deletes.lock().ids.extend(kept);
         gone
     }
 }
 
 impl Shared {
-    /// Makes all commits durable and unlinks the files that they gave up, and their bases, except those of a frozen generation.
-    /// Returns how many files went.
+    /// Makes all commits durable and unlinks the files they released, and their bases, except those of a frozen generation. Returns the number of
+    /// files unlinked.
     pub fn collect(&self) -> Result<usize, Error> {
         let (store, mut count) = (&self.store, 0);
-        // Removed with everything.
+        // The whole upper was removed.
         while store.check().is_ok() {
             let gone = store.take_pending_deletes();
             if gone.is_empty() {
@@ -69,7 +69,7 @@ impl Shared {
         Ok(count)
     }
 
-    /// Drops all rows about files that are gone. Returns the files that only they lay over.
+    /// Drops all rows about removed files. Returns the files that were only their bases.
     fn forget(&self, gone: &HashSet<DataId>) -> Result<Vec<DataId>, Error> {
         let mut released = Vec::new();
         let gone_of: Vec<DataId> = gone.iter().copied().collect();

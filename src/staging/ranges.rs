@@ -1,23 +1,23 @@
-//! Sets of bytes of a file: sorted ranges that neither touch nor overlap. Pure.
+//! Sets of byte ranges: sorted, neither touching nor overlapping. Pure.
 
 use std::collections::BTreeMap;
 use std::ops::Range;
 
-/// Sorted ranges, merged. Start and end by start.
+/// Sorted, merged ranges: end by start.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(super) struct Ranges(BTreeMap<u64, u64>);
 
 /// The effect of adding a range.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Joined {
-    /// Starts of the ranges that become part of the new one.
+    /// Starts of the ranges merged into the new one.
     pub gone: Vec<u64>,
-    /// The new one.
+    /// The merged range.
     pub range: Range<u64>,
 }
 
 impl Ranges {
-    /// Ranges as they were stored: in order, apart from each other, none empty. `None` for anything else.
+    /// Decodes stored ranges, which must be sorted, separate and non-empty; `None` otherwise.
     pub fn of(stored: impl IntoIterator<Item = (u64, u64)>) -> Option<Self> {
         let mut ranges = BTreeMap::new();
         let mut last = None;
@@ -31,27 +31,27 @@ impl Ranges {
         Some(Self(ranges))
     }
 
-    /// How many there are.
+    /// Number of ranges.
     pub fn len(&self) -> usize {
         self.0.len()
     }
 
-    /// Where the range that holds an offset ends.
+    /// The end of the range that contains an offset.
     pub fn end_at(&self, offset: u64) -> Option<u64> {
         self.0.range(..=offset).next_back().map(|(_, end)| *end).filter(|end| *end > offset)
     }
 
-    /// Where the next range behind an offset starts.
+    /// The start of the first range after an offset.
     pub fn next_start(&self, offset: u64) -> Option<u64> {
         self.0.range(offset.checked_add(1)?..).next().map(|(start, _)| *start)
     }
 
-    /// Whether all of a range is in it.
+    /// Whether it contains a whole range.
     pub fn covers(&self, range: &Range<u64>) -> bool {
         range.is_empty() || self.end_at(range.start).is_some_and(|end| end >= range.end)
     }
 
-    /// The effect of adding a range that is not empty.
+    /// The effect of adding a non-empty range.
     pub fn joined(&self, range: &Range<u64>) -> Joined {
         let mut joined = Joined { gone: Vec::new(), range: range.clone() };
         let before = self.0.range(..=range.start).next_back().filter(|(_, end)| **end >= range.start);
@@ -71,7 +71,7 @@ impl Ranges {
         self.0.insert(joined.range.start, joined.range.end);
     }
 
-    /// Drops all at and behind an offset.
+    /// Drops everything at and after an offset.
     pub fn cut(&mut self, end: u64) {
         self.0.split_off(&end);
         if let Some((_, last)) = self.0.iter_mut().next_back() {
@@ -79,10 +79,10 @@ impl Ranges {
         }
     }
 
-    /// The first bytes at or behind an offset and before an end that are in no range.
+    /// The first uncovered bytes at or after an offset and before an end.
     pub fn gap(&self, offset: u64, end: u64) -> Option<Range<u64>> {
         let start = self.end_at(offset).unwrap_or(offset);
-        // Ranges do not touch, so that a gap begins where one ends.
+        // Ranges do not touch, so a gap starts where one ends.
         let gap = start..self.next_start(start).unwrap_or(end).min(end);
         if gap.is_empty() { None } else { Some(gap) }
     }

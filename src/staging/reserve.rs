@@ -1,6 +1,6 @@
-//! Room on the disk that is reserved for the database: on a full disk it must still be possible to remove something.
+//! Disk space reserved for the database: on a full disk it must still be possible to delete something.
 //!
-//! The files of the database have blocks behind their ends before they need them, and staged bytes leave some room to everything else.
+//! The database files have blocks allocated beyond their ends, and staged bytes leave some space for everything else.
 
 use std::fs::File;
 use std::path::Path;
@@ -12,28 +12,28 @@ use crate::durable;
 use crate::error::Error;
 use crate::sys::space::{KEEP_SIZE, allocate_as, is_too_large};
 
-/// The space that staged bytes leave free on the disk.
+/// Bytes that staging leaves free on the disk.
 const ROOM: u64 = 256 << 10;
-/// Bytes after which the free room of the disk is checked again.
+/// Bytes written after which free disk space is checked again.
 const ASK_AFTER: u64 = 64 << 10;
-/// Room that a file has beyond its content before a transaction begins: many times the need of one change,
+/// Allocation beyond a file's content before a transaction starts: many times the need of one change,
 const LEAST: u64 = 256 << 10;
-/// and gets so much at a time.
+/// and the step in which it grows.
 const STEP: u64 = 512 << 10;
 
-/// The space reserved for the database of one upper.
+/// The space reserved for one upper's database.
 pub(super) struct Reserve {
     log: Kept,
     database: Kept,
 }
 
-/// The room that a disk has for staged bytes: how many were written since it was last asked.
+/// Checks the disk's room for staged bytes: counts how many were written since the last check.
 pub(super) struct Room(AtomicU64);
 
-/// A file of SQLite, open for as long as SQLite has it open: closing it would end SQLite's locks.
+/// A file of SQLite, kept open as long as SQLite has it: closing it would release SQLite's locks.
 struct Kept {
     file: File,
-    /// This file system keeps nothing for anybody.
+    /// This file system does not support reservations.
     is_hopeless: AtomicBool,
 }
 
@@ -65,13 +65,13 @@ impl Kept {
 }
 
 impl Reserve {
-    /// For a database that is open and was read from.
+    /// For a database that was opened and read.
     pub fn open(database: &Path) -> Result<Self, Error> {
         Ok(Self { log: Kept::open(&log_path(database))?, database: Kept::open(database)? })
     }
 
-    /// Gives the files the blocks that the next changes need. `false` where the disk is full: they must make do. The
-    /// database comes first: while it can grow, the log can restart.
+    /// Allocates the blocks that the next changes need. `false` if the disk is full: they must do without. The database comes first: while it can
+    /// grow, the log can be restarted.
     pub fn keep(&self) -> bool {
         let (database, log) = (self.database.keep(), self.log.keep());
         database && log
@@ -79,20 +79,20 @@ impl Reserve {
 }
 
 impl Default for Room {
-    /// The first write asks.
+    /// The first write checks.
     fn default() -> Self {
         Self(AtomicU64::new(ASK_AFTER))
     }
 }
 
 impl Room {
-    /// Whether the disk has room for more staged bytes. If it cannot be checked, it has.
+    /// Whether the disk has room for more staged bytes. If that cannot be checked, assumes it has.
     pub fn has(&self, directory: &Path, bytes: u64) -> bool {
         if self.0.fetch_add(bytes, Ordering::Relaxed).saturating_add(bytes) < ASK_AFTER {
             return true;
         }
         let has_room = durable::free(directory).map_or(u64::MAX, |free| left(&free)) >= bytes;
-        // A full disk is asked each time.
+        // A full disk is checked each time.
         self.0.store(if has_room { 0 } else { ASK_AFTER }, Ordering::Relaxed);
         has_room
     }

@@ -1,6 +1,6 @@
-//! Rows of the database as values, and back. Every read of an upper, live or frozen, goes through here.
+//! Converts database rows to values and back. Every read of an upper, live or frozen, goes through here.
 //!
-//! Trusts no value of a database: a value of the wrong type is a damaged database, never a panic.
+//! Trusts no value in a database: one of the wrong type means a damaged database, never a panic.
 
 use std::sync::{Arc, LazyLock};
 
@@ -14,11 +14,11 @@ use super::{Content, DataAttributes, DataFile, DataId, NameRow, Named, Node, Nod
 use crate::error::Error;
 use crate::layer::NodeKind;
 
-/// Lends a connection for reading.
+/// Provides a connection for reading.
 pub(super) trait ReadRows: Send + Sync {
-    /// Runs a read; `what` begins the sentence of an error.
+    /// Runs a read; `what` starts the error message.
     fn read<T>(&self, what: &str, work: impl FnOnce(&Connection) -> rusqlite::Result<T>) -> Result<T, Error>;
-    /// Where staged bytes are.
+    /// The store of the staged bytes.
     fn store(&self) -> &Arc<Store>;
 }
 
@@ -80,7 +80,7 @@ fn named(row: &Row<'_>, column: usize) -> rusqlite::Result<Named> {
 
 const COLUMNS: &str = "kind, mode, uid, gid, mtime, mtime_nanos, ctime, ctime_nanos, links, major, minor, target, opaque, parent, \
                        data, manifest, tree_node, tree_path, tree_sha256, tree_size";
-/// Where a statement that asks for the key too has it.
+/// The column of the key, in statements that select it.
 const KEY: usize = 20;
 
 /// Reads a node.
@@ -123,7 +123,7 @@ fn decode_kind(number: i64) -> rusqlite::Result<NodeKind> {
         .ok_or_else(|| rusqlite::Error::FromSqlConversionFailure(0, Type::Integer, format!("invalid node kind {number}").into()))
 }
 
-/// The numbers of the format.
+/// The numbers used in the format.
 const KINDS: [(NodeKind, i64); 7] = [
     (NodeKind::File, 1),
     (NodeKind::Directory, 2),
@@ -134,7 +134,7 @@ const KINDS: [(NodeKind, i64); 7] = [
     (NodeKind::Socket, 7),
 ];
 
-/// Stores a node. Returns the staged bytes that it referred to before and does not any more.
+/// Stores a node. Returns the staged bytes that it no longer refers to.
 pub(super) fn put_node(connection: &Connection, key: NodeKey, node: &Node) -> rusqlite::Result<Option<DataId>> {
     let before: Option<Option<u64>> = connection
         .prepare_cached("SELECT data FROM nodes WHERE key = ?")?
@@ -196,7 +196,7 @@ fn store(connection: &Connection, statement: &str, key: NodeKey, node: &Node, da
         tree.map(|tree| integer(tree.size)).transpose()?,
         data.map(integer).transpose()?,
     ])?;
-    if changed == 1 { Ok(()) } else { Err(malformed("a node that was read could not be stored")) }
+    if changed == 1 { Ok(()) } else { Err(malformed("cannot store a node that was just read")) }
 }
 
 /// Whether no node refers to staged bytes.

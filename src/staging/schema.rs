@@ -1,7 +1,7 @@
-//! The database of an upper: its tables, how it is made, opened and checked.
+//! The database of an upper: its tables, creation, opening and checking.
 //!
-//! A database of an older version is converted in one transaction. One of a newer version is left alone, a damaged one too: neither
-//! is ever mended, replaced or deleted here.
+//! A database of an older version is converted in one transaction. A newer or damaged one is left alone: neither is ever repaired, replaced or
+//! deleted here.
 
 use std::path::Path;
 
@@ -12,18 +12,18 @@ use super::error::{database, shown, system};
 use crate::durable;
 use crate::error::{Error, ErrorKind};
 
-/// Stored in the database's header, so that `file` and we know it.
+/// Stored in the database header, so that we and `file` recognise it.
 const APPLICATION: i32 = 0x6f63_6966;
-/// Grows with every change that an older program would misread.
+/// Incremented with every change that an older program would misread.
 const VERSION: i32 = 2;
-/// Pages of the log before they are copied into the database: many, since a page that changes often is copied once.
+/// Pages in the log before a checkpoint: many, since a page that changes often is copied only once.
 const CHECKPOINT_PAGES: u32 = 4096;
 
-/// How SQLite locks: against other processes for as long as the database is open, with the index of the log in memory, so that
-/// several connections of this process work on any file system.
+/// SQLite's locking: exclusive against other processes while the database is open, with the log's index in memory, so that several connections
+/// of this process work on any file system.
 const VFS: &str = "unix-excl";
 
-/// The one row about the upper itself, since version 2.
+/// The single row about the upper itself, since version 2.
 const UPPER: &str = "
 CREATE TABLE upper (
   id INTEGER PRIMARY KEY CHECK (id = 1),
@@ -42,7 +42,7 @@ CREATE TABLE upper (
   nodes INTEGER NOT NULL, cookies INTEGER NOT NULL, data INTEGER NOT NULL
 ) STRICT;
 ";
-/// Tables of every version.
+/// Tables of all versions.
 const TABLES: &str = "
 CREATE TABLE nodes (
   key INTEGER PRIMARY KEY,
@@ -86,14 +86,14 @@ CREATE TABLE times (data INTEGER PRIMARY KEY, mtime INTEGER NOT NULL, mtime_nano
 CREATE TABLE unsynced (data INTEGER PRIMARY KEY) STRICT;
 CREATE TABLE suspects (data INTEGER PRIMARY KEY) STRICT;
 ";
-/// Makes a database of version 1 one of version 2. Nothing is known of the syncs that an older version did.
+/// Converts a version 1 database to version 2. Nothing is known of syncs by an older version.
 const FROM_1: &str = "
 INSERT INTO upper SELECT id, under, expected, deleted, edited, generation, journal, nodes, cookies, data, NULL, NULL FROM upper_1;
 DROP TABLE upper_1;
 INSERT INTO unsynced SELECT DISTINCT data FROM nodes WHERE data IS NOT NULL;
 ";
 
-/// Makes a database (mode 0600) with empty tables and hands it to `fill` inside of the transaction that makes them.
+/// Creates a database (mode 0600) with empty tables, and calls `fill` inside the creating transaction.
 pub(super) fn create(path: &Path, fill: impl FnOnce(&Connection) -> rusqlite::Result<()>) -> Result<(), Error> {
     durable::open_private(path, true).map_err(|error| system("cannot make", path, &error))?;
     let make = || {
@@ -111,15 +111,15 @@ pub(super) fn create(path: &Path, fill: impl FnOnce(&Connection) -> rusqlite::Re
     make().map_err(|error| database("cannot make", path, &error))
 }
 
-/// Opens the database of an upper that this process holds, and checks it whole if it was not closed.
+/// Opens the database of an upper held by this process; checks all of it if it was not closed cleanly.
 pub(super) fn open(path: &Path) -> Result<Connection, Error> {
     let failed = |error: &rusqlite::Error| database("cannot open", path, error);
-    // Opened by SQLite, a missing or empty file would be a database without tables.
+    // SQLite would open a missing or empty file as a database without tables.
     let length = std::fs::metadata(path).map_err(|error| missing(path, &error))?.len();
     if length == 0 {
         return Err(failed(&malformed("it is empty")));
     }
-    // A clean end copies the log and removes it.
+    // A clean shutdown checkpoints the log and removes it.
     let unclean = std::fs::metadata(log_path(path)).is_ok_and(|log| log.len() > 0);
     check_version(path)?;
     let connection = connect(path).map_err(|error| failed(&error))?;
@@ -134,7 +134,7 @@ pub(super) fn open(path: &Path) -> Result<Connection, Error> {
     Ok(connection)
 }
 
-/// Converts a database of version 1, whole or not at all. Its header says so at once, so that no older program mistakes it.
+/// Converts a version 1 database atomically. Its header is updated with it, so that no older program misreads it.
 fn convert(connection: &Connection) -> rusqlite::Result<()> {
     let transaction = connection.unchecked_transaction()?;
     transaction.execute_batch("ALTER TABLE upper RENAME TO upper_1")?;
@@ -158,12 +158,12 @@ pub(super) fn log_path(database: &Path) -> std::path::PathBuf {
     name.into()
 }
 
-/// An error as SQLite answers it for a damaged database.
+/// A damaged-database error, as returned by SQLite.
 pub(super) fn malformed(what: &str) -> rusqlite::Error {
     rusqlite::Error::SqliteFailure(rusqlite::ffi::Error::new(rusqlite::ffi::SQLITE_CORRUPT), Some(what.to_owned()))
 }
 
-/// A frozen copy of a database: read, and written only before it is first used.
+/// A frozen copy of a database: read-only after its first use.
 pub(super) fn open_snapshot(path: &Path) -> rusqlite::Result<Connection> {
     let connection = Connection::open_with_flags(path, flags())?;
     connection
@@ -172,7 +172,7 @@ pub(super) fn open_snapshot(path: &Path) -> rusqlite::Result<Connection> {
     Ok(connection)
 }
 
-/// A further connection of this process to a database that is open, for reading.
+/// A further read connection of this process to an open database.
 pub(super) fn open_again(path: &Path) -> rusqlite::Result<Connection> {
     let connection = connect(path)?;
     connection.pragma_update(None, "query_only", true)?;
@@ -205,7 +205,7 @@ fn check_version(path: &Path) -> Result<(), Error> {
     let mut header = [0; 100];
     let file = std::fs::File::open(path).map_err(|error| system("cannot open", path, &error))?;
     if file.read_exact_at(&mut header, 0).is_err() {
-        return Err(database("cannot open", path, &malformed("it is cut short")));
+        return Err(database("cannot open", path, &malformed("it is truncated")));
     }
     let number = |at: usize| header.get(at..at + 4).and_then(|bytes| bytes.try_into().ok()).map_or(0, i32::from_be_bytes);
     let (version, application) = (number(60), number(68));
@@ -216,7 +216,7 @@ fn check_version(path: &Path) -> Result<(), Error> {
         return Err(Error::new(
             ErrorKind::Unsupported,
             format!(
-                "{} has format {version}, and this ocifs knows formats up to {VERSION}: publish it with the newer ocifs that wrote it, or give its edits up with `ocifs discard`",
+                "{} has format {version}, but this ocifs supports formats up to {VERSION}; publish it with the newer ocifs that wrote it, or drop its edits with `ocifs discard`",
                 shown(path)
             ),
         ));
@@ -232,7 +232,7 @@ fn missing(path: &Path, error: &std::io::Error) -> Error {
     system("cannot open", path, error)
 }
 
-/// The tables must be exactly ours, so that nothing in a damaged schema is ever run.
+/// The tables must match exactly, so that nothing in a damaged schema is ever run.
 fn check_tables(connection: &Connection, version: i32) -> rusqlite::Result<()> {
     let expected = Connection::open_in_memory()?;
     for tables in schema(version) {
@@ -246,7 +246,7 @@ fn tables(connection: &Connection) -> rusqlite::Result<Vec<(String, Option<Strin
     statement.query_map([], |row| Ok((row.get(0)?, row.get(1)?)))?.collect()
 }
 
-/// Reads every page. For a database that may be damaged, and before anything is deleted for its word.
+/// Reads every page, for a possibly damaged database and before anything is deleted on its word.
 pub(super) fn check_pages(connection: &Connection) -> rusqlite::Result<()> {
     let answer: String = connection.query_row("PRAGMA quick_check(1)", [], |row| row.get(0))?;
     if answer == "ok" { Ok(()) } else { Err(malformed(&answer)) }

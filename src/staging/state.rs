@@ -1,6 +1,6 @@
-//! The parts of an open upper, which refer to each other: the upper with its database, its staged files, and one of them that is open.
+//! The state of an open upper: the upper with its database, its staged files, and one open staged file.
 //!
-//! Only data: the behaviour is in `upper.rs`, `store.rs`, `data.rs`, `under.rs` and `pending_deletes.rs`.
+//! Data only: the behaviour is in `upper.rs`, `store.rs`, `data.rs`, `under.rs` and `pending_deletes.rs`.
 
 use std::collections::{BTreeSet, HashMap, HashSet};
 use std::fs::File;
@@ -18,24 +18,24 @@ use super::ranges::Ranges;
 use super::reserve::{Reserve, Room};
 use super::{Binding, DataId, TagKey, TreeNode};
 
-/// State shared by an upper and its frozen generation. Fields are dropped in this order: the lock ends last.
+/// State shared by an upper and its frozen generation. Fields are dropped in this order: the lock is released last.
 pub(super) struct Shared {
     pub database: Mutex<Database>,
     /// The state after the last commit, for readers that must not wait for a transaction.
     pub state: Mutex<UpperState>,
-    /// Not dropped before the connection.
+    /// Must not be dropped before the connection.
     pub reserve: Reserve,
     pub store: Arc<Store>,
     pub _hold: Hold,
 }
 
-/// The connection, and facts about the database that need no reading.
+/// The connection, and facts about the database that need no query.
 pub(super) struct Database {
     pub connection: Connection,
     pub marks: Marks,
 }
 
-/// Numbers that are given out, and those below which the database knows them to be used.
+/// The next numbers, and those up to which the database has reserved them.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Marks {
     pub next_node: u64,
@@ -45,24 +45,24 @@ pub(super) struct Marks {
     pub data: u64,
 }
 
-/// State that is read often.
+/// Frequently read state.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct UpperState {
     pub binding: Binding,
     pub edited: bool,
     pub generation: u64,
-    /// Counts the committed changes of this process.
+    /// Number of changes committed by this process.
     pub changes: u64,
 }
 
 impl UpperState {
-    /// Whether something is left to publish: a change, a tag that is not upstream yet, a deletion.
+    /// Whether something is left to publish: a change, a tag that does not exist upstream yet, a deletion.
     pub fn has_edits(&self) -> bool {
         if self.binding.deleted { self.binding.expected.is_some() } else { self.binding.expected.is_none() || self.edited }
     }
 }
 
-/// Where an upper is and whose it is; both change when it is moved.
+/// Path and tag of an upper; both change when it is moved.
 #[derive(Clone)]
 pub(super) struct UpperLocation {
     pub tag_key: TagKey,
@@ -75,12 +75,12 @@ impl UpperLocation {
     }
 }
 
-/// Notes on staged bytes beside the files themselves.
+/// Facts about staged bytes that the files themselves do not hold.
 #[derive(Default)]
 pub(super) struct Notes {
-    /// Files that lie over something.
+    /// Files with a base.
     pub partial: BTreeSet<DataId>,
-    /// Times that are shown instead of those of the file.
+    /// Times shown instead of the file's.
     pub times: HashMap<DataId, Times>,
     /// Files that a power cut may have damaged.
     pub suspects: BTreeSet<DataId>,
@@ -90,12 +90,12 @@ pub(super) struct Notes {
 pub(super) struct Times {
     pub mtime: (i64, u32),
     pub ctime: Option<(i64, u32)>,
-    /// The database has the modification time too, since the disk cannot hold it.
+    /// Also stored in the database, since the disk cannot represent the modification time.
     pub is_stored: bool,
 }
 
-/// The staged bytes of one upper. Locks: each is held for a moment, none while another of them is taken, except that of the place, which
-/// is taken last.
+/// The staged bytes of one upper. Locks: each is held briefly, and never while another of them is taken, except that of the location, which is
+/// taken last.
 pub(super) struct Store {
     pub location: RwLock<UpperLocation>,
     pub account: Account,
@@ -104,32 +104,32 @@ pub(super) struct Store {
     /// The number of the next file.
     pub next: AtomicU64,
     pub open: Mutex<HashMap<DataId, Weak<Staged>>>,
-    /// Directories of `data` with names that a power cut would lose; 256 stands for `data` itself.
+    /// Subdirectories of `data` with names not yet synced; 256 stands for `data` itself.
     pub fresh: Mutex<BTreeSet<u64>>,
-    /// Held while `fresh` is worked off, so that an empty set of unfinished work is not taken for success.
+    /// Held while `fresh` is processed, so that an empty set in mid-work is not taken for success.
     pub naming: Mutex<()>,
     pub pending_deletes: Mutex<PendingDeletes>,
-    /// A frozen generation may have files of smaller numbers; 0: none is frozen.
+    /// A frozen generation may hold files with smaller numbers; 0 if none is frozen.
     pub frozen: AtomicU64,
     pub notes: Mutex<Notes>,
-    /// Where the database is.
+    /// The owner, with its database.
     pub shared: OnceLock<Weak<Shared>>,
-    /// The upper was removed: open files stay usable, nothing else.
+    /// The upper was removed: open files remain usable, nothing else.
     pub removed: AtomicBool,
-    /// A read or write of the database failed, and not for want of room.
+    /// A database operation failed for another reason than lack of space.
     pub disk_failed: AtomicBool,
-    /// Changed only under the lock of the database.
+    /// Changed only under the database lock.
     pub standing: Mutex<Standing>,
 }
 
 /// The relation of an upper to its tag.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum Standing {
-    /// It has the name and the lock.
+    /// It holds the name and the lock.
     Current,
-    /// It has neither until the next change. This is the tag.
+    /// It holds neither until the next change. This is the tag.
     Released(TagKey),
-    /// It is that of no tag any more, and is not changed again.
+    /// It no longer belongs to any tag, and never changes again.
     Retired,
 }
 
@@ -146,20 +146,20 @@ impl PendingDeletes {
     }
 }
 
-/// One file with staged bytes, shared by all who have it open.
+/// One staged file, shared by all its openers.
 pub(super) struct Staged {
     pub store: Arc<Store>,
     pub id: DataId,
     pub file: File,
     pub extent: Mutex<Extent>,
-    /// Lies over nothing, for good: read without the lock.
+    /// It has no base, permanently: read without the lock.
     pub whole: AtomicBool,
-    /// Lies below another file: never written again.
+    /// It is the base of another file: never written again.
     pub sealed: AtomicBool,
-    /// No commit refers to it: unlinked when it is dropped.
+    /// No commit refers to it: unlinked when dropped.
     pub loose: AtomicBool,
     pub removed: AtomicBool,
-    /// Bytes that the account has of it. Changed under the lock of the extent.
+    /// Its bytes in the account. Changed under the extent lock.
     pub occupied: AtomicU64,
     /// Its name may be lost in a power cut.
     pub fresh: AtomicBool,
@@ -167,19 +167,19 @@ pub(super) struct Staged {
     pub failed: AtomicBool,
 }
 
-/// The space that the file occupies, and its base. Held during a change, so that the account is exact.
+/// The file's disk usage and its base. Locked during a change, so that the account is exact.
 pub(super) struct Extent {
     pub length: u64,
     pub under: Under,
-    /// Counts the changes.
+    /// Number of changes.
     pub writes: u64,
     /// Whether the database lists the file as unsynced. `None`: not looked up yet.
     pub unsynced: Option<bool>,
-    /// Counts failed changes, which may have written bytes that are not recorded as the file's own.
+    /// Number of failed changes, which may have written bytes that are not recorded as the file's own.
     pub spoiled: u64,
 }
 
-/// The base of an open file, as far as it was read.
+/// The base of an open file, as far as loaded.
 pub(super) enum Under {
     /// Not looked up yet.
     Unknown,
@@ -187,7 +187,7 @@ pub(super) enum Under {
     Over(Layer),
 }
 
-/// A file over its base.
+/// A file with a base.
 pub(super) struct Layer {
     pub base: Base,
     pub kept: u64,

@@ -1,7 +1,7 @@
-//! The files with staged bytes of one upper: where they are, which are open, which are frozen.
+//! The staged files of one upper: their paths, which are open, which are frozen.
 //!
-//! Knows no nodes. A file is never written again while a frozen generation may have it, and never unlinked before the commit that
-//! gave it up is durable (`pending_deletes.rs`).
+//! Knows no nodes. A file is never written while a frozen generation may hold it, and never unlinked before the commit that released it is
+//! durable (`pending_deletes.rs`).
 
 use std::collections::BTreeSet;
 use std::fs::{DirBuilder, File, Metadata, OpenOptions};
@@ -24,7 +24,7 @@ use super::{DataAttributes, DataId};
 use crate::durable;
 use crate::error::{Error, ErrorKind};
 
-/// `data` itself among its directories.
+/// Stands for `data` itself among its subdirectories.
 const ROOT: u64 = 256;
 
 impl Store {
@@ -52,7 +52,7 @@ impl Store {
         self.location.read().clone()
     }
 
-    /// The upper was renamed.
+    /// Records that the upper was renamed.
     ///
     /// Its files are not in use while `rename` runs, which gets the new directory.
     pub fn move_to(&self, location: UpperLocation, rename: impl FnOnce(&Path) -> Result<(), Error>) -> Result<(), Error> {
@@ -62,7 +62,7 @@ impl Store {
         Ok(())
     }
 
-    /// Renames the upper to where it is removed. Its files are not in use meanwhile, and later calls fail.
+    /// Renames the upper for removal. Its files are not in use meanwhile, and later calls fail.
     pub fn take_away(&self, rename: impl FnOnce(&Path) -> Result<PathBuf, Error>) -> Result<PathBuf, Error> {
         let location = self.location.write();
         let taken = rename(&location.directory)?;
@@ -70,7 +70,7 @@ impl Store {
         Ok(taken)
     }
 
-    /// Gone once the upper was removed.
+    /// Fails with Gone if the upper was removed.
     pub fn check(&self) -> Result<(), Error> {
         if self.removed.load(Ordering::Acquire) {
             let text = format!("the edits of {} were removed", self.location().tag_key.shown());
@@ -84,17 +84,17 @@ impl Store {
         self.standing.lock().clone()
     }
 
-    /// Under the lock of the database.
+    /// Called under the database lock.
     pub fn set_standing(&self, standing: Standing) {
         *self.standing.lock() = standing;
     }
 
-    /// Whether the disk has room for more bytes and for the database. If it cannot be checked, it has.
+    /// Whether the disk has room for more bytes and the database. If that cannot be checked, assumes it has.
     pub fn has_room(&self, bytes: u64) -> bool {
         self.with_directory(|directory| self.room.has(directory, bytes))
     }
 
-    /// The upper was removed with all its files. Bytes of those that are open count until they are closed.
+    /// Records that the upper was removed with all its files. Bytes of open files count until they are closed.
     pub fn set_removed(&self) {
         self.removed.store(true, Ordering::Release);
         self.fresh.lock().clear();
@@ -106,7 +106,7 @@ impl Store {
         }
     }
 
-    /// Works in the directory of the upper, which is neither moved nor removed meanwhile. `work` must not ask for the location.
+    /// Works in the upper's directory, which is neither moved nor removed meanwhile. `work` must not ask for the location.
     pub fn with_directory<T>(&self, work: impl FnOnce(&Path) -> T) -> T {
         work(&self.location.read().directory)
     }
@@ -115,23 +115,23 @@ impl Store {
         self.with_directory(|directory| path(directory, id))
     }
 
-    /// As [`Store::with_directory`], but fails with Gone, not with an error of the disk, if the upper was removed.
+    /// As [`Store::with_directory`], but fails with Gone instead of a disk error if the upper was removed.
     pub fn in_directory<T>(&self, work: impl FnOnce(&Path) -> Result<T, Error>) -> Result<T, Error> {
         self.with_directory(work).or_else(|error| self.check().and(Err(error)))
     }
 
-    /// Works with the file of staged bytes where it is.
+    /// Works on the path of staged bytes.
     fn at<T>(&self, id: DataId, work: impl FnOnce(&Path) -> Result<T, Error>) -> Result<T, Error> {
         self.in_directory(|directory| work(&path(directory, id)))
     }
 
-    /// An error of the database, named with its place.
+    /// A database error, with the path.
     pub fn database_error(&self, what: &str, error: &rusqlite::Error) -> Error {
         let path = self.location().database();
         let told = database(what, &path, error);
         if told.kind == ErrorKind::Integrity && self.disk_failed.load(Ordering::Acquire) {
-            // After a failure of the disk, SQLite's memory may not match the disk. The database itself is not damaged.
-            let text = format!("{what} {}: the disk failed before; see the kernel log, then unmount and mount again", shown(&path));
+            // After a disk failure, SQLite's memory may not match the disk. The database itself is not damaged.
+            let text = format!("{what} {}: the disk failed earlier; see the kernel log, then unmount and mount again", shown(&path));
             return Error::new(ErrorKind::Other, text);
         }
         if told.kind == ErrorKind::Other && error.sqlite_error_code() == Some(ErrorCode::SystemIoFailure) {
@@ -140,7 +140,7 @@ impl Store {
         told
     }
 
-    /// A new empty file, mode 0600, and its number.
+    /// Creates an empty file, mode 0600, under a new number.
     pub fn create(self: &Arc<Self>) -> Result<Arc<Staged>, Error> {
         self.check()?;
         let id = self.next.fetch_add(1, Ordering::Relaxed);
@@ -170,7 +170,7 @@ impl Store {
         Ok(file)
     }
 
-    /// Staged bytes for reading and writing. All who open the same bytes share their account.
+    /// Opens staged bytes for reading and writing. All openers of the same bytes share their account.
     pub fn data(self: &Arc<Self>, id: DataId) -> Result<Arc<Staged>, Error> {
         let mut open = self.open.lock();
         if let Some(staged) = open.get(&id).and_then(Weak::upgrade) {
@@ -183,13 +183,13 @@ impl Store {
         Ok(staged)
     }
 
-    /// Commits refer to these files now.
+    /// Records that commits now refer to these files.
     pub fn set_referred(&self, ids: &[DataId]) {
         let staged: Vec<Arc<Staged>> = {
             let open = self.open.lock();
             ids.iter().filter_map(|id| open.get(id)?.upgrade()).collect()
         };
-        // Dropped where the lock is not held, which the last user of a file takes.
+        // Dropped without the lock, which the last user of a file takes.
         staged.iter().for_each(|staged| staged.set_referred());
     }
 
@@ -200,7 +200,7 @@ impl Store {
         Ok(self.shown(id, &metadata))
     }
 
-    /// The last user of staged bytes is gone.
+    /// Called when the last user of staged bytes is gone.
     pub fn forget(&self, id: DataId) {
         let mut open = self.open.lock();
         if open.get(&id).is_some_and(|staged| staged.strong_count() == 0) {
@@ -208,7 +208,7 @@ impl Store {
         }
     }
 
-    /// Unlinks a file. Its bytes are given back when its last user is gone.
+    /// Unlinks a file. Its bytes are released when its last user is gone.
     pub fn unlink(&self, id: DataId) -> Result<(), Error> {
         let path = self.path(id);
         let open = self.open.lock();
@@ -230,7 +230,7 @@ impl Store {
         }
     }
 
-    /// A directory of `data` that an earlier process may have left unsynced.
+    /// Adds a subdirectory of `data` that an earlier process may have left unsynced.
     pub fn add_fresh(&self, group: u64) {
         self.fresh.lock().extend([group, ROOT]);
     }
@@ -252,13 +252,13 @@ impl Store {
         Ok(())
     }
 
-    /// Says that a generation is frozen that has no file made from now on, or (`false`) that it ended.
+    /// Records that a generation is frozen, which has no file created from now on, or (`false`) that it ended.
     pub fn set_frozen(&self, is_frozen: bool) {
         let next = if is_frozen { self.next.load(Ordering::Acquire).max(1) } else { 0 };
         self.frozen.store(next, Ordering::Release);
     }
 
-    /// Whether a frozen generation may have a file.
+    /// Whether a frozen generation may hold a file.
     pub fn is_frozen(&self, id: DataId) -> bool {
         id < self.frozen.load(Ordering::Acquire)
     }
@@ -268,18 +268,18 @@ impl Store {
         self.frozen.load(Ordering::Acquire) > 0
     }
 
-    /// Says whose store it is.
+    /// Sets the owner.
     pub fn belong_to(&self, shared: &Arc<Shared>) {
         let _ = self.shared.set(Arc::downgrade(shared));
     }
 
-    /// The upper, with its database; Gone once it was closed.
+    /// The owning upper with its database; Gone once it was closed.
     pub fn shared(&self) -> Result<Arc<Shared>, Error> {
         let gone = || Error::new(ErrorKind::Gone, format!("the edits of {} are not open here any more", self.location().tag_key.shown()));
         self.shared.get().and_then(Weak::upgrade).ok_or_else(gone)
     }
 
-    /// Changes rows about staged bytes. Does nothing once the upper was removed: open files stay usable.
+    /// Changes rows about staged bytes. No effect once the upper was removed: open files remain usable.
     pub fn note<T: Default>(&self, what: &str, work: impl FnOnce(&Connection) -> rusqlite::Result<T>) -> Result<T, Error> {
         if self.check().is_err() {
             return Ok(T::default());
@@ -297,12 +297,12 @@ impl Store {
         self.notes.lock().partial.contains(&id)
     }
 
-    /// Files that lie over something, by number.
+    /// Files with a base, by number.
     pub fn partial(&self) -> Vec<DataId> {
         self.notes.lock().partial.iter().copied().collect()
     }
 
-    /// Notes that a file lies over something, or over nothing any more.
+    /// Records whether a file has a base.
     pub fn set_partial(&self, id: DataId, is_partial: bool) {
         let mut notes = self.notes.lock();
         if is_partial {
@@ -317,7 +317,7 @@ impl Store {
         self.notes.lock().suspects.clone()
     }
 
-    /// Clears a suspect: no possibly damaged bytes are left.
+    /// Clears a suspect, when no possibly damaged bytes are left.
     pub fn clear_suspect(&self, id: DataId) -> Result<(), Error> {
         if self.notes.lock().suspects.contains(&id) {
             self.note("cannot write", |connection| bases::clear_suspect(connection, id))?;
@@ -326,7 +326,7 @@ impl Store {
         Ok(())
     }
 
-    /// Forgets all that is noted of files that are gone.
+    /// Drops all facts about removed files.
     pub fn forget_notes<'a>(&self, ids: impl IntoIterator<Item = &'a DataId>) {
         let mut notes = self.notes.lock();
         for id in ids {
@@ -350,7 +350,7 @@ impl Store {
         }
     }
 
-    /// The file is changed: its own times count again.
+    /// Records that the file changed: its own times count again.
     pub fn forget_time(&self, id: DataId) -> Result<(), Error> {
         let kept = self.notes.lock().times.get(&id).copied();
         if kept.is_some_and(|kept| kept.is_stored) {
@@ -362,7 +362,7 @@ impl Store {
         Ok(())
     }
 
-    /// Keeps a time that was set, where the disk has another one.
+    /// Remembers a time that was set, if the disk stores a different one.
     pub fn set_time(&self, id: DataId, mtime: (i64, u32), metadata: &Metadata) -> Result<(), Error> {
         if times(metadata).0 != mtime {
             self.note("cannot set the time of", |connection| bases::set_time(connection, id, Some(mtime)))?;
@@ -371,7 +371,7 @@ impl Store {
         Ok(())
     }
 
-    /// Shows the times that a file has now until it is changed, whatever happens to those of the file.
+    /// Keeps showing a file's current times until it changes, whatever happens to those on disk.
     pub fn keep_times(&self, id: DataId, metadata: &Metadata) {
         let (mtime, ctime) = times(metadata);
         let mut notes = self.notes.lock();
@@ -379,13 +379,13 @@ impl Store {
         kept.ctime.get_or_insert(ctime);
     }
 
-    /// The modification time that is shown instead of the file's.
+    /// The modification time shown instead of the file's.
     pub fn kept_mtime(&self, id: DataId) -> Option<(i64, u32)> {
         self.notes.lock().times.get(&id).map(|kept| kept.mtime)
     }
 }
 
-/// Modification and change of a file.
+/// Modification and change time of a file.
 fn times(metadata: &Metadata) -> ((i64, u32), (i64, u32)) {
     let nanoseconds = |value: i64| u32::try_from(value).unwrap_or(0);
     ((metadata.mtime(), nanoseconds(metadata.mtime_nsec())), (metadata.ctime(), nanoseconds(metadata.ctime_nsec())))
@@ -395,13 +395,13 @@ fn open_error(id: DataId, path: &Path, error: &io::Error) -> Error {
     if error.kind() == io::ErrorKind::NotFound && path.parent().is_some_and(Path::is_dir) {
         return Error::new(
             ErrorKind::Gone,
-            format!("the staged bytes {id} ({}) were given up meanwhile; look at the node again", shown(path)),
+            format!("the staged bytes {id} ({}) were released meanwhile; look the node up again", shown(path)),
         );
     }
     system("cannot open staged bytes", path, error)
 }
 
-/// 256 files in a row share a directory.
+/// Each 256 consecutive files share a directory.
 fn group(id: DataId) -> u64 {
     id >> 8 & 0xff
 }
@@ -410,7 +410,7 @@ fn group_path(upper: &Path, group: u64) -> PathBuf {
     upper.join("data").join(format!("{group:02x}"))
 }
 
-/// Where staged bytes lie.
+/// The path of staged bytes.
 pub(super) fn path(upper: &Path, id: DataId) -> PathBuf {
     group_path(upper, group(id)).join(id.to_string())
 }

@@ -1,18 +1,18 @@
-//! Names of files that a power cut may have damaged, as far as the rows of an upper alone tell them.
+//! Names of files that a power cut may have damaged, derived from the rows of an upper alone.
 
 use std::collections::HashMap;
 
 use super::{Content, Named, NodeKey, ORIGIN, Upper};
 use crate::error::Error;
 
-/// Rows that are read at a time.
+/// Rows read at a time.
 const BATCH: usize = 1024;
-/// Directories below one another; a damaged upper may have a circle.
+/// Deepest nesting of directories; a damaged upper may have a cycle.
 const DEEPEST: usize = 4096;
 
 impl Upper {
-    /// A path for each file that a power cut may have damaged, without a look at the tree below, which may name a directory that was
-    /// renamed as it was called before. For announcements.
+    /// A path for each file that a power cut may have damaged, without the tree below; a renamed directory may appear under its old name. For
+    /// announcements.
     pub fn suspect_names(&self) -> Result<Vec<Vec<u8>>, Error> {
         let suspects = self.suspects();
         if suspects.is_empty() {
@@ -40,7 +40,7 @@ impl Upper {
         Ok(damaged.into_iter().map(named).collect())
     }
 
-    /// Notes where the names of a directory lead.
+    /// Records where the names in a directory lead.
     fn note_names(&self, directory: NodeKey, homes: &mut HashMap<NodeKey, (NodeKey, Vec<u8>)>) -> Result<(), Error> {
         let mut after = 0;
         loop {

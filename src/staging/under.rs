@@ -1,8 +1,8 @@
-//! The base of staged bytes: a file of a tree, or an older staged file that is no longer written.
+//! The base of a staged file: a file of a tree, or an older staged file that is no longer written.
 //!
-//! A file that lies over something has its own bytes only in some ranges; the rest of the first `kept` bytes is that of its base.
-//! Bytes behind `kept` are its own, zeros where nothing was written. `kept` never grows. The rest is filled in from below at
-//! leisure, which changes nothing that can be seen; then the file lies over nothing any more.
+//! A file with a base holds only some ranges itself; the rest of the first `kept` bytes comes from its base. Bytes after `kept` are its own, zeros
+//! if never written. `kept` never grows. The missing bytes are filled in from the base in the background, which changes nothing visible; then
+//! the file no longer has a base.
 
 use std::fs::File;
 use std::ops::Range;
@@ -24,23 +24,23 @@ use crate::error::Error;
 use crate::sys::extent::{next_data, next_hole};
 use crate::sys::space::punch;
 
-/// Files that may lie over one another. With more, reading would take long.
+/// Longest chain of bases. A longer one would be slow to read.
 const DEEPEST: usize = 8;
-/// Ranges of own bytes of a file that are remembered.
+/// Most own ranges of a file.
 const MOST_RANGES: usize = 1 << 16;
-/// Zeros in pieces of this size, at multiples of it, become a hole.
+/// Aligned pieces of this many zero bytes become holes.
 const PIECE: usize = 64 << 10;
 
-/// The base for a new staged file.
+/// The base of a new staged file.
 pub enum Below {
-    /// An older staged file. It is never written again.
+    /// An older staged file, which is never written again.
     Data(DataFile),
     /// A file of a tree.
     Tree(TreeNode),
 }
 
 impl Below {
-    /// All of it counts.
+    /// The length, if the whole base is visible.
     pub(super) fn kept(&self) -> Result<u64, Error> {
         match self {
             Self::Data(data) => data.length(),
@@ -56,23 +56,23 @@ impl Below {
     }
 }
 
-/// A part of a file that lies in one place.
+/// A part of a file that is stored in one place.
 pub struct Segment {
-    /// Which bytes of the file, and of the place.
+    /// The range, the same in the file and in that place.
     pub range: Range<u64>,
-    /// Where.
+    /// The place.
     pub held: Held,
 }
 
-/// Where bytes lie.
+/// Where bytes are stored.
 pub enum Held {
-    /// In a staged file of this machine.
+    /// In a local staged file.
     Here(HeldHere),
     /// In a tree.
     Tree(Arc<TreeNode>),
 }
 
-/// A staged file that holds bytes.
+/// A local staged file that holds bytes.
 pub struct HeldHere(Arc<Staged>);
 
 impl HeldHere {
@@ -81,7 +81,7 @@ impl HeldHere {
         read_exact_or_zeros(&self.0.file, range).map_err(|error| self.0.error("cannot read", &error))
     }
 
-    /// Where data (or the next hole) begins at or behind an offset; `None` where there is none.
+    /// The start of data (or of a hole) at or after an offset; `None` if there is none.
     pub fn seek(&self, offset: u64, data: bool) -> Result<Option<u64>, Error> {
         let found = if data { next_data(&self.0.file, offset) } else { next_hole(&self.0.file, offset) };
         found.map_err(|error| self.0.error("cannot seek in", &error))
@@ -89,7 +89,7 @@ impl HeldHere {
 }
 
 impl Staged {
-    /// Lays this new empty file over something.
+    /// Sets the base of this new empty file.
     pub fn lay_over(&self, below: &Below, kept: u64) -> Result<(), Error> {
         let base = match below {
             Below::Data(data) => Base::sealed(Arc::clone(&data.staged)),
@@ -103,7 +103,7 @@ impl Staged {
         Ok(())
     }
 
-    /// The extent, with the base loaded.
+    /// Locks the extent, with the base loaded.
     pub fn extent(&self) -> Result<MutexGuard<'_, Extent>, Error> {
         let mut extent = self.extent.lock();
         if matches!(extent.under, Under::Unknown) {
@@ -127,7 +127,7 @@ impl Staged {
         Ok(Under::Over(Layer { base, kept: stored.kept, own: stored.own }))
     }
 
-    /// Where the byte at an offset lies, and up to where (at most `end`) the next ones lie there too.
+    /// Where the byte at an offset is stored, and how far (at most to `end`) the following bytes are stored there too.
     fn segment(self: &Arc<Self>, at: u64, end: u64) -> Result<Segment, Error> {
         let here = |end| Segment { range: at..end, held: Held::Here(HeldHere(Arc::clone(self))) };
         if self.whole.load(Ordering::Acquire) {
@@ -151,7 +151,7 @@ impl Staged {
         }
     }
 
-    /// Notes that bytes which were just written are the file's own.
+    /// Records that bytes just written are the file's own.
     pub fn own(&self, extent: &mut Extent, range: Range<u64>) -> Result<(), Error> {
         let Under::Over(layer) = &mut extent.under else { return Ok(()) };
         let range = range.start..range.end.min(layer.kept);
@@ -166,7 +166,7 @@ impl Staged {
         Ok(())
     }
 
-    /// Called before the file is cut: bytes behind the new length no longer count, even if the process dies first.
+    /// Called before the file is truncated: base bytes after the new length no longer count, even if the process dies first.
     pub fn begin_cut(&self, extent: &mut Extent, length: u64) -> Result<bool, Error> {
         let Under::Over(layer) = &mut extent.under else { return Ok(false) };
         if length >= layer.kept {
@@ -178,7 +178,7 @@ impl Staged {
         Ok(true)
     }
 
-    /// After the file was cut.
+    /// Called after the file was truncated.
     pub fn end_cut(&self, extent: &mut Extent) -> Result<(), Error> {
         if matches!(&extent.under, Under::Over(layer) if layer.kept == 0) {
             return self.end_base(extent);
@@ -186,7 +186,7 @@ impl Staged {
         self.store.note("cannot cut", |connection| bases::end_cut(connection, self.id))
     }
 
-    /// The file has all its bytes itself.
+    /// Records that the file holds all its bytes.
     fn end_base(&self, extent: &mut Extent) -> Result<(), Error> {
         let released = self.store.note("cannot fill in", |connection| bases::end(connection, self.id))?;
         extent.under = Under::Nothing;
@@ -228,7 +228,7 @@ impl Staged {
 }
 
 impl Base {
-    /// A staged file that lies below another one from now on.
+    /// Marks a staged file as the base of another.
     pub fn sealed(below: Arc<Staged>) -> Self {
         below.sealed.store(true, Ordering::Release);
         Self::Data(below)
@@ -236,32 +236,32 @@ impl Base {
 }
 
 impl DataFile {
-    /// Where the byte at an offset lies, and up to where (at most `end`) the next ones lie there too.
+    /// Where the byte at an offset is stored, and how far (at most to `end`) the following bytes are stored there too.
     pub fn segment(&self, at: u64, end: u64) -> Result<Segment, Error> {
         self.staged.segment(at, end)
     }
 
-    /// The file itself, where all its bytes lie in it.
+    /// The file itself, if it holds all its bytes.
     pub fn whole_file(&self) -> Result<Option<File>, Error> {
         if !self.is_whole()? {
             return Ok(None);
         }
-        // Opened again, for a position of its own.
+        // Reopened, to have its own file position.
         let path = self.staged.store.path(self.id());
         File::open(&path).map(Some).map_err(|error| self.staged.error("cannot open", &error))
     }
 
-    /// Whether it lies over nothing.
+    /// Whether it has no base.
     pub fn is_whole(&self) -> Result<bool, Error> {
         Ok(matches!(self.staged.extent()?.under, Under::Nothing))
     }
 
-    /// Whether its bytes must not change: a frozen generation has them, or another file lies over them. A writer lays a new file over it.
+    /// Whether its bytes must not change: a frozen generation holds them, or it is the base of another file. A writer creates a new file over it.
     pub fn is_fixed(&self) -> bool {
         self.staged.is_fixed()
     }
 
-    /// Whether no file may be laid over it, nor more be written to it, before it is filled: too much would have to be looked through.
+    /// Whether it must be filled before more is written to it or a file created over it: the chain or the set of ranges is too long.
     pub fn needs_filling(&self) -> Result<bool, Error> {
         let ranges = match &self.staged.extent()?.under {
             Under::Over(layer) => layer.own.len(),
@@ -270,8 +270,8 @@ impl DataFile {
         Ok(ranges >= MOST_RANGES || self.is_fixed() && self.staged.depth()? >= DEEPEST)
     }
 
-    /// Begins filling, which may take any number of [`DataFile::fill`]. Returns how many bytes are missing, and the
-    /// argument for [`DataFile::end_filling`].
+    /// Starts filling, by any number of [`DataFile::fill`] calls. Returns how many bytes are missing, and the argument for
+    /// [`DataFile::end_filling`].
     pub fn begin_filling(&self) -> Result<(u64, u64), Error> {
         let extent = self.staged.extent()?;
         let Under::Over(layer) = &extent.under else { return Ok((0, extent.spoiled)) };
@@ -290,7 +290,7 @@ impl DataFile {
         in_quota && self.staged.store.has_room(bytes)
     }
 
-    /// The first range at or behind an offset that still comes from the base.
+    /// The first range at or after an offset that still comes from the base.
     pub fn gap(&self, offset: u64) -> Result<Option<Range<u64>>, Error> {
         Ok(match &self.staged.extent()?.under {
             Under::Over(layer) => layer.own.gap(offset, layer.kept),
@@ -298,7 +298,7 @@ impl DataFile {
         })
     }
 
-    /// Copies bytes of the base, except where the file was written meanwhile. No visible change, times included.
+    /// Copies bytes of the base, except where the file was written meanwhile. No visible change, including times.
     pub fn fill(&self, offset: u64, bytes: &[u8]) -> Result<(), Error> {
         let staged = &self.staged;
         // The upper cannot be opened elsewhere meanwhile.
@@ -320,7 +320,7 @@ impl DataFile {
         }
     }
 
-    /// Ends filling: `true` once the file lies over nothing; `false` where it must be begun again.
+    /// Ends filling: `true` once the file has no base; `false` if filling must start over.
     pub fn end_filling(&self, spoiled: u64) -> Result<bool, Error> {
         let staged = &self.staged;
         staged.sync_bytes()?;
@@ -342,7 +342,7 @@ impl DataFile {
         })
     }
 
-    /// The same bytes as those of the staged file below lie in a tree now. Returns the file, if nothing refers to it any more.
+    /// The bytes of the staged base are now in a tree: switches the base. Returns the old base, if nothing refers to it any more.
     pub(super) fn rebase(&self, below: DataId, tree: TreeNode) -> Result<Option<DataId>, Error> {
         let staged = &self.staged;
         let mut extent = staged.extent()?;

@@ -1,4 +1,4 @@
-//! One upper that is open: its connection, its transactions, its syncs.
+//! An open upper: its connection, transactions and syncs.
 
 use std::collections::BTreeSet;
 use std::fs::File;
@@ -19,10 +19,10 @@ use crate::error::{Error, ErrorKind};
 use crate::oci::Digest;
 use crate::sys::syncfs::sync_file_system;
 
-/// One upper, held by this process. All methods are short local operations; a lock inside serialises them.
+/// An upper held by this process. All methods are short local operations, serialised by an internal lock.
 ///
-/// Code inside of [`Upper::change`] reads through [`Change::rows`] and calls no other method that reads or changes rows, nor one
-/// that reads or changes staged bytes.
+/// The closure of [`Upper::change`] reads through [`Change::rows`] and must not call any other method that reads or changes rows or staged
+/// bytes.
 pub struct Upper {
     pub(super) shared: Arc<Shared>,
 }
@@ -39,7 +39,7 @@ impl ReadRows for Shared {
 }
 
 impl Shared {
-    /// The connection; Gone once the upper was removed.
+    /// Locks the connection; Gone once the upper was removed.
     pub fn database(&self) -> Result<MutexGuard<'_, Database>, Error> {
         let database = self.database.lock();
         self.store.check().map(|()| database)
@@ -49,7 +49,7 @@ impl Shared {
         *self.state.lock()
     }
 
-    /// Everything committed so far survives a power cut, and names of new files too.
+    /// Makes everything committed so far, and the names of new files, survive a power cut.
     pub fn sync(&self) -> Result<(), Error> {
         self.store.check()?;
         // The names first: no durable node without its file.
@@ -57,8 +57,8 @@ impl Shared {
         self.store.in_directory(|directory| self.store.log.sync(directory))
     }
 
-    /// Makes sure, before a change takes the lock of the database, that there is room for its pages, also on a full disk: bytes that were
-    /// given up are freed then, and the log restarts. A change for which that was not enough fails as a whole.
+    /// Ensures, before a change takes the database lock, that there is room for its pages, even on a full disk: frees released bytes and restarts the
+    /// log if needed. If that is not enough, the change fails as a whole.
     pub fn make_room(&self) {
         if self.reserve.keep() {
             return;
@@ -70,7 +70,7 @@ impl Shared {
         self.reserve.keep();
     }
 
-    /// One transaction that belongs to no edit. Whatever fails leaves the database as it was.
+    /// A transaction that is not an edit. Any failure leaves the database unchanged.
     pub fn transact<T>(&self, what: &str, work: impl FnOnce(&Connection) -> rusqlite::Result<T>) -> Result<T, Error> {
         let mut database = self.database()?;
         let transaction = database.connection.transaction().map_err(|error| self.store.database_error(what, &error))?;
@@ -82,7 +82,7 @@ impl Shared {
 impl Drop for Shared {
     fn drop(&mut self) {
         if let Err(error) = self.collect() {
-            tracing::warn!(%error, "staged bytes that were given up stay until the upper is opened again");
+            tracing::warn!(%error, "cannot free released staged bytes; they stay until the upper is opened again");
         }
     }
 }
@@ -93,7 +93,7 @@ impl Upper {
         self.shared.store.location().tag_key
     }
 
-    /// The digests that it is bound to now.
+    /// The digests that it is currently bound to.
     pub fn binding(&self) -> Binding {
         self.shared.state().binding
     }
@@ -103,24 +103,24 @@ impl Upper {
         &*self.shared
     }
 
-    /// Whether anything was changed since the last publish (or since it was made): then there is something to publish. A tag that
-    /// is new, retagged or deleted is edited from its beginning; one with a file that was open for writing during the publish stays so.
+    /// Whether anything has changed since the last publish (or its creation), so that there is something to publish. A new, retagged or deleted tag is
+    /// edited from the start; one with a file open for writing during the publish stays so.
     pub fn is_edited(&self) -> bool {
         self.shared.state().edited
     }
 
-    /// Whether it was removed; every method answers Gone then.
+    /// Whether it was removed; every method then fails with Gone.
     pub fn is_removed(&self) -> bool {
         self.shared.store.check().is_err()
     }
 
-    /// Whether something is left to publish, be it only that the tag is new or deleted.
+    /// Whether something is left to publish, even if only that the tag is new or deleted.
     pub fn has_edits(&self) -> bool {
         self.shared.state().has_edits()
     }
 
-    /// Runs a transaction. It is committed if `work` succeeds, and then survives the death of the process; a power cut only after
-    /// the next [`Upper::sync`]. `work` runs once. An upper that was released takes its tag back first; Gone for one that is retired.
+    /// Runs a transaction. It is committed if `work` succeeds, and then survives the death of the process, but a power cut only after the next
+    /// [`Upper::sync`]. `work` runs once. A released upper first takes its tag back; a retired one fails with Gone.
     pub fn change<T>(&self, work: impl FnOnce(&mut Change<'_>) -> Result<T, Error>) -> Result<T, Error> {
         self.shared.make_room();
         let database = self.shared.database()?;
@@ -128,7 +128,7 @@ impl Upper {
         self.commit(database, work)
     }
 
-    /// As [`Upper::change`], for a change that is not an edit: it changes nothing that is published, and needs no tag.
+    /// As [`Upper::change`], for a change that is not an edit: it does not affect what is published, and needs no tag.
     pub fn tidy<T>(&self, work: impl FnOnce(&mut Change<'_>) -> Result<T, Error>) -> Result<T, Error> {
         self.shared.make_room();
         self.commit(self.shared.database()?, |change| {
@@ -145,13 +145,13 @@ impl Upper {
         let mut change = Change::begin(&mut database, &self.shared)?;
         let value = work(&mut change)?;
         let released = change.commit()?;
-        // Given up before the next transaction begins, so that none can refer to them again.
+        // Released before the next transaction starts, so that none can refer to them again.
         let is_worth_it = !released.is_empty() && self.shared.store.give_up(released);
         drop(database);
         if is_worth_it {
-            // The change itself is done; a sync that fails is reported by every later one too.
+            // The change itself is done; a failed sync is reported by every later one too.
             if let Err(error) = self.shared.collect() {
-                tracing::warn!(%error, "staged bytes that were given up are not freed yet");
+                tracing::warn!(%error, "cannot free released staged bytes yet");
             }
         }
         Ok(value)
@@ -163,13 +163,13 @@ impl Upper {
         self.shared.collect().map(|_| ())
     }
 
-    /// A new empty file for staged bytes. It is unlinked with its last user if no node came to refer to it.
+    /// A new empty staged file. It is unlinked with its last user if no node came to refer to it.
     pub fn new_data(&self) -> Result<DataFile, Error> {
         self.shared.store.create().map(DataFile::new)
     }
 
-    /// A new file that shows the bytes of its base until it is written: nothing is copied. [`Change::lay`] stores that, in
-    /// the change that lets a node refer to it.
+    /// A new file that shows the bytes of its base until it is written; copies nothing. [`Change::lay`] stores the base, in the change that makes a
+    /// node refer to it.
     pub fn new_over(&self, below: &Below) -> Result<DataFile, Error> {
         let staged = self.shared.store.create()?;
         let kept = below.kept()?;
@@ -179,17 +179,17 @@ impl Upper {
         Ok(DataFile::new(staged))
     }
 
-    /// Staged files that lie over something, by number.
+    /// Staged files with a base, by number.
     pub fn partial(&self) -> Vec<DataId> {
         self.shared.store.partial()
     }
 
-    /// Whether nothing but another staged file needs a staged file.
+    /// Whether a staged file is needed only as the base of another.
     pub fn is_below_only(&self, id: DataId) -> Result<bool, Error> {
         self.shared.read("cannot read", |connection| rows::is_of_no_node(connection, id))
     }
 
-    /// Nodes of trees that staged files lie over.
+    /// Tree nodes that are the base of a staged file.
     pub fn trees_below(&self) -> Result<Vec<(DataId, TreeNode)>, Error> {
         self.shared.read("cannot read", bases::trees)
     }
@@ -199,23 +199,23 @@ impl Upper {
         self.shared.read("cannot read", bases::manifests)
     }
 
-    /// Gives the nodes of trees below staged files, none of which is open, the numbers that they have now.
+    /// Updates the numbers of tree nodes that are bases of staged files, none of which is open.
     pub fn renumber_below(&self, numbers: &[(DataId, u32)]) -> Result<(), Error> {
         self.shared
             .transact("cannot change", |connection| numbers.iter().try_for_each(|(id, node)| bases::renumber(connection, *id, *node)))
     }
 
-    /// Staged files that a power cut may have damaged: they were written and not synced before it.
+    /// Staged files that a power cut may have damaged: they were written but not synced before it.
     pub fn suspects(&self) -> BTreeSet<DataId> {
         self.shared.store.suspects()
     }
 
-    /// One file at a time of all uppers that are open here is filled in from below.
+    /// Permits one file of all open uppers at a time to be filled from its base.
     pub fn filling(&self) -> Arc<Semaphore> {
         Arc::clone(&self.shared.store.account.budget().filling)
     }
 
-    /// Makes all bytes survive a power cut, so that none is suspected after one: for the end of a mount that leaves edits.
+    /// Makes all bytes survive a power cut, so that none becomes a suspect; for the end of a mount that leaves edits.
     pub fn sync_all(&self) -> Result<(), Error> {
         let unsynced = "SELECT EXISTS (SELECT 1 FROM unsynced)";
         if self.shared.read("cannot read", |connection| connection.query_row(unsynced, [], |row| row.get(0)))? {
@@ -227,13 +227,13 @@ impl Upper {
         self.sync()
     }
 
-    /// Opens staged bytes. A file that a crash lost is an empty one, with one warning when the upper was opened. Gone for bytes
-    /// that a commit gave up: the node has other ones now.
+    /// Opens staged bytes. A file lost in a crash is empty; a warning was logged when the upper was opened. Gone for bytes that a commit released: the
+    /// node has others now.
     pub fn data(&self, id: DataId) -> Result<DataFile, Error> {
         self.shared.store.data(id).map(DataFile::new)
     }
 
-    /// The journal of a publish under way.
+    /// The journal of a publish in progress.
     pub fn journal(&self) -> Result<Option<Journal>, Error> {
         let text = self.shared.read("cannot read the journal of", |connection| {
             connection.query_row("SELECT journal FROM upper", [], |row| row.get::<_, Option<String>>(0))
@@ -245,7 +245,7 @@ impl Upper {
         text.map(decode).transpose().map_err(|error| self.shared.store.database_error("cannot read the journal of", &error))
     }
 
-    /// Writes (durably) or clears the journal of a publish.
+    /// Durably writes or clears the journal of a publish.
     pub fn set_journal(&self, journal: Option<&Journal>) -> Result<(), Error> {
         let text = journal.map(serde_json::to_string).transpose();
         let text = text.map_err(|error| Error::new(ErrorKind::Other, format!("cannot write the journal: {error}")))?;
@@ -260,14 +260,14 @@ impl Upper {
         self.shared.read("cannot read", |connection| connection.query_row("SELECT meaning FROM upper", [], |row| row.get(0)))
     }
 
-    /// Records, durably, the meaning of the edits.
+    /// Durably records the meaning of the edits.
     pub fn set_meaning(&self, meaning: &str) -> Result<(), Error> {
         self.shared
             .transact("cannot change", |connection| connection.prepare_cached("UPDATE upper SET meaning = ?")?.execute([meaning]))?;
         self.shared.sync()
     }
 
-    /// A directory of this upper for layers that are packed and not yet pushed; never counted in the quota, emptied by `commit`.
+    /// A directory of this upper for layers that are packed but not yet pushed; not counted in the quota, emptied by `commit`.
     pub fn packs(&self) -> PathBuf {
         self.shared.store.location().directory.join("packs")
     }

@@ -1,7 +1,6 @@
-//! All uppers of a state directory: finding, making, moving, removing and listing them.
+//! All uppers of a state directory: finding, creating, moving, removing and listing them.
 //!
-//! Each is a directory named by the hash of its tag, and appears and disappears in one rename. Listing opens no database and
-//! takes no lock.
+//! Each is a directory named by a hash of its tag, and appears and disappears in a single rename. Listing opens no database and takes no lock.
 
 use std::io;
 use std::path::{Path, PathBuf};
@@ -21,19 +20,19 @@ use super::{Binding, Listed, Rows, TagKey};
 use crate::durable;
 use crate::error::{Error, ErrorKind};
 
-/// Names of uppers that are being made begin with this,
+/// Name prefix of uppers being created,
 const MAKING: &str = ".making-";
-/// and of those that are being removed with this. Both are leftovers if the lock on names is free.
+/// and of those being removed. Both are leftovers if the names lock is free.
 const REMOVING: &str = ".removing-";
 
-/// All uppers of a state directory, and the budget of bytes that those opened here share.
+/// All uppers of a state directory, and the byte budget shared by those open here.
 pub struct Uppers {
     root: PathBuf,
     budget: Arc<Budget>,
 }
 
 impl Uppers {
-    /// The uppers of a state directory, which is made (0700) if it is missing. `quota` bounds the bytes staged.
+    /// The uppers of a state directory, which is created (0700) if missing. `quota` bounds the staged bytes.
     pub fn open(state: &Path, quota: Option<u64>) -> Result<Self, Error> {
         let root = state.join("uppers");
         for path in [state, &root] {
@@ -44,7 +43,7 @@ impl Uppers {
         Ok(uppers)
     }
 
-    /// Finishes creations, removals and moves that a crash cut short.
+    /// Completes creations, removals and moves that a crash interrupted.
     fn tidy(&self) -> Result<(), Error> {
         let _names = lock_names(&self.root)?;
         for (name, path) in self.entries()? {
@@ -83,7 +82,7 @@ impl Uppers {
         rename(&self.root, from, to)
     }
 
-    /// All uppers there are. One that cannot be read is reported beside the others.
+    /// All uppers. One that cannot be read is reported beside the others.
     pub fn list(&self) -> Result<Vec<Result<Listed, Error>>, Error> {
         let entries = self.entries()?.into_iter().filter(|(name, _)| is_directory_name(name));
         let look = |directory: PathBuf| match About::read(&directory) {
@@ -95,16 +94,16 @@ impl Uppers {
         Ok(entries.filter_map(|(_, directory)| look(directory)).collect())
     }
 
-    /// Opens the upper of a tag if there is one. Busy (with the pid) where another process holds it.
+    /// Opens the upper of a tag, if it exists. Busy (with the pid) if another process holds it.
     pub fn find(&self, tag_key: &TagKey) -> Result<Option<Upper>, Error> {
         let directory = self.directory(tag_key);
         if !directory.exists() {
-            // Perhaps another process was killed while it moved one here.
+            // Another process may have been killed while moving one here.
             self.tidy()?;
         }
         let Some(hold) = Hold::take(&directory, tag_key)? else { return Ok(None) };
         if About::read(&directory)?.tag_key.directory_name() != tag_key.directory_name() {
-            // Or while it moved this one away.
+            // Or while moving this one away.
             drop(hold);
             self.tidy()?;
             return Ok(None);
@@ -112,15 +111,14 @@ impl Uppers {
         open::open(UpperLocation { tag_key: tag_key.clone(), directory }, hold, &self.budget).map(Some)
     }
 
-    /// Creates the upper of a tag that has none, and records the meaning of its edits. Busy as
-    /// [`Uppers::find`]; Exists where there is one.
+    /// Creates the upper of a tag that has none, and records the meaning of its edits. Busy as [`Uppers::find`]; Exists if there is one.
     pub fn create(&self, tag_key: &TagKey, binding: Binding, meaning: Option<&str>) -> Result<Upper, Error> {
         let directory = self.directory(tag_key);
         let names = lock_names(&self.root)?;
         if directory.exists() {
             // Busy if it is held.
             let _hold = Hold::take(&directory, tag_key)?;
-            return Err(Error::new(ErrorKind::Exists, format!("{} has staged edits already, in {}", tag_key.shown(), shown(&directory))));
+            return Err(Error::new(ErrorKind::Exists, format!("{} already has staged edits, in {}", tag_key.shown(), shown(&directory))));
         }
         let making = self.root.join(format!("{MAKING}{}", tag_key.directory_name()));
         remove_tree(&making)?;
@@ -130,7 +128,7 @@ impl Uppers {
             .and_then(|hold| self.rename(&making, &directory).map(|()| hold));
         let hold = made.inspect_err(|_| {
             if let Err(error) = remove_tree(&making) {
-                tracing::debug!(%error, "an upper that could not be made stays until the next start");
+                tracing::debug!(%error, "cannot remove an incomplete upper; it stays until the next start");
             }
         })?;
         drop(names);
@@ -138,38 +136,38 @@ impl Uppers {
         open::open(UpperLocation { tag_key: tag_key.clone(), directory }, hold, &self.budget)
     }
 
-    /// Removes an upper without opening its database, for one that cannot be opened. `false` if there is none, Busy where it is held.
+    /// Removes an upper that cannot be opened, without its database. `false` if it does not exist, Busy if it is held.
     pub fn give_up(&self, tag_key: &TagKey) -> Result<bool, Error> {
         let directory = self.directory(tag_key);
         let Some(_hold) = Hold::take(&directory, tag_key)? else { return Ok(false) };
         remove_tree(&take_away(&directory)?).map(|()| true)
     }
 
-    /// How many bytes may be staged in all, and how many more: what the disk holds and has left, within the quota. Asks the disk alone.
+    /// How many bytes may be staged in total, and how many more: the size and free space of the disk, within the quota. Queries only the disk.
     pub fn room(&self) -> Result<(u64, u64), Error> {
-        let disk = durable::free(&self.root).map_err(|error| system("cannot ask the disk of", &self.root, &error))?;
+        let disk = durable::free(&self.root).map_err(|error| system("cannot query the disk of", &self.root, &error))?;
         let quota = self.budget.quota.unwrap_or(u64::MAX);
         Ok((disk.total.min(quota), left(&disk).min(quota.saturating_sub(self.budget.used()))))
     }
 
-    /// Bytes staged by the uppers that are open here, and the quota.
+    /// Bytes staged by the uppers open here, and the quota.
     pub fn usage(&self) -> (u64, Option<u64>) {
         (self.budget.used(), self.budget.quota)
     }
 }
 
 impl Upper {
-    /// Moves the upper to another tag of the repository that has none (`mv v1 v2`, `--as`): the lock goes with it. Exists where the
-    /// other has one, Busy where that is held.
+    /// Moves the upper to another tag of the repository that has none (`mv v1 v2`, `--as`), with its lock. Exists if the other tag has one, Busy if
+    /// that is held.
     pub fn move_to(&self, tag_key: &TagKey) -> Result<(), Error> {
-        // Neither removed nor changed meanwhile.
+        // Prevents removal and changes meanwhile.
         let database = self.shared.database()?;
         self.take_back(&database)?;
         self.relocate(&database, tag_key)
     }
 
-    /// Gives up name and lock of the tag until the next change if nothing is left to publish; returns whether it did. The upper lies
-    /// under `aside` meanwhile, can be read, and keeps its nodes.
+    /// Releases name and lock of the tag until the next change if nothing is left to publish; returns whether it did. Meanwhile the upper is stored
+    /// under `aside`, remains readable, and keeps its nodes.
     pub fn release(&self, aside: &TagKey) -> Result<bool, Error> {
         let database = self.shared.database()?;
         if self.is_needed() || self.shared.store.standing() != Standing::Current {
@@ -186,8 +184,8 @@ impl Upper {
         matches!(self.shared.store.standing(), Standing::Released(_))
     }
 
-    /// Takes name and lock of the tag back if they were released. Busy where another process has them now, Exists where it left edits,
-    /// Gone for an upper that was retired.
+    /// Takes name and lock of the tag back if they were released. Busy if another process holds them now, Exists if it left edits, Gone if the upper
+    /// was retired.
     pub fn reclaim(&self) -> Result<(), Error> {
         let database = self.shared.database()?;
         self.take_back(&database)
@@ -207,8 +205,8 @@ impl Upper {
         }
     }
 
-    /// Gives up the name of the tag for a directory of `tag_key` if nothing is left to publish; returns whether it did. Every later
-    /// change fails with Gone then, and the content can still be read.
+    /// Moves the upper from its tag's name to that of `tag_key` for good if nothing is left to publish; returns whether it did. Every later change
+    /// fails with Gone, but the content remains readable.
     pub fn retire(&self, tag_key: &TagKey) -> Result<bool, Error> {
         let database = self.shared.database()?;
         if self.is_needed() {
@@ -219,7 +217,7 @@ impl Upper {
         Ok(true)
     }
 
-    /// Whether something is left to publish or being published. To be asked under the lock of the database.
+    /// Whether something is left to publish or being published. Call under the database lock.
     fn is_needed(&self) -> bool {
         self.shared.state().has_edits() || self.shared.store.has_frozen()
     }
@@ -234,10 +232,10 @@ impl Upper {
         }
         if directory.exists() {
             let _hold = Hold::take(&directory, tag_key)?;
-            return Err(Error::new(ErrorKind::Exists, format!("{} has staged edits already, in {}", tag_key.shown(), shown(&directory))));
+            return Err(Error::new(ErrorKind::Exists, format!("{} already has staged edits, in {}", tag_key.shown(), shown(&directory))));
         }
         let binding = self.binding();
-        // The document first: a crash behind it is ended by the next start, which trusts the document.
+        // The document first: after a crash here, the next start, which trusts the document, completes the move.
         About::new(tag_key, &binding).write(&location.directory)?;
         let next = UpperLocation { tag_key: tag_key.clone(), directory };
         if let Err(error) = self.shared.store.move_to(next, |directory| rename(&root, &location.directory, directory)) {
@@ -247,10 +245,10 @@ impl Upper {
         Ok(())
     }
 
-    /// Removes the upper with everything in it, at once: the tag may be staged again. Every later call answers Gone, nothing is edited
-    /// any more; staged bytes that are open can be used until they are closed. Busy while a generation is frozen.
+    /// Removes the upper with everything in it, at once: the tag may be staged again. Every later call fails with Gone, and nothing can be edited; open
+    /// staged bytes remain usable until they are closed. Busy while a generation is frozen.
     ///
-    /// Edits go with it: this is for taking them back. [`Upper::remove_if_clean`] is for all else.
+    /// Drops the edits: for discarding them. Otherwise use [`Upper::remove_if_clean`].
     pub fn remove(&self) -> Result<(), Error> {
         let database = self.shared.database()?;
         if self.shared.store.has_frozen() {
@@ -259,8 +257,8 @@ impl Upper {
         self.take_away(&database)
     }
 
-    /// Removes the upper if nothing is left to publish; returns whether it did. An edit either is committed before, and keeps it, or
-    /// answers Gone.
+    /// Removes the upper if nothing is left to publish; returns whether it did. A concurrent edit either is committed first, and keeps it, or fails
+    /// with Gone.
     pub fn remove_if_clean(&self) -> Result<bool, Error> {
         let database = self.shared.database()?;
         if self.is_needed() {
@@ -269,7 +267,7 @@ impl Upper {
         self.take_away(&database).map(|()| true)
     }
 
-    /// Removes the upper if nothing was changed since this generation was frozen; returns whether it did.
+    /// Removes the upper if nothing has changed since this generation was frozen; returns whether it did.
     pub fn remove_if_unchanged(&self, frozen: FrozenUpper) -> Result<bool, Error> {
         let database = self.shared.database()?;
         if !self.is_unchanged_since(&frozen) {
@@ -295,12 +293,12 @@ impl Upper {
     }
 }
 
-/// Renames first, so that no part of an upper is ever found. Returns the new path.
+/// Renames first, so that a partially removed upper is never found. Returns the new path.
 fn take_away(directory: &Path) -> Result<PathBuf, Error> {
     let root = directory.parent().unwrap_or(directory);
     let name = directory.file_name().unwrap_or_default().to_string_lossy();
     let _names = lock_names(root)?;
-    // Two uppers of one tag may be on their way out at once.
+    // Two uppers of one tag may be in removal at once.
     let removing = (0..).map(|number: u64| root.join(format!("{REMOVING}{number}-{name}"))).find(|path| !path.exists());
     let removing = removing.ok_or_else(|| system("cannot remove", directory, &io::ErrorKind::AlreadyExists.into()))?;
     rename(root, directory, &removing)?;
@@ -308,7 +306,7 @@ fn take_away(directory: &Path) -> Result<PathBuf, Error> {
 }
 
 fn rename(root: &Path, from: &Path, to: &Path) -> Result<(), Error> {
-    // Fails where `to` is there, since an upper is never empty.
+    // Fails if `to` exists, since an upper is never empty.
     std::fs::rename(from, to).map_err(|error| system("cannot rename", from, &error))?;
     durable::sync_directory(root).map_err(|error| system("cannot sync", root, &error))
 }

@@ -116,7 +116,7 @@ fn the_quota_refuses_excess_writes_and_keeps_old_bytes() {
     assert_eq!(read_at(&data, 0, 100), b"begin");
     assert_eq!(data.allocate(0, 0, 2 << 20).unwrap_err().kind, ErrorKind::NoSpace);
     assert_eq!(contents(&upper, id), vec![7; 3 * MIB]);
-    // Existing bytes may be overwritten, and holes cost nothing.
+    // Overwriting existing bytes is allowed, and holes cost nothing.
     upper.data(id).unwrap().write_at(0, &vec![9; 3 * MIB]).unwrap();
     data.set_length(1 << 30).unwrap();
     data.write_at(4096, &vec![1; MIB / 2]).unwrap();
@@ -221,7 +221,7 @@ fn a_sync_makes_bytes_and_names_durable_and_can_be_repeated() {
     upper.sync().unwrap();
 }
 
-/// A file system of one mebibyte, gone when dropped. `None` (said aloud) where mounting is not allowed.
+/// A file system of 1 MiB, unmounted when dropped. `None`, with a message, if mounting is not permitted.
 struct SmallDisk(tempfile::TempDir);
 
 impl SmallDisk {
@@ -264,9 +264,9 @@ fn a_full_disk_refuses_writes_and_changes_and_loses_nothing() {
     while data.write_at(at, &[3; 1000]).is_ok() {
         at += 1000;
     }
-    // Bytes leave room for the database, or nothing could be removed to make some.
+    // Staged bytes leave room for the database, or nothing could be deleted to make space.
     upper.change(|change| change.put_name(0, b"still", Named::Whiteout)).unwrap();
-    // Its log has none either, sooner or later.
+    // Eventually its log has no room either.
     let mut names = 0;
     let refused = loop {
         match upper.change(|change| change.put_name(0, format!("{names}{}", "x".repeat(3000)).as_bytes(), Named::Whiteout)) {
@@ -278,7 +278,7 @@ fn a_full_disk_refuses_writes_and_changes_and_loses_nothing() {
     assert_eq!(refused.kind, ErrorKind::NoSpace, "{refused}");
     assert_eq!(upper.rows().node(key).unwrap().map(|node| node.content), Some(Content::Data(id)));
     assert_eq!(contents(&upper, id), b"kept bytes");
-    // With room again writes succeed, and all acknowledged bytes are there.
+    // With space again, writes succeed, and all acknowledged bytes are there.
     data.set_length(0).unwrap();
     upper.change(|change| change.put_name(0, b"later", Named::Whiteout)).unwrap();
     drop((upper, data));
@@ -323,7 +323,7 @@ fn a_disk_that_vanished_is_an_error_and_no_panic() {
         assert_eq!(error.kind, ErrorKind::Other, "{error}");
         assert!(error.message.contains(state.to_str().unwrap()), "{error}");
     }
-    // Open files may work on or fail, but never silently.
+    // Open files may keep working or fail, but never silently.
     let _ = upper.change(|change| change.drop_node(key));
     let _ = upper.sync();
     drop(upper);
@@ -343,7 +343,7 @@ fn staged_files_can_be_removed_on_a_full_disk() {
         }
     }
     assert_eq!(uppers.room().unwrap(), (8 * MIB as u64, 0));
-    // Names of the tree below: each needs room for itself, and gives none back.
+    // Names of the tree below: each removal needs space and frees none.
     for name in 0..1000 {
         upper.change(|change| change.put_name(0, format!("name-{name}").as_bytes(), Named::Whiteout)).unwrap();
     }

@@ -1,6 +1,6 @@
-//! A process that changes an upper is killed at random moments: acknowledged changes survive.
+//! Kills a process that changes an upper at random moments: acknowledged changes survive.
 //!
-//! The process is this test program, started again for one test, which runs only if the environment names a directory.
+//! The process is this test binary, started again for a single test that runs only if the environment names a directory.
 
 use std::collections::BTreeMap;
 use std::io::{BufRead, BufReader, Write};
@@ -13,16 +13,16 @@ use super::layers::fill;
 use super::*;
 use crate::durable::disk::Disk;
 
-/// Where a child holds an upper and waits for its end.
+/// Where a child holds an upper until it is killed.
 pub const HOLD: &str = "OCIFS_TEST_STAGING_HOLD";
-/// Where a child works, and at which step it begins.
+/// Where a child works, and its first step.
 const WORK: &str = "OCIFS_TEST_STAGING_WORK";
 const FROM: &str = "OCIFS_TEST_STAGING_FROM";
 
 /// Whether it syncs bytes before a node refers to them.
 const SYNCED: &str = "OCIFS_TEST_STAGING_SYNCED";
 
-/// The files below the root by name: content and an attribute.
+/// The files in the root by name: content and an attribute.
 type State = BTreeMap<Vec<u8>, (Vec<u8>, Vec<u8>)>;
 
 /// One step, the same for the child and for the model.
@@ -31,7 +31,7 @@ enum Step {
     Remove(Vec<u8>),
     Rename(Vec<u8>, Vec<u8>),
     Mark(Vec<u8>, Vec<u8>),
-    /// One byte at an offset, and whether it is written while a generation is frozen that is committed then.
+    /// One byte at an offset, and whether to write it while a generation is frozen, which is then committed.
     Patch(Vec<u8>, u64, u8, bool),
     Cut(Vec<u8>, u64),
     Fill,
@@ -39,7 +39,7 @@ enum Step {
     Commit,
 }
 
-/// The step of a number. `whole`: bytes are written once, and synced before a node refers to them.
+/// The step with a number. `whole`: bytes are written once, and synced before a node refers to them.
 fn step(number: u64, whole: bool) -> Step {
     let mut random = rand::rngs::StdRng::seed_from_u64(number);
     let name = |random: &mut rand::rngs::StdRng| format!("name-{}", random.random_range(0..40)).into_bytes();
@@ -100,7 +100,7 @@ fn apply(state: &mut State, step: &Step) {
     }
 }
 
-/// The bytes of a name that may be written, laid over what there is where they may not.
+/// A writable file for a name, created over the existing one if that is fixed.
 fn writable(upper: &Upper, name: &[u8]) -> Result<Option<DataFile>, Error> {
     let Some(key) = node_of(upper.rows(), name)? else { return Ok(None) };
     Ok(match upper.rows().node(key)?.map(|node| node.content) {
@@ -117,8 +117,8 @@ fn patch(upper: &Upper, name: &[u8], at: u64, byte: u8) -> Result<(), Error> {
     writable(upper, name)?.map_or(Ok(()), |data| data.write_at(at, &[byte]))
 }
 
-/// Settles a generation. Clean files refer to a tree: here the "tree" keeps the whole content as the path of the node, so that it can be
-/// read and compared.
+/// Commits a generation. Clean files then refer to a tree; here the "tree" stores the whole content as the node's path, so that it can be read and
+/// compared.
 fn commit_all(upper: &Upper, frozen: FrozenUpper) -> Result<(), Error> {
     upper.set_journal(Some(&Journal { generation: frozen.generation(), expected: None, digest: digest(7).to_string() }))?;
     let mut references = Vec::new();
@@ -222,13 +222,13 @@ fn a_child_works_only_where_it_is_told_to() {
     writeln!(out, "begun").unwrap();
     for number in from.. {
         perform(&upper, &step(number, std::env::var_os(SYNCED).is_some())).unwrap();
-        // Only a whole line is an acknowledgement.
+        // Only a complete line is an acknowledgement.
         writeln!(out, "{number} done").unwrap();
         out.flush().unwrap();
     }
 }
 
-/// Lets a child work from a step on and kills it after about so many. Returns the first step that was not acknowledged.
+/// Runs a child from a step on and kills it after about this many. Returns the first unacknowledged step.
 fn run_child(directory: &Path, from: u64, random: &mut rand::rngs::StdRng) -> u64 {
     let mut child = Command::new(std::env::current_exe().unwrap())
         .args(["--exact", "staging::tests::crash::a_child_works_only_where_it_is_told_to", "--nocapture"])
@@ -247,7 +247,7 @@ fn run_child(directory: &Path, from: u64, random: &mut rand::rngs::StdRng) -> u6
         }
         next
     };
-    // A random number of empty turns moves the kill away from the moment behind an acknowledgement.
+    // A random delay moves the kill away from the moment after an acknowledgement.
     for line in lines.by_ref() {
         if acknowledge(line.unwrap()) >= from + kill_after {
             for turn in 0..random.random_range(0..200_000) {
@@ -281,7 +281,7 @@ fn a_process_killed_at_any_moment_loses_nothing_that_it_acknowledged() {
         let uppers = open(directory.path());
         let upper = again(&uppers);
         let found = observe(&upper);
-        // The step that was under way happened or did not.
+        // The step in progress happened or did not.
         let mut after = model.clone();
         apply(&mut after, &step(next, false));
         assert!(found == model || found == after, "round {round}, step {next}");
@@ -339,7 +339,7 @@ fn a_power_cut_leaves_everything_up_to_the_last_sync_and_no_half_step() {
         child.wait().unwrap();
         disk.restore_power();
         let found = observe(&again(&open(&disk.path())));
-        // Steps behind the last that was read may have been done and synced too: as many as a quick child does before the cut.
+        // Steps after the last one read may also be done and synced: as many as a fast child does before the cut.
         let mut reached = next;
         while reached < synced || model != found {
             assert!(reached < acknowledged + 20_000, "round {round}: no state since step {synced} of {acknowledged}");
@@ -364,7 +364,7 @@ fn a_power_cut_makes_suspects_of_exactly_the_files_that_were_not_synced() {
     let (_, lost) = add(&upper, b"lost", &[7; 10_000]);
     upper.data(again_written).unwrap().write_at(0, b"after").unwrap();
     upper.sync().unwrap();
-    // A process that is killed loses nothing, so that nothing is suspected.
+    // A killed process loses nothing, so nothing becomes a suspect.
     drop(upper);
     let upper = again(&uppers);
     assert!(upper.suspects().is_empty());
@@ -375,7 +375,7 @@ fn a_power_cut_makes_suspects_of_exactly_the_files_that_were_not_synced() {
     assert_eq!(upper.suspects().into_iter().collect::<Vec<_>>(), [again_written, lost]);
     assert_eq!(upper.suspect_names().unwrap(), [b"written again".to_vec(), b"lost".to_vec()]);
     assert_eq!(contents(&upper, synced), b"kept");
-    // It stays so, until nothing of them is left.
+    // It stays that way until none of their bytes are left.
     drop(upper);
     let upper = again(&uppers);
     assert_eq!(upper.suspects().len(), 2);

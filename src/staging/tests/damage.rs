@@ -1,4 +1,4 @@
-//! Databases that are damaged, of a newer version, or no databases at all.
+//! Damaged databases, databases of a newer version, and files that are not databases.
 
 use std::os::unix::fs::FileExt;
 use std::path::PathBuf;
@@ -7,7 +7,7 @@ use rand::{RngExt, SeedableRng};
 
 use super::*;
 
-/// An upper with something of everything, closed.
+/// A closed upper with some of everything.
 fn filled() -> (tempfile::TempDir, PathBuf) {
     let (directory, uppers, upper) = begin();
     for number in 0..30_u32 {
@@ -30,12 +30,12 @@ fn filled() -> (tempfile::TempDir, PathBuf) {
     (directory, database)
 }
 
-/// Uses everything of an upper. Errors are fine, panics are not.
+/// Uses all of an upper. Errors are fine, panics are not.
 fn use_all(upper: &Upper) -> Result<(), Error> {
     let mut cookie = 0;
     while let Some(last) = upper.rows().names(0, cookie, 50)?.last() {
         upper.rows().name(0, &last.name)?;
-        // A damaged index may answer in any order, but must not keep us for ever.
+        // A damaged index may return any order, but must not loop forever.
         if last.cookie <= cookie {
             break;
         }
@@ -101,7 +101,7 @@ fn a_database_with_any_bytes_wrong_is_an_error_or_works_and_never_panics() {
                 assert_eq!(data_files(directory.path()), files, "and so are the bytes");
             }
         }
-        // As it was, for the next round.
+        // Restored for the next round.
         let _ = std::fs::remove_file(super::super::schema::log_path(&database));
         for (path, bytes) in files.iter().zip(&contents) {
             std::fs::write(path, bytes).unwrap();
@@ -187,7 +187,7 @@ fn values_that_no_version_stores_are_damage() {
 fn a_database_of_an_older_version_that_is_damaged_is_left_alone() {
     let (directory, database) = filled();
     let run = |statements: &str| rusqlite::Connection::open(&database).unwrap().execute_batch(statements).unwrap();
-    // Says version 1 and has tables of version 2.
+    // Claims version 1 but has version 2 tables.
     run("PRAGMA user_version = 1");
     let before = std::fs::read(&database).unwrap();
     assert_eq!(open(directory.path()).find(&tag_key("v1")).err().unwrap().kind, ErrorKind::Integrity);

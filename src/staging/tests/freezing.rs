@@ -1,4 +1,4 @@
-//! Frozen generations, digests, settling, the journal.
+//! Frozen generations, digests, commits, the journal.
 
 use super::*;
 
@@ -145,7 +145,7 @@ fn a_digest_is_known_again_until_its_bytes_change() {
     drop(upper);
     let upper = again(&uppers);
     assert_eq!(upper.freeze().unwrap().sha256(id).unwrap(), Some([7; 32]));
-    // A writer's first write puts the node: that alone forgets the digest, whatever the clock says.
+    // A writer's first write puts the node; that alone drops the digest, whatever the clock says.
     upper.change(|change| change.put_node(key, &file(Content::Data(id)))).unwrap();
     let frozen = upper.freeze().unwrap();
     assert_eq!(frozen.sha256(id).unwrap(), None);

@@ -1,4 +1,4 @@
-//! Files over a base: reading, cutting, filling in, kills, chains, the quota.
+//! Files with a base: reading, truncating, filling, kills, chains, the quota.
 
 use super::recovery::kill;
 use super::*;
@@ -12,7 +12,7 @@ fn over_tree(upper: &Upper) -> (NodeKey, DataFile) {
     (key, lay(upper, key, Below::Tree(tree)))
 }
 
-/// Fills a file in from the stand-in for the tree.
+/// Fills a file from the tree's stand-in.
 pub(super) fn fill(data: &DataFile) -> bool {
     let (_, spoiled) = data.begin_filling().unwrap();
     let mut at = 0;
@@ -70,7 +70,7 @@ fn a_cut_that_a_kill_interrupted_is_made_at_the_next_opening() {
     let id = data.id();
     drop((data, upper));
     let database = directory.path().join("uppers").join(tag_key("v1").directory_name()).join("upper.db");
-    // As the first half of a cut to three bytes leaves it.
+    // The state after the first half of a truncation to three bytes.
     let half = format!("UPDATE bases SET kept = 3, cut = 3 WHERE data = {id}; DELETE FROM extents");
     rusqlite::Connection::open(&database).unwrap().execute_batch(&half).unwrap();
     let upper = again(&uppers);

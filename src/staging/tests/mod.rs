@@ -46,7 +46,7 @@ pub(super) fn open(directory: &Path) -> Uppers {
     Uppers::open(directory, None).unwrap()
 }
 
-/// A new upper of `v1` over a published tag, with the directory that it lies in.
+/// A new upper of `v1` over a published tag, with its directory.
 pub(super) fn begin() -> (tempfile::TempDir, Uppers, Upper) {
     let directory = tempfile::tempdir().unwrap();
     let uppers = open(directory.path());
@@ -54,7 +54,7 @@ pub(super) fn begin() -> (tempfile::TempDir, Uppers, Upper) {
     (directory, uppers, upper)
 }
 
-/// A whole commit, all of its parts in turn.
+/// A complete commit, part by part.
 pub(super) fn commit(
     upper: &Upper,
     frozen: FrozenUpper,
@@ -68,12 +68,12 @@ pub(super) fn commit(
     Ok(clean)
 }
 
-/// Opens the upper of `v1` again, after it was dropped.
+/// Reopens the upper of `v1` after it was dropped.
 pub(super) fn again(uppers: &Uppers) -> Upper {
     uppers.find(&tag_key("v1")).unwrap().unwrap()
 }
 
-/// Adds a file with staged bytes under a name of the root.
+/// Adds a file with staged bytes to the root.
 pub(super) fn add(upper: &Upper, name: &[u8], bytes: &[u8]) -> (NodeKey, DataId) {
     let data = upper.new_data().unwrap();
     data.write_at(0, bytes).unwrap();
@@ -86,7 +86,7 @@ pub(super) fn add(upper: &Upper, name: &[u8], bytes: &[u8]) -> (NodeKey, DataId)
     (upper.change(add).unwrap(), data.id())
 }
 
-/// Gives a node a new file over something, as the first write does.
+/// Gives a node a new file over a base, as the first write does.
 pub(super) fn lay(upper: &Upper, key: NodeKey, below: Below) -> DataFile {
     let data = upper.new_over(&below).unwrap();
     let put = |change: &mut Change<'_>| {
@@ -101,7 +101,7 @@ pub(super) fn contents(upper: &Upper, id: DataId) -> Vec<u8> {
     read(&upper.data(id).unwrap())
 }
 
-/// All bytes of a staged file. Those of a tree are the path of its node, where that is as long as the file, else the byte `t`.
+/// All bytes of a staged file. A tree's bytes are its node's path if that has the file's length, else all `t`.
 pub(super) fn read(data: &DataFile) -> Vec<u8> {
     read_at(data, 0, u64::MAX)
 }
@@ -129,7 +129,7 @@ pub(super) fn tree_node(number: u32) -> TreeNode {
     TreeNode { manifest: digest(2), node: number, path: format!("p{number}").into_bytes(), sha256: Some([3; 32]), size: 5 }
 }
 
-/// All data files below a directory of uppers.
+/// All data files below an uppers directory.
 pub(super) fn data_files(directory: &Path) -> Vec<std::path::PathBuf> {
     let mut found = Vec::new();
     let mut rest = vec![directory.join("uppers")];

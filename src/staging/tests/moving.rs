@@ -81,7 +81,7 @@ fn a_removed_upper_is_gone_at_once_for_everybody_who_has_it() {
     ] {
         assert_eq!(error.unwrap().kind, ErrorKind::Gone);
     }
-    // An open file can still be read and written, and its room counts until it is closed.
+    // An open file can still be read and written, and its bytes count until it is closed.
     data.write_at(3, b"!").unwrap();
     assert_eq!(read_at(&data, 0, 10), b"one!");
     data.sync().unwrap();
@@ -100,7 +100,7 @@ fn a_sync_that_a_removal_overtakes_answers_gone() {
     let (directory, _uppers, upper) = begin();
     let (_, id) = add(&upper, b"a", b"one");
     let data = upper.data(id).unwrap();
-    // Renamed, and not yet told to the files that are open.
+    // Renamed, but open files do not know yet.
     let away = directory.path().join("away");
     let take = |from: &Path| std::fs::rename(from, &away).map(|()| away.clone()).map_err(|error| system("cannot rename", from, &error));
     upper.shared.store.take_away(take).unwrap();

@@ -2,7 +2,7 @@
 
 use super::*;
 
-/// Ends an upper as SIGKILL does: nothing of it is closed. Its lock would last as long as this process, so a copy is opened.
+/// Ends an upper as SIGKILL does: nothing is closed. Its lock would last as long as this process, so a copy is opened.
 pub(super) fn kill(directory: &Path, upper: Upper) -> (tempfile::TempDir, Uppers) {
     let copy = tempfile::tempdir().unwrap();
     let status = std::process::Command::new("cp").arg("-a").arg(directory.join("uppers")).arg(copy.path()).status().unwrap();

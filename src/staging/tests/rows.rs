@@ -228,7 +228,7 @@ fn step() -> impl Strategy<Value = Step> {
 #[derive(Clone, Debug, Default)]
 struct Model {
     nodes: BTreeMap<NodeKey, Node>,
-    /// By directory and name: cookie (as the upper gave it) and target.
+    /// By directory and name: cookie (as assigned by the upper) and target.
     names: BTreeMap<(u64, Vec<u8>), Named>,
     xattrs: BTreeMap<(NodeKey, Vec<u8>), Vec<u8>>,
     binding: Binding,
@@ -236,7 +236,7 @@ struct Model {
 }
 
 impl Model {
-    /// A node of the tree below, or one that was made.
+    /// A node of the tree below, or one created here.
     fn key(&self, number: u8) -> NodeKey {
         self.added.get(usize::from(number)).copied().unwrap_or(u64::from(number))
     }
