@@ -103,7 +103,7 @@ async fn a_redirect_from_tls_to_plain_text_is_not_followed() {
     let file = tempfile::NamedTempFile::new().unwrap();
     std::fs::write(file.path(), issued.pem).unwrap();
     let error = client(&address, Tls { ca_file: Some(file.path().to_owned()), ..Tls::default() }).ping(None).await.unwrap_err();
-    assert!(error.message.contains("plain text"), "{error}");
+    assert!(error.message.contains("plain HTTP"), "{error}");
     assert!(plain.log().is_empty());
 }
 

@@ -161,7 +161,7 @@ mod tests {
         assert_eq!(parsed(file, with.clone(), None, None).unwrap().media_type, oci);
         assert_eq!(parsed(file, without.clone(), Some(oci), None).unwrap().media_type, oci);
         for (raw, given, word) in
-            [(without, None, "--media-type"), (with.clone(), Some("a/b"), "not a/b"), (Bytes::from("x"), None, "no JSON")]
+            [(without, None, "--media-type"), (with.clone(), Some("a/b"), "not a/b"), (Bytes::from("x"), None, "not valid JSON")]
         {
             let failure = parsed(file, raw, given, None).unwrap_err();
             assert!(failure.message.contains(word), "{}", failure.message);
