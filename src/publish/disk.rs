@@ -1,4 +1,4 @@
-//! Errors of the disk on which layers are packed.
+//! Errors of the disk that holds packed layers.
 
 use std::io;
 use std::path::Path;
@@ -10,7 +10,7 @@ pub(super) fn failed(doing: &str, path: &Path, error: io::Error) -> Error {
     full(Error::io(format_args!("{doing} {}", path.display()), error))
 }
 
-/// The same error; where the disk is full, with the remedy.
+/// Adds advice to the error if the disk is full.
 pub(super) fn full(error: Error) -> Error {
     match error.kind {
         ErrorKind::NoSpace => {

@@ -1,4 +1,4 @@
-//! One publish from beginning to end: finish an interrupted one, freeze, survey, check safety, build, send, put the tag, commit.
+//! One publish from start to end: finish an interrupted one, freeze, survey, check safety, build, send, move the tag, commit.
 
 use std::num::NonZeroUsize;
 use std::sync::Arc;
@@ -27,7 +27,7 @@ use crate::view::TreeSnapshot;
 use crate::view::snapshot::Snapshot;
 use crate::view::{Frozen, Overlay};
 
-/// Added where the edited tag holds something else.
+/// Added to conflicts of the edited tag.
 const WAYS_OUT: &str = " and all edits are kept. Ways out: --as TAG publishes them elsewhere, --rebase lays them over what is there now, \
                         --theirs drops them, --force overwrites the tag";
 
@@ -46,7 +46,7 @@ pub(super) struct Publish<'a> {
     pub(super) progress: Arc<Progress>,
 }
 
-/// The two sides of a comparison, and the state of the tag that receives the result.
+/// The two sides of a comparison, and the state of the target tag.
 pub(super) struct Baseline {
     /// The digests that the edits are bound to.
     pub binding: Binding,
@@ -54,22 +54,22 @@ pub(super) struct Baseline {
     pub upstream: Option<Digest>,
     /// The digest that the published tag holds upstream.
     pub at_target: Option<Digest>,
-    /// The artifact under the edits: the expected one, or with `--rebase` the one upstream now.
+    /// The artifact that the edits apply to: the expected one, or with `--rebase` the current upstream one.
     pub base: Option<Arc<Artifact>>,
-    /// A tag that an interrupted publish had put already.
+    /// A tag that an interrupted publish had already moved.
     pub finished: Option<(Option<Digest>, Digest)>,
 }
 
 impl Publisher {
-    /// Publishes one tag. Dropping the future stops it; the next one uses what was packed and sent.
+    /// Publishes one tag. Dropping the future stops it; the next publish reuses what was packed and sent.
     ///
     /// # Errors
-    /// The reason why it was not published; the upper is intact.
+    /// Why the tag was not published; the upper is intact.
     pub async fn publish(&self, overlay: &Arc<Overlay>, options: &Options, listener: &Listener) -> Result<(Report, Next), Error> {
         Publish::begin(self, overlay, options, listener)?.run().await
     }
 
-    /// The artifact that the tag would become, for comparing; nothing is sent. `None` if nothing differs or the tag would be deleted.
+    /// The artifact that the tag would become, for comparison; sends nothing. `None` if nothing differs or the tag would be deleted.
     ///
     /// # Errors
     /// Those of [`Publisher::publish`].
@@ -125,7 +125,7 @@ impl<'a> Publish<'a> {
             return self.drop_edits().await;
         }
         let rebases = moved && self.options.rebase && upstream.is_some() && !self.goes_elsewhere();
-        // A tag that was renamed is an edit of the artifact under its old name.
+        // A renamed tag is an edit of the artifact under its old name.
         let based_on = if rebases { upstream } else { binding.expected.or(binding.under) };
         let base = match based_on {
             Some(digest) => Some(self.artifact(&digest).await?),
@@ -135,18 +135,18 @@ impl<'a> Publish<'a> {
         let baseline = Baseline { binding, upstream, at_target, base, finished };
         let frozen = self.freeze(rebases).await?;
         let result = if rebases { self.rebase(baseline, frozen).await } else { self.edit(baseline, frozen).await };
-        // A reader that was stopped may take a moment; until then the next publish would find the tag frozen.
+        // A stopped reader may take a moment; until then the next publish would find the tag frozen.
         self.overlay.thawed().await;
         result
     }
 
-    /// Finishes a publish that was killed: if its tag was put, only the commit is missing.
+    /// Finishes a publish that was killed: if its tag was moved, only the commit is missing.
     fn finish_interrupted(&self, upstream: Option<Digest>) -> Result<Option<(Option<Digest>, Digest)>, Error> {
         let upper = self.overlay.upper();
         let Some(journal) = upper.journal()? else { return Ok(None) };
         let published = Digest::parse(&journal.digest).ok().filter(|digest| Some(*digest) == upstream);
         let Some(digest) = published else {
-            // Any other digest is handled like that of any other tag.
+            // Any other digest is treated like that of any other tag.
             return Ok(None);
         };
         let before = journal.expected.as_deref().and_then(|digest| Digest::parse(digest).ok());
@@ -208,7 +208,7 @@ impl<'a> Publish<'a> {
             return Ok((report, Next::Continues { clean: false }));
         }
         if baseline.base.as_ref().is_some_and(|base| base.manifest.digest == built.top.digest) && !self.goes_elsewhere() {
-            // The differences cannot be published: they are left out, or no archive of this kind can hold them.
+            // The differences cannot be published: they are ignored, or no archive of this kind can represent them.
             let base = baseline.base.clone().ok_or_else(|| Error::other("a tag without a base"))?;
             let clean = self.commit(frozen, base).await?;
             return Ok((Report { outcome: Outcome::Unchanged, ..report }, Next::Continues { clean }));
@@ -226,7 +226,7 @@ impl<'a> Publish<'a> {
         Ok((self.counted(report, counts), next))
     }
 
-    /// Publishes the edits rebased onto the current upstream. The current view cannot show that, so it ends.
+    /// Publishes the edits rebased onto the current upstream. The current view cannot show the result, so it ends.
     async fn rebase(&self, baseline: Baseline, frozen: Arc<Frozen>) -> Result<(Report, Next), Error> {
         let (built, counts, report) = self.mix(&baseline, frozen.clone()).await?;
         if self.options.dry_run {
@@ -241,7 +241,7 @@ impl<'a> Publish<'a> {
         Ok((self.counted(report, counts), Next::NewView))
     }
 
-    /// Makes the merged artifact; `None` if it equals the one upstream. The frozen state is no longer read when this returns.
+    /// Builds the merged artifact; `None` if it equals upstream. The frozen state is no longer read when this returns.
     async fn mix(&self, baseline: &Baseline, ours: Arc<dyn Snapshot>) -> Result<(Option<Built>, Counts, Report), Error> {
         let Some(theirs) = baseline.base.clone() else { return Err(Error::other("there is nothing to rebase on")) };
         kinds::check(&theirs)?;
@@ -277,7 +277,7 @@ impl<'a> Publish<'a> {
         if blocking(move || overlay.remove_if_unchanged(frozen)).await? { Ok(()) } else { Err(late()) }
     }
 
-    /// Everything but the tag. `known` is an artifact with exactly the same tree.
+    /// Everything except moving the tag. `known` is an artifact with exactly the same tree.
     async fn make(
         &self,
         baseline: &Baseline,
@@ -296,7 +296,7 @@ impl<'a> Publish<'a> {
             let built = Built { top: manifest, before: Vec::new(), referrers: Vec::new(), made: Vec::new() };
             match self.delivery().manifests(&built).await {
                 Ok(()) => return Ok((built, Counts::default(), Report { outcome, ..report })),
-                // Its blobs are gone: it is packed like any other.
+                // Its blobs are gone: pack it like any other.
                 Err(error) if matches!(error.kind, ErrorKind::Invalid | ErrorKind::NotFound | ErrorKind::Gone) => {}
                 Err(error) => return Err(error),
             }
@@ -338,7 +338,7 @@ impl<'a> Publish<'a> {
         Delivery { publisher: self.publisher, repository: &self.repository, progress: &self.progress, dry_run: self.options.dry_run }
     }
 
-    /// Writes the journal, then puts and confirms the tag.
+    /// Writes the journal, then moves and confirms the tag.
     async fn confirm(&self, baseline: &Baseline, generation: u64, built: &Built, expected: Expected) -> Result<(), Error> {
         let journal =
             Journal { generation, expected: baseline.at_target.map(|digest| digest.to_string()), digest: built.top.digest.to_string() };
@@ -363,7 +363,7 @@ impl<'a> Publish<'a> {
         artifacts.published(&self.repository, &self.target, Arc::clone(&built.top));
         produce::adopt(artifacts, &self.repository, &built.made).await?;
         let artifact = self.artifact(&built.top.digest).await?;
-        // The packed layers go, and their room goes to the cache.
+        // The packed layers are removed, and the cache gets their budget back.
         built.made.iter().for_each(Made::give_room_back);
         join_cache::join_cache(artifacts, &artifact, &built.made, &self.publisher.push).await;
         Ok(artifact)

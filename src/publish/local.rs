@@ -1,7 +1,6 @@
-//! A new artifact out of files of this machine, under tags that may be there already.
+//! Pushes local files as a new artifact, under tags that may already exist.
 //!
-//! The order is that of every publish: blobs, the manifest by digest, then each tag: compared with its digest at the beginning, put,
-//! confirmed.
+//! The order is that of every publish: blobs, the manifest by digest, then each tag: compared with its initial digest, moved, confirmed.
 
 use std::num::NonZeroUsize;
 use std::path::PathBuf;
@@ -25,7 +24,7 @@ use crate::error::{Error, ErrorKind};
 use crate::oci::{Digest, Manifest, Repository, Tag};
 use crate::view::snapshot::Snapshot;
 
-/// Added where a tag moved during the push.
+/// Added to conflicts of a tag that moved during the push.
 const WAYS_OUT: &str = ": push again to replace it";
 
 /// A push of local files.
@@ -33,44 +32,44 @@ const WAYS_OUT: &str = ": push again to replace it";
 pub struct Pushing {
     /// The repository.
     pub repository: Repository,
-    /// Tags that shall hold the artifact; none: it is reached by its digest.
+    /// Tags to set; empty to push by digest only.
     pub tags: Vec<Tag>,
     /// Files and directories.
     pub inputs: Vec<Input>,
     /// The kind of artifact.
     pub kind: NewKind,
-    /// Manifest fields chosen by the user.
+    /// Manifest fields set by the user.
     pub metadata: Metadata,
-    /// Owner and group of everything, instead of those on this machine.
+    /// Owner and group of all entries, instead of the local ones.
     pub owner: Option<(u32, u32)>,
-    /// Later times of files are published as this one, in seconds since 1970.
+    /// Later file times are clamped to this, in seconds since 1970.
     pub newest: Option<i64>,
-    /// Where packed layers wait, for this push alone. The next push uses what an interrupted one left.
+    /// The directory for packed layers of this push alone. The next push uses what an interrupted one left.
     pub packs: PathBuf,
-    /// Blobs sent at a time.
+    /// Concurrent uploads.
     pub concurrency: NonZeroUsize,
     /// Report the result without sending anything.
     pub dry_run: bool,
-    /// Publish the content of encrypted artifacts in clear.
+    /// Publish content of encrypted artifacts unencrypted.
     pub plaintext: bool,
-    /// Publish ignored files too: editor leftovers and `.ocifsignore` matches.
+    /// Also publish ignored files: editor leftovers and `.ocifsignore` matches.
     pub no_ignore: bool,
 }
 
 /// The result of a push.
 #[derive(Clone, Debug)]
 pub struct Pushed {
-    /// The account, under the first of the references.
+    /// The report, under the first reference.
     pub report: Report,
     /// The manifest.
     pub manifest: Arc<Manifest>,
 }
 
 impl Publisher {
-    /// Pushes files of this machine as one artifact. Dropping the future stops it; the next push uses what was packed.
+    /// Pushes local files as one artifact. Dropping the future stops it; the next push uses what was packed.
     ///
     /// # Errors
-    /// Conflict if a tag moved meanwhile; errors of the disk and the registry. A tag is never put on an incomplete artifact.
+    /// Conflict if a tag moved meanwhile; errors of the disk and the registry. No tag is set on an incomplete artifact.
     pub async fn push(&self, pushing: &Pushing, listener: &Listener) -> Result<Pushed, Error> {
         let authority = self.context.authority.reference(Some(&pushing.repository));
         let reference = pushing.tags.first().map_or_else(|| authority.clone(), |tag| format!("{authority}:{tag}"));
@@ -126,7 +125,7 @@ impl Push<'_> {
         Ok(Pushed { report, manifest: built.top })
     }
 
-    /// Refuses options that do not fit the kind, before anything is read.
+    /// Rejects options that do not fit the kind, before anything is read.
     fn check(&self) -> Result<(), Error> {
         let (metadata, inputs) = (&self.pushing.metadata, &self.pushing.inputs);
         metadata.check()?;
@@ -219,7 +218,7 @@ impl Push<'_> {
         }
     }
 
-    /// The artifact that a tag holds now, whose layers may be named again. One that cannot be read is not an obstacle.
+    /// The artifact that a tag holds now, whose layers may be reused. An unreadable one is ignored.
     async fn known(&self, digest: &Digest) -> Option<Arc<Artifact>> {
         let artifacts = &self.publisher.context.artifacts;
         match artifacts.artifact(&self.pushing.repository, digest, ViewMode::Merged, false).await {
@@ -232,10 +231,10 @@ impl Push<'_> {
     }
 }
 
-/// The paths that are layers of their own, in the order of the command line: files, and in the kind of ORAS everything.
+/// The paths with their own layers, in command-line order: files, and with the ORAS kind everything.
 ///
 /// # Errors
-/// Errors of the disk; Invalid for a media type on a path without a layer of its own.
+/// Errors of the disk; Invalid for a media type on a path without its own layer.
 fn own(inputs: &[Input], kind: NewKind) -> Result<Vec<Own>, Error> {
     let mut own = Vec::new();
     for input in inputs {
@@ -248,8 +247,10 @@ fn own(inputs: &[Input], kind: NewKind) -> Result<Vec<Own>, Error> {
         if is_own {
             own.push(Own { path: input.path.clone(), media_type: input.media_type.clone() });
         } else if input.media_type.is_some() {
-            let text =
-                format!("{} becomes several layers, so its media type cannot be chosen; --as-kind oras makes it one", input.disk.display());
+            let text = format!(
+                "{} becomes several layers, so its media type cannot be chosen; use --as-kind oras for a single one",
+                input.disk.display()
+            );
             return Err(Error::new(ErrorKind::Invalid, text));
         }
     }

@@ -1,11 +1,11 @@
-//! From an edited tag, or from files of this machine, to an artifact under a tag.
+//! Publishes an edited tag, or local files, as an artifact under a tag.
 //!
-//! `flow.rs` tells the order of a publish, and `local.rs` that of a push of local files: `source` is read, `plan` decides which layers
-//! there will be, `pack` makes them, `manifest` and `kinds` name them, `push` sends everything and moves the tag last.
+//! `flow.rs` shows the order of a publish, and `local.rs` that of a push of local files: `source` is read, `plan` decides the layers, `pack` makes
+//! them, `manifest` and `kinds` describe them, `push` sends everything and moves the tag last.
 //!
-//! The order is the promise: blobs, then the manifest by digest, then the tag compared with what it was expected to hold, then
-//! the tag, then its confirmation; only then are staged bytes given up. A tag that moved is never overwritten unasked, and a sibling
-//! never deleted. Knows no mount: `fs` and the command line hand it edited tags.
+//! The order is guaranteed: blobs, then the manifest by digest, then the tag is compared with its expected digest, moved, and confirmed; only then
+//! are staged bytes released. A tag that moved is never overwritten unless requested, and a sibling never deleted. Independent of mounts: `fs`
+//! and the command line pass in edited tags.
 
 mod disk;
 mod flow;

@@ -1,4 +1,4 @@
-//! Options of a publish. Plain values with stable names: they are sent between processes.
+//! Options of a publish. Plain values with stable names, sent between processes.
 
 use std::num::NonZeroUsize;
 
@@ -7,12 +7,12 @@ use serde::{Deserialize, Serialize};
 use crate::layer;
 use crate::view::ArtifactKind;
 
-/// How a tree is cut into layers and a layer into spans. Only the defaults give the digests that every other machine gives.
+/// How a tree is split into layers and a layer into spans. Only the defaults give the same digests as other machines.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Sizes {
-    /// Files of this size get a layer of their own, in a tree that is not huge.
+    /// Minimum size of a file with its own layer, unless the tree is huge.
     pub large: u64,
-    /// Bytes of a group of smaller files, in a tree that is not huge.
+    /// Size of a group of smaller files, unless the tree is huge.
     pub group: u64,
     /// Bytes of a span of a layer's stream; see [`crate::layer::Packer`].
     pub span: NonZeroUsize,
@@ -28,24 +28,24 @@ impl Default for Sizes {
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default, rename_all = "kebab-case")]
 pub struct Options {
-    /// Report what would happen, change nothing.
+    /// Report what would happen; change nothing.
     pub dry_run: bool,
     /// Publish under this tag instead.
     pub as_tag: Option<String>,
-    /// Overwrite a tag that moved; override the safety checks.
+    /// Overwrite a tag that moved; skip the safety checks.
     pub force: bool,
     /// Drop the edits of tags that moved.
     pub theirs: bool,
     /// Rebase the edits of tags that moved.
     pub rebase: bool,
-    /// Deleting tags upstream is allowed.
+    /// Allow deleting tags upstream.
     pub allow_delete: bool,
     /// Kind of new artifacts.
     pub as_kind: Option<ArtifactKind>,
-    /// Blobs sent at a time.
+    /// Concurrent uploads.
     pub concurrency: Option<NonZeroUsize>,
-    /// Publish the content of encrypted artifacts in clear.
+    /// Publish content of encrypted artifacts unencrypted.
     pub plaintext: bool,
-    /// Publish ignored files too: editor leftovers and `.ocifsignore` matches.
+    /// Also publish ignored files: editor leftovers and `.ocifsignore` matches.
     pub no_ignore: bool,
 }

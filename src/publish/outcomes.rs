@@ -1,4 +1,4 @@
-//! The other outcomes of a publish: nothing differs, a safety check refuses, the tag moved, a known tree, dropped edits, a deleted tag.
+//! Other outcomes of a publish: no difference, a failed safety check, a moved tag, a known tree, dropped edits, a deleted tag.
 
 use std::sync::Arc;
 
@@ -16,14 +16,14 @@ use crate::registry::TagDeletion;
 use crate::staging::Binding;
 use crate::view::Frozen;
 
-/// Words in the artifact types of signatures.
+/// Words that identify artifact types of signatures.
 const SIGNATURES: [&str; 4] = ["signature", "cosign", "sigstore", "notary"];
 
-/// Possibly damaged files that a message names.
+/// Most possibly damaged files named in a message.
 const SUSPECTS: usize = 8;
 
 impl Publish<'_> {
-    /// The frozen state equals its base: the tag holds it already, or another tag is pointed at it. No blob is sent.
+    /// The frozen state equals its base: the tag already holds it, or another tag is pointed at it. Sends no blob.
     pub(super) async fn nothing_differs(&self, baseline: &Baseline, survey: Survey, frozen: Arc<Frozen>) -> Result<(Report, Next), Error> {
         let Some(base) = baseline.base.clone() else { return Err(Error::other("a tag without a base")) };
         let mut report = self.report(&survey, Outcome::Unchanged);
@@ -54,8 +54,8 @@ impl Publish<'_> {
         Ok((report, Next::Continues { clean }))
     }
 
-    /// Refuses a tag that no longer holds the digest that the edits began with, before anything is packed. `wanted` is the new digest,
-    /// where it is known: a tag that holds it already was put by a publish whose answer was lost, or has nothing to lose.
+    /// Refuses a tag that no longer holds the digest the edits are based on, before anything is packed. `wanted` is the new digest, if known: a tag
+    /// that already holds it was moved by a publish whose answer was lost, or has nothing to lose.
     pub(super) fn refuse_moved(&self, baseline: &Baseline, wanted: Option<Digest>) -> Result<(), Error> {
         if self.options.force || (wanted.is_some() && baseline.at_target == wanted) {
             return Ok(());
@@ -68,14 +68,14 @@ impl Publish<'_> {
         let put_before = journal.and_then(|journal| Digest::parse(&journal.digest).ok());
         match baseline.at_target {
             Some(now) if put_before != Some(now) => {
-                let message = format!("the tag exists already and holds {now}: --force overwrites it; all edits are kept");
+                let message = format!("the tag already exists and holds {now}: use --force to overwrite it; all edits are kept");
                 Err(Error::new(ErrorKind::Conflict, message))
             }
             _ => Ok(()),
         }
     }
 
-    /// Refuses changes that are probably a mistake.
+    /// Refuses changes that are probably mistakes.
     pub(super) fn check_safety(&self, baseline: &Baseline, survey: &Survey) -> Result<(), Error> {
         let skipped = |what: String| Err(Error::new(ErrorKind::Skipped, format!("{what}: nothing was published and all edits are kept")));
         if self.options.force {
@@ -86,21 +86,21 @@ impl Publish<'_> {
             let shown: Vec<String> = suspects.iter().take(SUSPECTS).map(|path| format!("`{}`", show(path))).collect();
             let more = if suspects.len() > SUSPECTS { format!(" and {} more", suspects.len() - SUSPECTS) } else { String::new() };
             let what = format!("files written shortly before a power cut may be incomplete: {}{more}", shown.join(", "));
-            return skipped(format!("{what} (write them again, discard them, or --force publishes them as they are)"));
+            return skipped(format!("{what} (rewrite or discard them, or use --force to publish them as they are)"));
         }
         if survey.names == 0 {
             let what = if baseline.at_target.is_some() { "the tag would be emptied" } else { "the new tag is empty" };
-            return skipped(format!("{what} (--force publishes that)"));
+            return skipped(format!("{what} (use --force to publish anyway)"));
         }
         let (before, now) = survey.files;
         if baseline.at_target.is_some() && before.saturating_sub(now).saturating_mul(2) > before {
-            return skipped(format!("{now} of {before} files would be left, less than half (--force publishes that)"));
+            return skipped(format!("only {now} of {before} files would be left, less than half (use --force to publish anyway)"));
         }
         Ok(())
     }
 
-    /// An artifact of the repository that shows the very same tree. An edit of something that has more than a tree (other platforms, a
-    /// config, annotations) keeps those.
+    /// An artifact of the repository with the very same tree. Not for an edit of an artifact with more than a tree (other platforms, a config,
+    /// annotations), which must be kept.
     pub(super) async fn known_tree(&self, baseline: &Baseline, survey: &Survey) -> Result<Option<Arc<Manifest>>, Error> {
         if self.options.as_kind.is_some() {
             return Ok(None);
@@ -114,7 +114,7 @@ impl Publish<'_> {
                 None
             }
         };
-        // A copy of an encrypted tag stays one, unless it is meant to be plain.
+        // A copy of an encrypted tag stays encrypted, unless plaintext was requested.
         let found = found.filter(|found| !self.options.plaintext || !self.publisher.context.artifacts.is_secret(&found.digest));
         let Some(base) = &baseline.base else { return Ok(found) };
         Ok(found.filter(|found| {
@@ -155,20 +155,20 @@ impl Publish<'_> {
         blocking(move || overlay.upper().remove()).await
     }
 
-    /// Deletes the tag upstream, if that is allowed and it still holds the digest that was deleted here.
+    /// Deletes the tag upstream, if permitted and it still holds the digest deleted here.
     pub(super) async fn delete(&self, binding: Binding, upstream: Option<Digest>) -> Result<(Report, Next), Error> {
         if self.goes_elsewhere() {
-            return Err(Error::new(ErrorKind::Invalid, "the tag was deleted here, and a deletion cannot be published under another tag"));
+            return Err(Error::new(ErrorKind::Invalid, "the tag was deleted here; a deletion cannot be published under another tag"));
         }
         if !self.options.allow_delete {
-            self.progress.note("the tag stays: deleting tags needs --allow-delete");
+            self.progress.note("the tag is kept: deleting tags needs --allow-delete");
             let report = self.without_survey(Outcome::Unchanged);
             if !self.options.dry_run {
                 self.remove_upper().await?;
             }
             return Ok((report, if self.options.dry_run { Next::Continues { clean: false } } else { Next::NewView }));
         }
-        // The digest of a tag that moved is judged by the deletion: it may be the throw-away manifest of a deletion that was cut short.
+        // The deletion itself judges a tag that moved: it may hold the throw-away manifest of an interrupted deletion.
         let expected = binding.expected.filter(|_| !self.options.force).or(upstream);
         let before = upstream.or(binding.expected).map(|digest| digest.to_string()).unwrap_or_default();
         if self.options.dry_run {
@@ -189,7 +189,7 @@ impl Publish<'_> {
         Ok((self.without_survey(Outcome::Deleted { before }), Next::NewView))
     }
 
-    /// Notes that existing signatures do not cover the new digest. A failure only loses the note.
+    /// Notes that existing signatures do not cover the new digest. Failing to find out only loses the note.
     pub(super) async fn note_signatures(&self, baseline: &Baseline) {
         let Some(base) = &baseline.base else { return };
         let digest = base.manifest.digest;
@@ -204,7 +204,7 @@ impl Publish<'_> {
                 None => false,
             };
         if signed {
-            self.progress.note(format!("the signatures of {digest} do not cover the new version: sign it again"));
+            self.progress.note(format!("the signatures of {digest} do not cover the new version: re-sign it"));
         }
     }
 }

@@ -1,4 +1,4 @@
-//! Progress and notes of one publish, sent to its listener.
+//! Progress and notes of a publish, sent to its listener.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -7,14 +7,14 @@ use parking_lot::Mutex;
 
 use super::{Event, Listener};
 
-/// Bytes between two events about the same thing.
+/// Bytes between two events of the same kind.
 const STEP: u64 = 1 << 20;
 
-/// Counts the bytes of one publish and reports them from time to time.
+/// Counts the bytes of one publish and reports them periodically.
 pub(super) struct Progress {
     reference: String,
     listener: Listener,
-    /// Bytes read by packers; they add to it themselves.
+    /// Bytes read by packers, which add to it themselves.
     pub read: Arc<AtomicU64>,
     packed: Lane,
     sent: Lane,
@@ -30,7 +30,7 @@ struct Lane {
 }
 
 impl Lane {
-    /// Whether enough happened since the last event.
+    /// Whether enough has happened since the last event.
     fn is_due(&self, done: u64) -> bool {
         let told = self.told.load(Ordering::Relaxed);
         let is_due = done.abs_diff(told) >= STEP || done != told && done >= self.total.load(Ordering::Relaxed);
@@ -82,7 +82,7 @@ impl Progress {
         self.packed.total.fetch_add(bytes, Ordering::Relaxed);
     }
 
-    /// Reports how far packing is.
+    /// Reports the progress of packing.
     pub fn packed(&self) {
         let done = self.read.load(Ordering::Relaxed);
         if self.packed.is_due(done) {
@@ -91,14 +91,14 @@ impl Progress {
         }
     }
 
-    /// Begins an upload of `size` bytes.
+    /// Starts an upload of `size` bytes.
     pub fn upload(self: &Arc<Self>, size: u64) -> Upload {
         self.sent.total.fetch_add(size, Ordering::Relaxed);
         Upload { progress: Arc::clone(self), size, reached: Arc::default() }
     }
 }
 
-/// The account of one upload.
+/// The progress of one upload.
 #[derive(Clone)]
 pub(super) struct Upload {
     progress: Arc<Progress>,
@@ -107,7 +107,7 @@ pub(super) struct Upload {
 }
 
 impl Upload {
-    /// The registry has `offset` bytes; fewer than before if the upload started over.
+    /// The registry has `offset` bytes; fewer than before if the upload restarted.
     pub fn reached(&self, offset: u64) {
         let offset = offset.min(self.size);
         let before = self.reached.swap(offset, Ordering::Relaxed);

@@ -1,4 +1,4 @@
-//! The settings that every publish of one place shares.
+//! Settings shared by all publishes to one registry or layout.
 
 use std::num::NonZeroUsize;
 use std::sync::Arc;
@@ -8,25 +8,25 @@ use crate::artifact::IdentityDefaults;
 use crate::registry::Push;
 use crate::view::{ArtifactKind, Context};
 
-/// Publishes edited tags of one place.
+/// Publishes edited tags to one registry or layout.
 #[derive(Clone)]
 pub struct Publisher {
     /// State shared by views: artifacts, keys, platform.
     pub context: Arc<Context>,
-    /// The registry that is published to.
+    /// The registry to publish to.
     pub push: Arc<dyn Push>,
     /// Kind of new artifacts, unless the options name one.
     pub kind: ArtifactKind,
-    /// Blobs sent at a time, unless the options say otherwise.
+    /// Concurrent uploads, unless the options say otherwise.
     pub concurrency: NonZeroUsize,
-    /// How trees are cut into layers.
+    /// How trees are split into layers.
     pub sizes: Sizes,
-    /// Whether indexes of the layers of images and oci-sync artifacts are attached as referrers.
+    /// Whether to attach layer indexes of images and oci-sync artifacts as referrers.
     pub attach_index: bool,
 }
 
 impl Publisher {
-    /// The owner by which trees without one are identified.
+    /// The owner assumed for trees without one, for their identity.
     pub(super) fn identity_defaults(&self) -> IdentityDefaults {
         let defaults = &self.context.defaults;
         IdentityDefaults { owner: (defaults.uid, defaults.gid) }

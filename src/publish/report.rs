@@ -1,4 +1,4 @@
-//! Reports of a publish while it runs and when it is done. Plain values with stable names: they are sent between processes.
+//! Reports of a publish, during and after. Plain values with stable names, sent between processes.
 
 use std::sync::Arc;
 
@@ -11,30 +11,30 @@ use crate::oci::Tag;
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case", tag = "event")]
 pub enum Event {
-    /// The beginning of a tag.
+    /// A tag starts.
     Begin {
-        /// Its reference.
+        /// The reference.
         reference: String,
         /// Nothing will be sent.
         #[serde(default)]
         dry_run: bool,
     },
-    /// Bytes packed so far.
+    /// Progress of packing.
     Packed {
         /// Reference of the tag.
         reference: String,
         /// Bytes read.
         done: u64,
-        /// Bytes in all.
+        /// Total bytes.
         total: u64,
     },
-    /// Bytes sent so far.
+    /// Progress of sending.
     Sent {
         /// Reference of the tag.
         reference: String,
         /// Bytes sent.
         done: u64,
-        /// Bytes in all.
+        /// Total bytes.
         total: u64,
     },
     /// A note for the user.
@@ -44,7 +44,7 @@ pub enum Event {
         /// One sentence.
         text: String,
     },
-    /// The end of a tag.
+    /// A tag is done.
     End {
         /// The outcome.
         report: Report,
@@ -54,19 +54,19 @@ pub enum Event {
 /// Receives events. Never blocks.
 pub type Listener = Arc<dyn Fn(Event) + Send + Sync>;
 
-/// The outcome for a tag.
+/// The outcome of a tag.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case", tag = "outcome")]
 pub enum Outcome {
     /// Nothing differed.
     Unchanged,
-    /// A new manifest is confirmed under the tag (or would be: dry run).
+    /// A new manifest is confirmed under the tag (or would be, in a dry run).
     Published {
         /// The digest that the tag held before.
         before: Option<String>,
         /// The digest that it holds now.
         digest: String,
-        /// An artifact that was there already; nothing was packed.
+        /// The artifact already existed; nothing was packed.
         known: bool,
     },
     /// The tag was deleted upstream.
@@ -76,16 +76,16 @@ pub enum Outcome {
     },
     /// The edits were dropped (`--theirs`).
     Dropped,
-    /// Not published: the exit code of the reason, and the reason.
+    /// Not published.
     Failed {
-        /// Kind of the reason, as `control` names kinds.
+        /// Kind of the error, named as in `control`.
         kind: String,
-        /// The reason, with the ways out.
+        /// The reason, and what to do.
         message: String,
     },
 }
 
-/// The account of one tag.
+/// The report of one tag.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub struct Report {
@@ -96,11 +96,11 @@ pub struct Report {
     pub outcome: Outcome,
     /// Bytes and blobs sent.
     pub sent: (u64, u64),
-    /// Bytes and blobs that the registry had.
+    /// Bytes and blobs that the registry already had.
     pub reused: (u64, u64),
     /// Names added, changed, removed.
     pub changes: (u64, u64, u64),
-    /// Files left out: ignored ones, and those that no archive can hold.
+    /// Files left out: ignored, or not representable in an archive.
     pub ignored: u64,
     /// Notes for the user.
     pub notes: Vec<String>,
@@ -115,27 +115,27 @@ impl Report {
         }
     }
 
-    /// The account of a tag that was not published.
+    /// The report of a tag that was not published.
     pub fn failed(reference: String, kind: ErrorKind, message: String) -> Self {
         Self::new(reference, Outcome::Failed { kind: kind.name().to_owned(), message })
     }
 
-    /// An account of nothing but the outcome.
+    /// A report with only an outcome.
     pub(super) fn new(reference: String, outcome: Outcome) -> Self {
         Self { reference, outcome, sent: (0, 0), reused: (0, 0), changes: (0, 0, 0), ignored: 0, notes: Vec::new() }
     }
 }
 
-/// The next step for views that show the tag.
+/// What happens to views of the tag.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Next {
     /// The view stays.
     Continues {
-        /// Nothing is left.
+        /// Nothing is left to publish.
         clean: bool,
     },
-    /// New lookups must get a new view: the upper is gone or bound to another digest.
+    /// New lookups need a new view: the upper is gone or bound to another digest.
     NewView,
-    /// The edits belong to another tag now.
+    /// The edits now belong to another tag.
     Moved(Tag),
 }

@@ -1,7 +1,7 @@
-//! Guards against publishing encrypted content in clear.
+//! Guards against publishing encrypted content unencrypted.
 //!
-//! Told by content: a file counts as secret if an encrypted artifact that was opened here holds its bytes, unless the repository holds
-//! them in clear already.
+//! Decided by content: a file counts as secret if an encrypted artifact opened here contains its bytes, unless the repository already has them
+//! unencrypted.
 
 use super::ArtifactKind;
 use super::flow::{Baseline, Publish};
@@ -12,10 +12,10 @@ use crate::error::{Error, ErrorKind};
 use crate::oci::Repository;
 use crate::path::show;
 
-/// Files that are named in a refusal.
+/// Most files named in a refusal.
 const NAMED: usize = 3;
 
-/// The files that may not be published in clear in a repository.
+/// The files that must not be published unencrypted in a repository.
 pub(super) async fn secrets(artifacts: &Artifacts, repository: &Repository) -> Secrets {
     let mut repositories = artifacts.seen_repositories();
     if !repositories.contains(repository) {
@@ -24,10 +24,10 @@ pub(super) async fn secrets(artifacts: &Artifacts, repository: &Repository) -> S
     artifacts.secrets(&repositories).await
 }
 
-/// Refuses to publish secret files in clear, except those that an artifact of the repository shows to everybody.
+/// Refuses to publish secret files unencrypted, except those that an unencrypted artifact of the repository contains.
 ///
 /// # Errors
-/// KeyMissing with the names of the first files.
+/// KeyMissing, naming the first files.
 pub(super) async fn refuse(artifacts: &Artifacts, repository: &Repository, mut secret: Vec<&Secret>) -> Result<(), Error> {
     for manifest in artifacts.known_artifacts(repository).await {
         if secret.is_empty() {
@@ -55,7 +55,7 @@ pub(super) async fn refuse(artifacts: &Artifacts, repository: &Repository, mut s
 }
 
 impl Publish<'_> {
-    /// The files that may not be published in clear; none where that is meant.
+    /// The files that must not be published unencrypted; empty if that was requested.
     pub(super) async fn secrets(&self) -> Secrets {
         match self.options.plaintext {
             true => Secrets::default(),
@@ -63,7 +63,7 @@ impl Publish<'_> {
         }
     }
 
-    /// Refuses to publish secret files in clear.
+    /// Refuses to publish secret files unencrypted.
     ///
     /// # Errors
     /// Those of [`refuse`].
@@ -93,7 +93,7 @@ fn is_encrypted(artifact: &Artifact) -> bool {
     artifact.dialect == Dialect::Sealed || artifact.sources().iter().any(|source| source.sealing != Sealing::None)
 }
 
-/// Drops files whose content an artifact shows to everybody.
+/// Drops files whose content an unencrypted artifact contains.
 fn drop_known(artifact: &Artifact, secret: &mut Vec<&Secret>) {
     let mut known = std::collections::HashSet::new();
     artifact.tree.walk(&mut |_, node| known.extend(artifact.tree.content(node).and_then(|content| content.sha256)));

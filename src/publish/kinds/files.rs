@@ -1,4 +1,4 @@
-//! The files dialect: layers of a plan, each followed by its index.
+//! The files dialect: the planned layers, each followed by its index.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -17,11 +17,11 @@ use crate::publish::plan::layers::LayerPlan;
 use crate::publish::plan::path_set::PathSet;
 
 impl Work {
-    /// The layers of everything but these paths, as they stand in a manifest behind `standing`.
+    /// The layers of everything except these paths, as manifest entries after `standing`.
     pub(super) async fn grouped(&self, covered: PathSet, standing: &[Value]) -> Result<(Vec<Value>, Vec<Made>), Error> {
         if let Some(link) = &self.survey.escaping {
             let link = show(link);
-            self.progress.note(format!("`oras pull` refuses symbolic links that leave the directory, as `{link}` does; ocifs shows them"));
+            self.progress.note(format!("`oras pull` refuses symbolic links that leave the directory, such as `{link}`; ocifs shows them"));
         }
         let snapshot = self.without(covered);
         let plan = files::plan(&snapshot, self.survey.totals).await?;
@@ -37,8 +37,8 @@ impl Work {
     }
 }
 
-/// The order of the layers of a plan: those with directories of the tree last, outer directories behind inner ones. So the last
-/// entry of a directory is the real one; other layers hold placeholders.
+/// The order of a plan's layers: those with real directories of the tree last, outer directories after inner ones. So the last entry of a
+/// directory is the real one; other layers hold placeholders.
 fn order(layers: &[LayerPlan]) -> Vec<usize> {
     let numbers = |directories: bool| move |(_, layer): &(usize, &LayerPlan)| layer.has_directories == directories;
     let others = layers.iter().enumerate().filter(numbers(false));
@@ -46,7 +46,7 @@ fn order(layers: &[LayerPlan]) -> Vec<usize> {
     others.chain(directories).map(|(number, _)| number).collect()
 }
 
-/// A layer and its index. Archives get the next spelling of the root as their title.
+/// A layer and its index as descriptors. Each archive gets the next spelling of the root as its title.
 fn described(made: &Made, title: Option<&str>, roots: &mut impl Iterator<Item = String>) -> Vec<Descriptor> {
     let mut root = || roots.next().unwrap_or_default();
     match made {

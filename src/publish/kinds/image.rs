@@ -1,4 +1,4 @@
-//! Container images: a new one with one layer, or one more layer on the current one.
+//! Container images: a new one with a single layer, or an additional layer on an existing one.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -16,7 +16,7 @@ use crate::publish::plan::layers::Plan;
 use crate::publish::plan::{diff, whole};
 use crate::view::snapshot::Snapshot;
 
-/// Layers beyond which those that edits put on top become one: overlay mounts end at 127.
+/// Number of layers beyond which the edits' layers are merged: overlay mounts are limited to 127.
 const LAYERS: usize = 100;
 
 impl Work {
@@ -31,7 +31,7 @@ impl Work {
 
     pub(super) async fn edit_image(&self, base: &Arc<Artifact>) -> Result<Built, Error> {
         let shown = &base.shown;
-        let before = shown.image().ok_or_else(|| Error::other("an image has no layers"))?;
+        let before = shown.image().ok_or_else(|| Error::other("an image without layers"))?;
         let mut layers = layers(shown)?;
         let ours = before.layers.iter().rev().take_while(|layer| layer.annotation(image::EDIT).is_some()).count();
         let dropped = if before.layers.len() >= LAYERS { ours } else { 0 };

@@ -1,4 +1,4 @@
-//! Edits of an image that an index names: the member is replaced in the index, also inside other indexes.
+//! Edits of an image in an index: replaces the member, also inside nested indexes.
 
 use std::sync::Arc;
 
@@ -12,7 +12,7 @@ impl Work {
     /// Replaces the shown member by the edited one, also in nested indexes.
     pub(super) async fn in_index(&self, base: &Artifact, mut built: Built) -> Result<Built, Error> {
         let mut stack: Vec<(Arc<Manifest>, usize)> = vec![(Arc::clone(&base.manifest), 0)];
-        // The way from the top to the index that names the shown member.
+        // The path from the top index to the one that lists the shown member.
         while let Some((index, next)) = stack.last_mut() {
             let index = Arc::clone(index);
             if let Some((edited, gone)) = manifest::index::replaced(&index, (&base.shown.digest, base.platform.as_ref()), &built.top)? {
@@ -57,7 +57,7 @@ impl Work {
             (old, new) = (outer.digest, edited);
         }
         if gone > 0 {
-            self.progress.note(format!("{gone} attestation(s) of the edited image are not part of the new index"));
+            self.progress.note(format!("dropped {gone} attestation(s) of the edited image from the index"));
         }
         built.top = new;
         Ok(built)

@@ -1,4 +1,4 @@
-//! Edits of artifacts that consist of titled layers, of single blobs, or of one archive.
+//! Edits of artifacts made of titled layers, single blobs, or one archive.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -20,8 +20,8 @@ use crate::publish::plan::{foreign, whole};
 use crate::view::TreeEntry;
 use crate::view::snapshot::Entries;
 
-/// Annotations about content that has changed and so no longer hold: the attributes of ModelPack, the digest of an archive without its
-/// compression, the table of contents of eStargz, our own index.
+/// Annotations that changed content invalidates: ModelPack's attributes, the digest of the uncompressed archive, eStargz's table of contents,
+/// our own index.
 const OF_CONTENT: [&str; 6] = [
     "org.cncf.model.file.metadata+json",
     "org.cnai.model.file.metadata+json",
@@ -30,7 +30,7 @@ const OF_CONTENT: [&str; 6] = [
     attached_index::INDEX_DIGEST,
     attached_index::INDEX_SIZE,
 ];
-/// Config of a Helm chart: a copy of one of its files.
+/// The config of a Helm chart: a copy of one of its files.
 const HELM_CONFIG: &str = "application/vnd.cncf.helm.config.v1+json";
 /// The signature of a Helm chart.
 const HELM_PROVENANCE: &str = "application/vnd.cncf.helm.chart.provenance.v1.prov";
@@ -61,7 +61,7 @@ impl Work {
         self.finish(layers, base, made).await
     }
 
-    /// The manifest of the base with these layers, and a config that lists them where the old one listed the old ones.
+    /// Builds the manifest from the base with these layers; a config that listed the old layers lists the new ones.
     async fn finish(&self, layers: Vec<Value>, base: &Artifact, made: Vec<Made>) -> Result<Built, Error> {
         let mut top = titled::manifest(layers.clone(), Some(&base.shown), None)?;
         if let (Some(before), Some(after)) = (base.shown.image(), top.image())
@@ -72,7 +72,7 @@ impl Work {
         Ok(Built { top, before: Vec::new(), referrers: Vec::new(), made })
     }
 
-    /// The config that an artifact gets with these layers; `None` if it keeps its own. Entries that cannot be updated are reported in a note.
+    /// The updated config for these layers; `None` to keep the old one. Notes entries that cannot be updated.
     async fn config_for(&self, image: &ImageManifest, after: &[Listed]) -> Result<Option<Descriptor>, Error> {
         let config = &image.config;
         let before: Vec<Digest> = image.layers.iter().filter(|layer| !is_silent(layer)).map(|layer| layer.digest).collect();
@@ -80,7 +80,7 @@ impl Work {
             return Ok(None);
         }
         if config.size > CONFIG_LIMIT {
-            self.progress.note(format!("the config has {} bytes and was not updated: it may name layers that are gone", config.size));
+            self.progress.note(format!("the config ({} bytes) was not updated: it may name removed layers", config.size));
             return Ok(None);
         }
         let bytes = self.config(config).await?;
@@ -94,7 +94,7 @@ impl Work {
         Ok(Some(Descriptor::new(&config.media_type, digest, size)))
     }
 
-    /// A manifest with a title is itself one of the files that it shows.
+    /// A manifest with a title is itself one of the files shown.
     fn itself(&self, base: &Artifact, covered: &mut PathSet) {
         if base.dialect == Dialect::Files
             && let Some(title) = base.shown.annotations().get(titled::TITLE)
@@ -116,8 +116,8 @@ impl Work {
         Ok((layers, made))
     }
 
-    /// Directories above planned entries are planned too, even if a layer that stays holds them: a placeholder must not be the last
-    /// entry of a directory.
+    /// Parent directories of planned entries are planned too, even if an unchanged layer holds them: a placeholder must not be a directory's last
+    /// entry.
     async fn with_directories(&self, mut covered: PathSet) -> Result<PathSet, Error> {
         let mut planned = Entries::of(&self.without(covered.clone()));
         while let Some(entry) = planned.next().await? {
@@ -138,14 +138,14 @@ impl Work {
             if self.more_than(plan.covered.clone()).await?.is_none() {
                 return Ok((standing(base, plan, replaced, false)?, Vec::new()));
             }
-            // New files belong in it too.
+            // New files go into it too.
             *fate = Fate::Goes;
         }
         let index = self.artifacts.layer_index(&self.repository, base, number, false).await?;
         let has_root = index.is_some_and(|index| index.entries().any(|entry| entry.path.is_empty()));
         let mut covered: PathSet = PathSet::default();
         for layer in base.layers().iter().filter(|layer| layer.number != number) {
-            // Files with a layer of their own are not part of the archive.
+            // Files with their own layer are not part of the archive.
             if let (Some(Fate::Stays | Fate::Replaced(_)), Some((path, _))) = (plan.fates.get(layer.number), base.file_of(layer.number)) {
                 covered.insert(&path);
             }
@@ -164,10 +164,10 @@ impl Work {
         }
         layer.annotations.retain(|key, _| !OF_CONTENT.contains(&key.as_str()));
         if base.shown.image().is_some_and(|image| image.layers.iter().any(|layer| layer.media_type == HELM_PROVENANCE)) {
-            self.progress.note("the provenance file signs the previous chart: sign the new version again");
+            self.progress.note("the provenance file signs the previous chart: re-sign the new version");
         }
         if base.shown.image().is_some_and(|image| image.config.media_type == HELM_CONFIG) {
-            self.progress.note("the config of the chart was not updated: registries may show an old name, version or description");
+            self.progress.note("the chart's config was not updated: registries may show an old name, version or description");
         }
         let mut layers = standing(base, plan, replaced, false)?;
         let place = (0..number).filter(|number| !matches!(plan.fates.get(*number), None | Some(Fate::Goes | Fate::Silent))).count();
@@ -178,14 +178,14 @@ impl Work {
     async fn blobs_only(&self, base: &Artifact, plan: &Foreign, replaced: &[Made]) -> Result<(Vec<Value>, Vec<Made>), Error> {
         if let Some(entry) = self.more_than(plan.covered.clone()).await? {
             return Err(unsupported(&format!(
-                "it is a list of blobs without names, which has no place for `{}`; only the content of its files can be changed",
+                "it is a list of unnamed blobs and cannot hold `{}`; only the content of its files can be changed",
                 show(&entry.path)
             )));
         }
         Ok((standing(base, plan, replaced, false)?, Vec::new()))
     }
 
-    /// The first entry that no layer shows.
+    /// The first entry that no layer covers.
     async fn more_than(&self, covered: PathSet) -> Result<Option<TreeEntry>, Error> {
         let mut entries = Entries::of(&self.without(covered));
         while let Some(entry) = entries.next().await? {
@@ -200,16 +200,16 @@ impl Work {
 fn unsupported(why: &str) -> Error {
     Error::new(
         ErrorKind::Unsupported,
-        format!("this artifact does not support such an edit: {why} (--as with --as-kind publishes it as another kind)"),
+        format!("this artifact does not support the edit: {why} (use --as with --as-kind to publish it as another kind)"),
     )
 }
 
-/// Whether a layer holds no content of the artifact: one of our indexes, or the placeholder for "no layer".
+/// Whether a layer holds no content of the artifact: one of our indexes, or the empty placeholder.
 fn is_silent(layer: &Descriptor) -> bool {
     attached_index::is_index_layer(layer) || layer.media_type == media_type::OCI_EMPTY && layer.annotation(titled::TITLE).is_none()
 }
 
-/// The layers with content, with the digest of their uncompressed content.
+/// The layers with content, with their uncompressed digests.
 fn listed(layers: &[Descriptor], made: &[Made]) -> Vec<Listed> {
     let packed = |digest: &Digest| {
         made.iter().find_map(|made| match made {
@@ -224,7 +224,7 @@ fn listed(layers: &[Descriptor], made: &[Made]) -> Vec<Listed> {
     listed.collect()
 }
 
-/// The layers that stay or are replaced, in their order, each followed by its index.
+/// The layers that stay or are replaced, in order, each followed by its index.
 fn standing(base: &Artifact, plan: &Foreign, replaced: &[Made], with_index: bool) -> Result<Vec<Value>, Error> {
     let written = layers(&base.shown)?;
     let mut standing = Vec::new();
@@ -255,7 +255,7 @@ fn standing(base: &Artifact, plan: &Foreign, replaced: &[Made], with_index: bool
     Ok(standing)
 }
 
-/// How an archive of this media type is compressed.
+/// The compression for archives of this media type.
 fn packing_of(media_type: &str) -> Result<Packing, Error> {
     if media_type.contains("zstd") {
         return Err(unsupported("its layer is compressed with zstd, which ocifs cannot write"));

@@ -1,4 +1,4 @@
-//! Kinds of artifacts: an edit keeps the kind of the artifact that it edits, a new tag gets the kind that was asked for.
+//! Kinds of artifacts: an edit keeps its artifact's kind, a new tag gets the requested one.
 
 mod files;
 mod image;
@@ -17,7 +17,7 @@ use crate::error::{Error, ErrorKind};
 pub use new_artifact::NewKind;
 use work::{Built, Work};
 
-/// The paths of the survey that building the artifact needs.
+/// Which paths the survey must collect for building the artifact.
 pub(super) fn remembers(base: Option<&Artifact>) -> Remember {
     match base.map(|base| base.dialect) {
         None | Some(Dialect::OciSync | Dialect::Sealed | Dialect::Members) => Remember::Nothing,
@@ -40,7 +40,7 @@ pub(super) fn check(base: &Artifact) -> Result<(), Error> {
 }
 
 impl Work {
-    /// Makes the artifact.
+    /// Builds the artifact.
     pub async fn build(&self) -> Result<Built, Error> {
         let Some(base) = &self.base else {
             return match self.new.kind {

@@ -1,4 +1,4 @@
-//! Artifacts without a base: the kind, the files with a layer of their own, the manifest fields.
+//! Artifacts without a base: their kind, files with their own layers, manifest fields.
 
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
@@ -22,13 +22,13 @@ use crate::publish::plan::path_set::PathSet;
 use crate::publish::plan::{files, whole};
 use crate::view::snapshot::Entries;
 
-/// Media type of a file's layer where ORAS chooses it.
+/// Media type of a file's layer, as chosen by ORAS.
 const ORAS_FILE: &str = "application/vnd.oci.image.layer.v1.tar";
 /// Media type of a file's layer.
 const FILE: &str = "application/octet-stream";
 
 impl Work {
-    /// Files: named files get a layer each, everything else is planned as a tree.
+    /// Files dialect: named files get a layer each, everything else is planned as a tree.
     pub(super) async fn new_files(&self) -> Result<Built, Error> {
         let mut covered = self.silent().await?;
         let (mut layers, mut made) = self.own_files(FILE, true).await?;
@@ -42,7 +42,7 @@ impl Work {
         self.with_metadata(titled::manifest(layers, None, None)?, made).await
     }
 
-    /// As ORAS has it: every path that was named is a layer, in the order in which they were named.
+    /// ORAS kind: each named path is a layer, in the order given.
     pub(super) async fn new_oras(&self) -> Result<Built, Error> {
         let (files, mut made) = self.own_files(ORAS_FILE, false).await?;
         let mut files = files.into_iter();
@@ -67,7 +67,7 @@ impl Work {
         self.with_metadata(manifest::finish(members)?, made).await
     }
 
-    /// The artifact with the manifest fields that the user chose.
+    /// Applies the user's manifest fields.
     async fn with_metadata(&self, top: Arc<Manifest>, made: Vec<Made>) -> Result<Built, Error> {
         let top = self.new.metadata.applied(&top)?;
         if let Some((config, bytes)) = self.new.metadata.config_blob() {
@@ -89,7 +89,7 @@ impl Work {
         Ok(found)
     }
 
-    /// Layers of the files that were named, in that order.
+    /// The layers of the named files, in order.
     async fn own_files(&self, default_type: &str, with_index: bool) -> Result<(Vec<Value>, Vec<Made>), Error> {
         let media_types: HashMap<&[u8], &Own> = self.new.own.iter().map(|own| (own.path.as_slice(), own)).collect();
         let mut planned: HashMap<Vec<u8>, (LayerPlan, bool)> = HashMap::new();
@@ -130,7 +130,7 @@ impl Work {
         Ok((described.collect(), made))
     }
 
-    /// The archive of a directory, whose entries begin with its path.
+    /// The archive of a directory, whose entries start with its path.
     async fn oras_directory(&self, own: &Own) -> Result<(Descriptor, Made), Error> {
         let mut chosen = PathSet::default();
         let mut entries = Entries::of(&self.snapshot);

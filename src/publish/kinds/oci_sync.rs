@@ -1,4 +1,4 @@
-//! The one archive of oci-sync, in the envelope if it was in one (or, for a new one, if there is a passphrase).
+//! The single archive of oci-sync, sealed if it was before (or, for a new one, if there is a passphrase).
 
 use std::collections::HashMap;
 use std::sync::Arc;

@@ -11,12 +11,12 @@ use crate::publish::manifest::files as titled;
 use crate::publish::pack::made::RemoteLayer;
 use crate::publish::plan::identity::{Identity, of_index};
 
-/// Manifests of a repository, besides that of the tag, in which layers are looked for; and other repositories.
+/// Most manifests of a repository, besides the tag's, and most other repositories searched for layers.
 const LOOKED_AT: usize = 8;
 
 impl Work {
-    /// Layers that ocifs wrote and a registry has, by content: of the tag itself, of other artifacts
-    /// of the repository, and of other repositories that this process has seen.
+    /// Layers written by ocifs that a registry has, by content: in the tag itself, other artifacts of the repository, and other repositories seen by
+    /// this process.
     pub(super) async fn remote_layers(&self) -> Result<HashMap<Identity, RemoteLayer>, Error> {
         let mut remote = HashMap::new();
         for other in self.artifacts.seen_repositories().iter().filter(|other| **other != self.repository).take(LOOKED_AT) {

@@ -1,4 +1,4 @@
-//! The work on one artifact, and the steps that all kinds of artifacts share.
+//! The work on one artifact, and the steps common to all kinds.
 
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -21,7 +21,7 @@ use crate::publish::push::upload::{BlobBytes, Uploader};
 use crate::publish::source::without::Without;
 use crate::view::snapshot::{Entries, Snapshot};
 
-/// Largest config that is edited.
+/// Largest config that is edited, in bytes.
 pub(super) const CONFIG_LIMIT: u64 = 8 << 20;
 
 /// The inputs of building an artifact.
@@ -32,38 +32,38 @@ pub(in crate::publish) struct Work {
     pub base: Option<Arc<Artifact>>,
     /// The platform of a new image.
     pub platform: Platform,
-    /// The entries to publish, without those left out.
+    /// The entries to publish, without ignored ones.
     pub snapshot: Arc<dyn Snapshot>,
     pub survey: Survey,
     pub store: PathBuf,
-    /// Packed layers that this publish uses.
+    /// Packed layers used by this publish.
     pub used: Used,
     pub uploader: Option<Arc<Uploader>>,
     pub progress: Arc<Progress>,
-    /// Whether every blob is checked, even one that was seen before.
+    /// Whether to check every blob, even those seen before.
     pub doubtful: bool,
-    /// An artifact whose layers may be named again.
+    /// An artifact whose layers may be reused.
     pub known: Option<Arc<Artifact>>,
-    /// The artifact to make when there is no base.
+    /// The artifact to build if there is no base.
     pub new: NewArtifact,
-    /// Whether indexes are attached as referrers.
+    /// Whether to attach indexes as referrers.
     pub attach_index: bool,
 }
 
-/// A finished artifact: all of its blobs are in the registry.
+/// A finished artifact, with all its blobs in the registry.
 pub(in crate::publish) struct Built {
     /// The manifest for the tag.
     pub top: Arc<Manifest>,
-    /// Manifests to push first, in this order.
+    /// Manifests to push before it, in this order.
     pub before: Vec<Arc<Manifest>>,
     /// Manifests that refer to one of those or to `top`, pushed last.
     pub referrers: Vec<(Digest, Arc<Manifest>)>,
-    /// Layers that were packed.
+    /// The packed layers.
     pub made: Vec<Made>,
 }
 
 impl Work {
-    /// Called when the registry reports a missing blob: every blob is checked again.
+    /// Called when the registry reports a missing blob: check every blob again.
     pub fn doubt(&mut self) {
         self.doubtful = true;
         if let Some(uploader) = &self.uploader {
@@ -90,8 +90,7 @@ impl Work {
         Without::paths(&self.snapshot, paths)
     }
 
-    /// The tag's own directory, if nothing is known of it but its time: archived, it would belong to root, and
-    /// the tag's author could no longer write there.
+    /// The tag's own directory, if only its time is known: archived, it would belong to root, and the tag's author could no longer write there.
     pub(super) async fn silent_root(&self) -> Result<PathSet, Error> {
         let mut silent = PathSet::default();
         if let Some(root) = Entries::of(&self.snapshot).next().await?
@@ -105,7 +104,7 @@ impl Work {
         Ok(silent)
     }
 
-    /// Directories without attributes of their own: the tag's root, and the parents of named paths.
+    /// Directories without own attributes: the tag's root, and the parents of named paths.
     pub(super) async fn silent(&self) -> Result<PathSet, Error> {
         let mut silent = self.silent_root().await?;
         for path in &self.new.implied {
@@ -114,7 +113,7 @@ impl Work {
         Ok(silent)
     }
 
-    /// Sends a small blob that was made here.
+    /// Sends a small blob generated here.
     pub(super) async fn send(&self, media_type: &str, bytes: Bytes) -> Result<(Digest, u64), Error> {
         let descriptor = Descriptor::new(media_type, Digest::of(&bytes), bytes.len() as u64);
         if let Some(uploader) = &self.uploader {
@@ -123,7 +122,7 @@ impl Work {
         Ok((descriptor.digest, descriptor.size))
     }
 
-    /// Sends the config of artifacts that have none.
+    /// Sends the empty config.
     pub(super) async fn send_empty(&self) -> Result<(), Error> {
         self.send(media_type::OCI_EMPTY, Bytes::from_static(EMPTY)).await.map(drop)
     }

@@ -10,21 +10,21 @@ use crate::oci::{Descriptor, Digest, Manifest, media_type};
 
 /// Artifact type of the files dialect.
 pub(in crate::publish) const ARTIFACT_TYPE: &str = "application/vnd.ocifs.files.v1";
-/// The path of a layer.
+/// The annotation for a layer's path.
 pub(in crate::publish) const TITLE: &str = "org.opencontainers.image.title";
-/// The layer is an archive to be unpacked.
+/// The annotation for a layer that is an archive to unpack.
 const UNPACK: &str = "io.deis.oras.content.unpack";
-/// Digest of the archive without its compression.
+/// The annotation for the digest of the uncompressed archive.
 pub(in crate::publish) const CONTENT: &str = "io.deis.oras.content.digest";
 const ARCHIVE: &str = "application/vnd.oci.image.layer.v1.tar+gzip";
 const RAW: &str = "application/octet-stream";
 
-/// The layer of an archive of paths from the root, under a title of its own (see [`roots`]).
+/// The layer of an archive with paths from the root, under a unique title (see [`roots`]).
 pub(in crate::publish) fn archive(blob: (Digest, u64), diff_id: &Digest, title: &str) -> Descriptor {
     described(ARCHIVE, blob, &[(CONTENT, &diff_id.to_string()), (UNPACK, "true"), (TITLE, title)])
 }
 
-/// Spellings of the root, each another: ORAS takes no title twice. `.`, `./`, `./.`, `.//`, `.//.`, … are short also by the thousand.
+/// Distinct spellings of the root, since ORAS accepts no title twice. `.`, `./`, `./.`, `.//`, `.//.`, … stay short even by the thousand.
 pub(in crate::publish) fn roots() -> impl Iterator<Item = String> {
     (1_u64..).map(|number| {
         let digits = number.ilog2();
@@ -43,13 +43,13 @@ pub(in crate::publish) fn raw(blob: (Digest, u64), title: &str) -> Descriptor {
     described(RAW, blob, &[(TITLE, title)])
 }
 
-/// The manifest with these layers: a new one, or `base` with its layers replaced, and its config where there is another.
+/// The manifest with these layers: a new one, or `base` with its layers and possibly its config replaced.
 pub(in crate::publish) fn manifest(
     layers: Vec<Value>,
     base: Option<&Manifest>,
     config: Option<&Descriptor>,
 ) -> Result<Arc<Manifest>, Error> {
-    // ORAS wants a layer; the empty one shows nothing.
+    // ORAS requires a layer; the empty one shows nothing.
     let layers = if layers.is_empty() { vec![empty()] } else { layers };
     let mut all = match base {
         Some(base) => members(base)?,

@@ -1,4 +1,4 @@
-//! Manifests and configs of container images: a new image of one layer, or one more layer on an image.
+//! Manifests and configs of container images: a new single-layer image, or an additional layer on an image.
 
 use std::sync::Arc;
 
@@ -9,7 +9,7 @@ use super::{finish, members, set_config, text};
 use crate::error::{Error, ErrorKind};
 use crate::oci::{Descriptor, Digest, Manifest, Platform, media_type};
 
-/// On a layer that an edit put on an image, so that later edits can become one with it.
+/// Marks a layer added by an edit, so that later edits can be merged with it.
 pub(in crate::publish) const EDIT: &str = "dev.ocifs.edit";
 const CREATED_BY: &str = "ocifs";
 
@@ -21,7 +21,7 @@ pub(in crate::publish) fn layer_type(base: Option<&Manifest>) -> &'static str {
     }
 }
 
-/// The config of a new image. There is no time in it: the same tree gives the same image.
+/// The config of a new image. It contains no time: the same tree gives the same image.
 pub(in crate::publish) fn new_config(platform: &Platform, diff_id: &Digest) -> Bytes {
     let mut config = json!({
         "architecture": platform.architecture,
@@ -38,9 +38,9 @@ pub(in crate::publish) fn new_config(platform: &Platform, diff_id: &Digest) -> B
     text(&config).into()
 }
 
-/// A config with its last `dropped` layers replaced by one, everything else kept.
+/// A config with its last `dropped` layers replaced by one; everything else is kept.
 pub(in crate::publish) fn edited_config(config: &[u8], dropped: usize, diff_id: &Digest) -> Result<Bytes, Error> {
-    let refused = || Error::new(ErrorKind::Integrity, "the config of the image cannot be read, so it cannot be edited");
+    let refused = || Error::new(ErrorKind::Integrity, "cannot parse the config of the image to edit it");
     let mut config: Value = serde_json::from_slice(config).map_err(|_| refused())?;
     let all = config.as_object_mut().ok_or_else(refused)?;
     let rootfs = all.entry("rootfs").or_insert_with(|| json!({"type": "layers", "diff_ids": []}));
@@ -62,7 +62,7 @@ pub(in crate::publish) fn edited_config(config: &[u8], dropped: usize, diff_id: 
             history.reverse();
             history.push(json!({"created_by": CREATED_BY}));
         }
-        // A history that does not list the layers stays away.
+        // A history that does not list the layers is left out.
         _ => {}
     }
     Ok(text(&config).into())

@@ -1,4 +1,4 @@
-//! An image index with one member replaced: the others stay as they are, the attestations of the old member go.
+//! Replaces a member of an image index: the others are kept, attestations of the old member are dropped.
 
 use std::sync::Arc;
 
@@ -8,17 +8,17 @@ use super::{finish, members};
 use crate::error::{Error, ErrorKind};
 use crate::oci::{Descriptor, Digest, Manifest, Platform};
 
-/// On an attestation: which member it is about.
+/// The annotation on an attestation that names its member.
 const ABOUT: &str = "vnd.docker.reference.digest";
 
-/// Replaces `old` by `new` in an index; also returns how many attestations were dropped. The platform tells members with one digest apart.
-/// `None` if the index does not name `old` itself.
+/// Replaces `old` by `new` in an index; also returns how many attestations were dropped. The platform distinguishes members with equal digests.
+/// `None` if the index does not list `old` itself.
 pub(in crate::publish) fn replaced(
     index: &Manifest,
     (old, platform): (&Digest, Option<&Platform>),
     new: &Manifest,
 ) -> Result<Option<(Arc<Manifest>, usize)>, Error> {
-    let refused = || Error::new(ErrorKind::Integrity, format!("index {} cannot be read, so it cannot be edited", index.digest));
+    let refused = || Error::new(ErrorKind::Integrity, format!("cannot parse index {} to edit it", index.digest));
     let mut all = members(index)?;
     let list = all.get_mut("manifests").and_then(Value::as_array_mut).ok_or_else(refused)?;
     let described: Vec<Option<Descriptor>> = list.iter().map(|member| Descriptor::parse(member.clone()).ok()).collect();

@@ -1,4 +1,4 @@
-//! Configs that list the layers of their artifact: an edit brings the list up to date.
+//! Configs that list their artifact's layers: keeps the list up to date on edits.
 
 use bytes::Bytes;
 use serde_json::{Value, json};
@@ -11,14 +11,14 @@ use crate::oci::Digest;
 pub(in crate::publish) struct Listed {
     /// The blob.
     pub digest: Digest,
-    /// Its content without compression, where that is known to be something else.
+    /// Digest of its uncompressed content, if that differs.
     pub diff_id: Option<Digest>,
 }
 
-/// Where configs list layers, and whether by their content without compression: ModelPack; Docker's and Ollama's models; WebAssembly.
+/// Where configs list layers, and whether by uncompressed digest: ModelPack; Docker's and Ollama's models; WebAssembly.
 const LISTS: [(&str, bool); 3] = [("/modelfs/diffIds", true), ("/rootfs/diff_ids", true), ("/layerDigests", false)];
 
-/// The config with its list of the layers `before` replaced by one of those `after`. `None` where it has none, or nothing changes.
+/// The config with its list of the layers `before` replaced by one of those `after`. `None` if there is no list or nothing changes.
 pub(in crate::publish) fn relisted(config: &[u8], before: &[Digest], after: &[Listed]) -> Option<Bytes> {
     let mut all: Value = serde_json::from_slice(config).ok()?;
     let mut changed = false;
@@ -35,7 +35,7 @@ pub(in crate::publish) fn relisted(config: &[u8], before: &[Digest], after: &[Li
     changed.then(|| text(&all).into())
 }
 
-/// Layers that a config names and the artifact does not have any more.
+/// Layers that a config lists but the artifact no longer has.
 pub(in crate::publish) fn stale(config: &[u8], before: &[Digest], after: &[Listed]) -> Vec<Digest> {
     let config = String::from_utf8_lossy(config);
     let gone = before.iter().filter(|digest| !after.iter().any(|layer| layer.digest == **digest));

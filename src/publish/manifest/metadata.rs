@@ -1,4 +1,4 @@
-//! Manifest fields that the user chooses: types, annotations, config, subject.
+//! Manifest fields set by the user: types, annotations, config, subject.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -19,7 +19,7 @@ const UNKNOWN_CONFIG: &str = "application/vnd.unknown.config.v1+json";
 /// Annotations with this prefix belong to oci-sync.
 const RESERVED: &str = "io.oci-sync.";
 
-/// The config blob that the user gives.
+/// A config blob given by the user.
 #[derive(Clone, Debug)]
 pub struct Config {
     /// Its media type.
@@ -28,40 +28,40 @@ pub struct Config {
     pub bytes: Bytes,
 }
 
-/// Which form of manifest is written.
+/// The manifest format to write.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum ImageSpec {
-    /// Version 1.0: the type of the artifact is that of its config.
+    /// Version 1.0: the artifact type is the config's media type.
     V1_0,
-    /// Version 1.1: it has a field of its own.
+    /// Version 1.1: the artifact type has its own field.
     #[default]
     V1_1,
 }
 
-/// Manifest fields that the user chooses. All of them are optional.
+/// Manifest fields set by the user. All are optional.
 #[derive(Clone, Debug, Default)]
 pub struct Metadata {
     /// `artifactType`.
     pub artifact_type: Option<String>,
-    /// Of the manifest.
+    /// Annotations of the manifest.
     pub annotations: BTreeMap<String, String>,
-    /// Of the config.
+    /// Annotations of the config.
     pub config_annotations: BTreeMap<String, String>,
-    /// Of layers, by their title.
+    /// Annotations of layers, by title.
     pub layer_annotations: BTreeMap<String, BTreeMap<String, String>>,
-    /// In the place of the empty one.
+    /// Replaces the empty config.
     pub config: Option<Config>,
     /// The manifest that the artifact refers to.
     pub subject: Option<Descriptor>,
-    /// The form of the manifest.
+    /// The manifest format.
     pub image_spec: ImageSpec,
 }
 
 impl Metadata {
-    /// Refuses invalid fields.
+    /// Rejects invalid fields.
     ///
     /// # Errors
-    /// Invalid for annotations that oci-sync relies on.
+    /// Invalid for annotations reserved by oci-sync.
     pub fn check(&self) -> Result<(), Error> {
         if let Some(name) = self.annotations.keys().find(|name| name.starts_with(RESERVED)) {
             return Err(Error::new(ErrorKind::Invalid, format!("annotation `{name}` is reserved for oci-sync; choose another name")));
@@ -69,7 +69,7 @@ impl Metadata {
         Ok(())
     }
 
-    /// The config blob that has to be sent; `None` for the usual one.
+    /// The config blob to send; `None` for the empty one.
     pub(in crate::publish) fn config_blob(&self) -> Option<(Descriptor, Bytes)> {
         let media_type = match (&self.config, self.image_spec) {
             (Some(config), _) => config.media_type.as_deref().unwrap_or(UNKNOWN_CONFIG),
@@ -82,7 +82,7 @@ impl Metadata {
         Some((descriptor, bytes))
     }
 
-    /// A new manifest with all of this in it.
+    /// Applies the fields to a manifest.
     pub(in crate::publish) fn applied(&self, manifest: &Arc<Manifest>) -> Result<Arc<Manifest>, Error> {
         let mut members = manifest::members(manifest)?;
         if let Some(artifact_type) = &self.artifact_type {
@@ -118,9 +118,7 @@ impl Metadata {
         }
         match left.keys().next() {
             None => Ok(()),
-            Some(title) => {
-                Err(Error::new(ErrorKind::Invalid, format!("annotations are given for `{title}`, which no layer has as its title")))
-            }
+            Some(title) => Err(Error::new(ErrorKind::Invalid, format!("annotations given for `{title}`, but no layer has that title"))),
         }
     }
 }

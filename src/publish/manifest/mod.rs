@@ -1,5 +1,5 @@
-//! Manifests and configs as bytes: deterministic JSON in the order that all tools use, new or edited from existing bytes
-//! with everything unknown kept.
+//! Manifests and configs as bytes: deterministic JSON in the member order of all tools, new or edited from existing bytes with everything unknown
+//! preserved.
 
 pub(super) mod files;
 pub(super) mod image;
@@ -28,7 +28,7 @@ pub(super) fn described(media_type: &str, (digest, size): (Digest, u64), annotat
     descriptor
 }
 
-/// Gives a manifest another config. Annotations of the old descriptor stay; a copy of its bytes would be wrong.
+/// Replaces a manifest's config. Annotations of the old descriptor stay; an embedded copy of its bytes would be wrong.
 pub(super) fn set_config(manifest: &mut Map<String, Value>, config: &Descriptor) {
     let mut described = descriptor(config);
     if let (Some(Value::Object(before)), Some(now)) = (manifest.get("config"), described.as_object_mut())
@@ -39,12 +39,12 @@ pub(super) fn set_config(manifest: &mut Map<String, Value>, config: &Descriptor)
     manifest.insert("config".to_owned(), described);
 }
 
-/// The members of a manifest that is there.
+/// The members of an existing manifest.
 pub(super) fn members(manifest: &Manifest) -> Result<Map<String, Value>, Error> {
     document::members(manifest).map_err(invalid)
 }
 
-/// The layers of a manifest as they stand there.
+/// The layers of a manifest, verbatim.
 pub(super) fn layers(manifest: &Manifest) -> Result<Vec<Value>, Error> {
     Ok(match members(manifest)?.remove("layers") {
         Some(Value::Array(layers)) => layers,
@@ -52,12 +52,12 @@ pub(super) fn layers(manifest: &Manifest) -> Result<Vec<Value>, Error> {
     })
 }
 
-/// A manifest from its members. It must be small enough for every registry.
+/// Builds a manifest from its members. It must be small enough for every registry.
 pub(super) fn finish(members: Map<String, Value>) -> Result<Arc<Manifest>, Error> {
     of_text(text(&Value::Object(members)))
 }
 
-/// A manifest that cannot be edited, or that would not be one afterwards.
+/// A manifest that cannot be edited, or would be invalid afterwards.
 fn invalid(error: InvalidManifest) -> Error {
     Error::new(ErrorKind::Invalid, error.to_string()).caused_by(error)
 }
@@ -67,7 +67,7 @@ fn of_text(text: String) -> Result<Arc<Manifest>, Error> {
     if raw.len() as u64 > MANIFEST_LIMIT {
         return Err(Error::new(
             ErrorKind::Unsupported,
-            format!("the manifest would have {} bytes, and registries take 4 MiB: publish it as several tags", raw.len()),
+            format!("the manifest would have {} bytes, but registries accept at most 4 MiB: publish it as several tags", raw.len()),
         ));
     }
     let digest = Digest::of(&raw);

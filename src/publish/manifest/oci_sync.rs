@@ -14,7 +14,7 @@ const ENCRYPTED: &str = "io.oci-sync.encrypted";
 /// The version written into new artifacts: oci-sync's own.
 const TOOL: &str = "0.1.0-dev";
 
-/// The manifest of one layer with these labels, which may be all annotations of an earlier one.
+/// A single-layer manifest with these labels, which may be all annotations of an earlier one.
 pub(in crate::publish) fn manifest(layer: &Descriptor, sealed: bool, labels: &BTreeMap<String, String>) -> Result<Arc<Manifest>, Error> {
     let mut annotations = labels.clone();
     annotations.entry(VERSION.to_owned()).or_insert_with(|| TOOL.to_owned());
@@ -27,7 +27,7 @@ pub(in crate::publish) fn manifest(layer: &Descriptor, sealed: bool, labels: &BT
         "layers": [descriptor(layer)],
         "annotations": annotations,
     }));
-    // As the JSON of Go has it.
+    // Escaped like Go's JSON.
     let escaped = [('<', "\\u003c"), ('>', "\\u003e"), ('&', "\\u0026"), ('\u{2028}', "\\u2028"), ('\u{2029}', "\\u2029")];
     of_text(escaped.iter().fold(written, |text, (from, to)| text.replace(*from, to)))
 }

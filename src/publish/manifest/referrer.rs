@@ -1,4 +1,4 @@
-//! The manifest that keeps index blobs alive where a manifest has no room for them: a referrer of the manifest they belong to.
+//! The manifest that keeps index blobs alive if their manifest cannot list them: a referrer of it.
 
 use std::sync::Arc;
 

@@ -1,6 +1,6 @@
-//! The entries of each layer of a plan: the snapshot is walked once more, and a layer is handed out when its entries are known.
+//! The entries of each planned layer: walks the snapshot again, and yields a layer once its entries are known.
 //!
-//! Only wanted layers are handed out. Memory is bounded by the names of the groups that are open.
+//! Yields only wanted layers. Memory is bounded by the names in the open groups.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -18,7 +18,7 @@ use crate::publish::plan::path_set::PathSet;
 use crate::view::TreeEntry;
 use crate::view::snapshot::{Entries, FirstNames, Snapshot};
 
-/// An entry and, for a regular file with bytes, where they come from.
+/// An entry and, for a regular file with content, its source.
 pub(in crate::publish) struct Item {
     pub archived: PackEntry,
     pub file: Option<TreeEntry>,
@@ -34,7 +34,7 @@ pub(in crate::publish) struct Job {
     pub items: Items,
 }
 
-/// The wanted layers of a plan, each as soon as its entries are complete (or, for a layer that takes the whole walk, at once).
+/// The wanted layers of a plan, each as soon as its entries are complete (or at once, for a layer that takes the whole walk).
 pub(super) fn jobs(snapshot: &Arc<dyn Snapshot>, plan: &Arc<Plan>, wanted: Vec<bool>) -> stream::BoxStream<'static, Result<Job, Error>> {
     match &plan.selector {
         Selector::Groups(totals) => groups(snapshot, plan, wanted, totals),
@@ -44,11 +44,11 @@ pub(super) fn jobs(snapshot: &Arc<dyn Snapshot>, plan: &Arc<Plan>, wanted: Vec<b
     }
 }
 
-/// A group whose entries are not complete.
+/// A group with incomplete entries.
 #[derive(Default)]
 struct Open {
     entries: Vec<TreeEntry>,
-    /// How many of them are of the walk.
+    /// Entries taken from the walk so far.
     taken: u64,
     named: Named,
 }
@@ -74,7 +74,7 @@ struct Groups {
 }
 
 impl Groups {
-    /// The next group that is complete.
+    /// The next complete group.
     async fn next(&mut self) -> Result<Option<Job>, Error> {
         while let Some(entry) = self.entries.next().await? {
             self.above.step(&entry);
@@ -111,7 +111,7 @@ fn groups(
     stream::try_unfold(groups, |mut groups| async move { Ok(groups.next().await?.map(|job| (job, groups))) }).boxed()
 }
 
-/// The one layer of a plan that takes a whole walk, or chosen paths of it.
+/// The single layer of a plan that takes a whole walk, or chosen paths of it.
 fn single(snapshot: &Arc<dyn Snapshot>, plan: &Plan, chosen: Option<Arc<PathSet>>) -> stream::BoxStream<'static, Result<Job, Error>> {
     let Some(layer) = plan.layers.first() else { return stream::empty().boxed() };
     let mut names = FirstNames::default();
@@ -143,7 +143,7 @@ fn walked(snapshot: &Arc<dyn Snapshot>) -> stream::BoxStream<'static, Result<Tre
     stream::try_unfold(Entries::of(snapshot), |mut entries| async move { Ok(entries.next().await?.map(|entry| (entry, entries))) }).boxed()
 }
 
-/// The entries of a layer behind those of the walk.
+/// The entries of a layer that follow those of the walk.
 fn behind(layer: &LayerPlan) -> impl stream::Stream<Item = Result<Item, Error>> + use<> {
     stream::iter(layer.behind.clone().into_iter().map(|archived| Ok(Item { archived, file: None })))
 }

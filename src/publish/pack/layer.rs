@@ -1,7 +1,7 @@
-//! Packing one layer: bytes are read ahead, threads compress.
+//! Packs one layer: bytes are read ahead, threads compress.
 //!
-//! Memory is bounded by a few MiB for each layer that is being packed. The packed layer is compared with the plan, so no layer
-//! ever holds anything else than its name says.
+//! Memory is bounded by a few MiB per layer being packed. The packed layer is compared with the plan, so a layer's content always matches its
+//! identity.
 
 use std::fs::File;
 use std::io::{self, BufWriter, Write};
@@ -27,12 +27,12 @@ use crate::publish::plan::layers::LayerPlan;
 use crate::view::TreeEntry;
 use crate::view::snapshot::Snapshot;
 
-/// Files up to this size are read whole, several ahead.
+/// Files up to this many bytes are read whole, several ahead.
 const SMALL: u64 = 128 << 10;
 const AHEAD: usize = 8;
 /// Larger ones are read in pieces of this size.
 const PIECE: u32 = 1 << 20;
-/// Pieces on their way to the packer.
+/// Pieces queued for the packer.
 const PIECES: usize = 4;
 
 /// A message to the packing thread.
@@ -42,26 +42,26 @@ enum Command {
     End,
 }
 
-/// How one layer is packed.
+/// How to pack a layer.
 pub(in crate::publish) struct How<'a> {
     pub snapshot: &'a Arc<dyn Snapshot>,
     pub store: &'a Store,
-    /// Threads that compress.
+    /// Compression threads.
     pub workers: usize,
-    /// The envelope around it.
+    /// The envelope to seal it with.
     pub sealed: Option<Sealed>,
     /// Whether its index may be attached.
     pub with_index: bool,
     /// Bytes of a span.
     pub span: NonZeroUsize,
-    /// Bytes read so far, of all layers.
+    /// Bytes read so far, over all layers.
     pub read: &'a Arc<AtomicU64>,
     pub budget: &'a Budget,
     /// Called when that changes.
     pub told: &'a (dyn Fn() + Send + Sync),
 }
 
-/// Bytes of memory that packing a layer takes, read-ahead included.
+/// Memory needed to pack a layer, including read-ahead, in bytes.
 pub(in crate::publish) fn memory(workers: usize, span: NonZeroUsize) -> u64 {
     Packer::memory(workers, span) + AHEAD as u64 * SMALL + (PIECES as u64 + 1) * u64::from(PIECE)
 }
@@ -72,7 +72,7 @@ pub(in crate::publish) async fn pack(layer: &LayerPlan, job: Job, how: How<'_>) 
     let (commands, receiver) = mpsc::channel(PIECES);
     let (draft, sealed) = (how.store.draft(&layer.identity), how.sealed.clone());
     let (packing, workers, span, resources) = (layer.packing, how.workers, how.span, how.store.resources().clone());
-    // A raw layer that is a file of this machine is described, not copied.
+    // A raw layer that is a local file is described, not copied.
     let title = layer.title.as_deref().filter(|_| packing == Packing::Raw && sealed.is_none());
     let in_place = title.and_then(|title| how.snapshot.on_disk(title.as_bytes()));
     let is_copied = in_place.is_none();
@@ -104,7 +104,7 @@ pub(in crate::publish) async fn pack(layer: &LayerPlan, job: Job, how: How<'_>) 
         (Err(error), _) => return Err(Error::other(format!("packing a layer: {error}"))),
     };
     if of_index(&packed.index, layer.packing, layer.title.as_deref()) != Some(layer.identity) {
-        return Err(Error::new(ErrorKind::Integrity, "the packed layer differs from the plan: a file was changed behind the mount's back"));
+        return Err(Error::new(ErrorKind::Integrity, "the packed layer differs from the plan: a file changed behind the mount's back"));
     }
     drop(granted);
     let _granted = how.budget.take(Use::Packing, if how.with_index { attached_index_memory(&packed.index) } else { 0 }).await?;
@@ -128,14 +128,14 @@ fn drive(mut packer: Packer, mut commands: mpsc::Receiver<Command>) -> Result<Pa
     Err(Error::new(ErrorKind::Interrupted, "stopped"))
 }
 
-/// The bytes of an item, as far as they are read ahead.
+/// The content of an item, as far as it is read ahead.
 enum Content {
     None,
     Whole(Bytes),
     Later(TreeEntry),
 }
 
-/// Sends everything to the packer. `Err(None)`: the packer failed, and reports its own error.
+/// Sends everything to the packer. `Err(None)`: the packer failed and reports its own error.
 async fn feed(job: Job, how: &How<'_>, commands: &mpsc::Sender<Command>) -> Result<(), Option<Error>> {
     let send = |command| async { commands.send(command).await.map_err(|_| None) };
     let mut contents = Box::pin(read_ahead(job.items, Arc::clone(how.snapshot)));

@@ -1,6 +1,6 @@
-//! The directories where the packed layers of pushes wait. An interrupted push leaves its directory to the next one.
+//! Directories for packed layers of pushes. An interrupted push leaves its directory to the next one.
 //!
-//! One process at a time uses a directory. Abandoned ones are removed by any later push.
+//! Only one process at a time uses a directory. Any later push removes abandoned ones.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -11,12 +11,12 @@ use crate::error::{Error, ErrorKind};
 use crate::oci::Digest;
 use crate::publish::disk;
 
-/// How long the layers of a push that was stopped are kept.
+/// How long the layers of a stopped push are kept.
 const KEPT: Duration = Duration::from_secs(24 * 60 * 60);
 /// The lock beside a directory.
 const LOCK: &str = "lock";
 
-/// The directory of one push, locked while this lives.
+/// The directory of one push, locked while this exists.
 #[derive(Debug)]
 pub struct Packs {
     directory: PathBuf,
@@ -28,7 +28,7 @@ impl Packs {
     /// Claims the directory for `subject` below `root`. Blocks on the disk.
     ///
     /// # Errors
-    /// Busy if another process pushes the same; errors of the disk.
+    /// Busy if another process is pushing the same; errors of the disk.
     pub fn claim(root: &Path, subject: &str) -> Result<Self, Error> {
         make_directory(root).map_err(|error| disk::failed("cannot make", root, error))?;
         let directory = root.join(Digest::of(subject.as_bytes()).hex());
@@ -53,7 +53,7 @@ impl Packs {
         &self.directory
     }
 
-    /// Removes it: all is pushed.
+    /// Removes it, once everything is pushed.
     pub fn finish(self) {
         if let Err(error) = fs::remove_dir_all(&self.directory)
             && error.kind() != std::io::ErrorKind::NotFound
@@ -84,7 +84,7 @@ impl Packs {
 
 impl Drop for Packs {
     fn drop(&mut self) {
-        // A lock of nothing is of no use to the next.
+        // A lock without a directory is useless to the next push.
         if !self.directory.exists() {
             let _ = fs::remove_file(&self.lock);
         }

@@ -1,5 +1,4 @@
-//! From a plan to layers in the registry: known layers are reused, packed ones are found, the rest is packed and sent while more is
-//! packed.
+//! From a plan to layers in the registry: known layers are reused, packed ones found, the rest packed and sent in parallel.
 
 use std::collections::HashMap;
 use std::num::NonZeroUsize;
@@ -24,7 +23,7 @@ use crate::publish::progress::Progress;
 use crate::publish::push::upload::{BlobBytes, Uploader};
 use crate::view::snapshot::Snapshot;
 
-/// Layers that are packed at a time.
+/// Layers packed concurrently.
 const PACKED: usize = 4;
 
 /// Packs and sends.
@@ -38,14 +37,14 @@ pub(in crate::publish) struct Producer {
     pub uploader: Option<Arc<Uploader>>,
     pub progress: Arc<Progress>,
     pub sealed: Option<Sealed>,
-    /// Whether indexes are attached.
+    /// Whether to attach indexes.
     pub with_index: bool,
     /// Bytes of a span.
     pub span: NonZeroUsize,
 }
 
 impl Producer {
-    /// Makes the layers of a plan, in its order.
+    /// Produces the layers of a plan, in its order.
     pub async fn produce(&self, plan: Plan, remote: &HashMap<Identity, RemoteLayer>) -> Result<Vec<Made>, Error> {
         let mut made: Vec<Option<Made>> = Vec::with_capacity(plan.layers.len());
         for layer in &plan.layers {
@@ -73,7 +72,7 @@ impl Producer {
         made.into_iter().map(|made| made.ok_or_else(|| Error::other("a planned layer was not packed"))).collect()
     }
 
-    /// Whether a known layer may be named: the tag holds it, or the repository has it (now).
+    /// Whether a known layer may be referred to: the tag has it, or the repository still does.
     async fn still_there(&self, remote: &RemoteLayer) -> Result<bool, Error> {
         let Some(uploader) = &self.uploader else { return Ok(true) };
         let blobs = [Some(&remote.layer), remote.index.as_ref()];
@@ -112,7 +111,7 @@ impl Producer {
             side_by_side(count.min(PACKED).min(cores.max(2)), cores, |workers| memory / layer::memory(workers, self.span));
         let permits = Arc::new(Semaphore::new(at_a_time));
         let jobs = jobs(&self.snapshot, &plan, wanted.to_vec());
-        // A job is taken only when it can begin, so that no more than these wait with their names.
+        // A job is taken only when it can start, so that no more than these wait with their names.
         let jobs = stream::unfold((jobs, permits), |(mut jobs, permits)| async move {
             let permit = Arc::clone(&permits).acquire_owned().await.ok();
             let job = jobs.next().await?;
@@ -145,7 +144,7 @@ impl Producer {
             budget: &self.budget,
             told: &move || progress.packed(),
         };
-        // Before a byte of it is written; packed, it is hardly larger.
+        // Reserved before the first byte is written; packed, it is hardly larger.
         let room = self.artifacts.room(layer.bytes).await;
         let ready = layer::pack(layer, job, how).await?;
         Ok(Ready { room, ..ready })
@@ -164,7 +163,7 @@ impl Producer {
     }
 }
 
-/// How many layers are packed side by side, and with how many threads each, so that memory suffices.
+/// How many layers to pack in parallel, and with how many threads each, so that memory suffices.
 fn side_by_side(layers: usize, cores: usize, fitting: impl Fn(usize) -> u64) -> (usize, usize) {
     let layers = layers.min(usize::try_from(fitting(1)).unwrap_or(usize::MAX)).max(1);
     let mut workers = cores.div_ceil(layers).max(1);
@@ -174,7 +173,7 @@ fn side_by_side(layers: usize, cores: usize, fitting: impl Fn(usize) -> u64) -> 
     (layers, workers)
 }
 
-/// Lets the readers of this process use the layers that were packed: no index has to be fetched.
+/// Registers packed layers with the readers of this process, so that no index has to be fetched.
 pub(in crate::publish) async fn adopt(artifacts: &Artifacts, repository: &Repository, made: &[Made]) -> Result<(), Error> {
     for made in made {
         let Made::Packed(ready) = made else { continue };

@@ -1,4 +1,4 @@
-//! The oci-sync envelope around a layer that is being packed: nothing plain reaches the disk.
+//! The oci-sync envelope around a layer being packed: no plaintext reaches the disk.
 
 use std::fs::File;
 use std::io::{self, BufReader, BufWriter, Read, Write};
@@ -16,10 +16,10 @@ use crate::oci::{Algorithm, Descriptor, Digest, Hasher, Repository};
 use crate::publish::disk;
 use crate::seal::{ENVELOPE_HEADER, ENVELOPE_TAG, EnvelopeCheck, EnvelopeHeader, EnvelopeKey, EnvelopeWriter, ciphertext_length};
 
-/// Bytes that are encrypted at a time.
+/// Bytes encrypted at a time.
 const PIECE: usize = 64 << 10;
 
-/// Key and header of one message. The salt and the nonce are fresh: a message is written once.
+/// Key and header of one message. Salt and nonce are fresh: a message is written once.
 #[derive(Clone)]
 pub(in crate::publish) struct Sealed {
     key: EnvelopeKey,
@@ -46,7 +46,7 @@ struct Sink {
 }
 
 impl Sealed {
-    /// Begins the message in a file.
+    /// Starts the message in a file.
     pub fn writer(&self, file: BufWriter<File>) -> Result<SealedWriter, Error> {
         let mut sink =
             Sink { file, message: EnvelopeWriter::new(&self.key, &self.header), hasher: Hasher::new(Algorithm::Sha256), length: 0 };
@@ -56,20 +56,20 @@ impl Sealed {
 }
 
 impl Sealed {
-    /// A fresh message under the passphrase that opened `like`, or under the first one that was given. `None` without one.
+    /// A fresh message under the passphrase that opened `like`, or the first one given. `None` without a passphrase.
     pub async fn fresh(artifacts: &Artifacts, like: Option<BlobSource>) -> Result<Option<Self>, Error> {
         let header = EnvelopeHeader { salt: rand::random(), nonce: rand::random() };
         let key = artifacts.seal_key(like.as_ref(), &header.salt).await?;
         Ok(key.map(|key| Self { key, header, artifacts: artifacts.clone(), like }))
     }
 
-    /// Lets the readers of this process use the index of a layer that was sealed by this.
+    /// Registers the index of a layer sealed by this with the readers of this process.
     pub async fn adopt(&self, repository: &Repository, (digest, size): (Digest, u64), index: &LayerIndex) {
         let layer = Descriptor::new("application/octet-stream", digest, size);
         self.artifacts.adopt_sealed(repository, &layer, self.header, &self.key, index).await;
     }
 
-    /// Whether a message that was written before is whole and under the same passphrase.
+    /// Whether an earlier message is complete and under the same passphrase.
     pub async fn opens(&self, path: &Path) -> Result<bool, Error> {
         let reading = path.to_path_buf();
         let header = blocking(move || {
@@ -113,7 +113,7 @@ impl Sink {
 }
 
 impl SealedWriter {
-    /// Ends the message; digest and length of the whole.
+    /// Ends the message; returns digest and length of the whole.
     pub fn finish(&self) -> Result<(Digest, u64), Error> {
         let sink = self.0.lock().take();
         let Some(Sink { mut file, message, mut hasher, length }) = sink else {

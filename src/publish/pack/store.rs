@@ -1,7 +1,7 @@
-//! Packed layers that wait to be pushed, named by their content: an interrupted publish finds them again.
+//! Packed layers waiting to be pushed, named by content: an interrupted publish finds them again.
 //!
-//! A layer counts as there when its account is, which is written last; its bytes are hashed again before they are used, so a
-//! file that a power cut left torn is packed again. The directory belongs to one upper and is emptied when it commits.
+//! A layer is valid only with its record, which is written last; its bytes are rehashed before use, so a file torn by a power cut is packed again.
+//! The directory belongs to one upper and is emptied when it commits.
 
 use std::collections::HashSet;
 use std::fs::{self, File};
@@ -24,37 +24,37 @@ use crate::publish::plan::identity::Identity;
 use crate::registry::FileSource;
 use crate::sys::array::Array;
 
-/// Bytes that are hashed at a time.
+/// Bytes hashed at a time.
 const PIECE: usize = 1 << 20;
 
-/// Where packed layers wait.
+/// A directory of packed layers.
 #[derive(Clone, Debug)]
 pub(in crate::publish) struct Store {
     directory: PathBuf,
-    /// Sealed layers have names of their own.
+    /// Sealed layers have distinct names.
     sealed: bool,
-    /// For indexes on their way.
+    /// For building indexes.
     resources: Resources,
     used: Used,
 }
 
-/// Layers that one publish found or packed; the others that wait in the directory are of publishes that failed before.
+/// Layers that a publish found or packed; any others in the directory are from earlier failed publishes.
 pub(in crate::publish) type Used = Arc<Mutex<HashSet<Identity>>>;
 
 /// One packed layer.
 #[derive(Clone, Debug)]
 pub(in crate::publish) struct Ready {
-    /// The blob as it is stored in the registry.
+    /// The blob as stored in the registry.
     pub blob: (Digest, u64),
     /// Digest of the uncompressed archive.
     pub diff_id: Digest,
     /// Its file.
     pub path: PathBuf,
-    /// The index attached to it, where it may: its digest, length and file.
+    /// The attached index, if any: its digest, length and file.
     pub attached_index: Option<(Digest, u64, PathBuf)>,
-    /// Room in the cache's budget, as long as it waits.
+    /// Its share of the cache budget while it waits.
     pub room: Option<Arc<Room>>,
-    /// The key of a layer that was sealed just now, and its index, which may not lie on the disk.
+    /// The key and index of a layer sealed just now; the index must not be on disk.
     pub sealed: Option<Arc<(Sealed, LayerIndex)>>,
 }
 
@@ -68,7 +68,7 @@ struct Account {
 }
 
 impl Store {
-    /// The packed layers of a directory, which is made if it is missing.
+    /// The packed layers of a directory, which is created if missing.
     pub fn open(directory: PathBuf, sealed: bool, used: Used, resources: Resources) -> Result<Self, Error> {
         durable::make_directory(&directory).map_err(|error| disk::failed("making", &directory, error))?;
         Ok(Self { directory, sealed, used, resources })
@@ -83,17 +83,17 @@ impl Store {
         self.directory.join(format!("{}.{form}{ending}", Digest::from_sha256(*identity).hex()))
     }
 
-    /// Resources for making and reading indexes.
+    /// Resources for building and reading indexes.
     pub fn resources(&self) -> &Resources {
         &self.resources
     }
 
-    /// Where a layer is written.
+    /// The path to write a layer to.
     pub fn draft(&self, identity: &Identity) -> PathBuf {
         self.path(identity, "part")
     }
 
-    /// A layer that was packed before. Blocks: all of it is hashed.
+    /// Finds a layer packed earlier. Blocks: hashes all of it.
     pub fn find(&self, identity: &Identity) -> Result<Option<Ready>, Error> {
         let Ok(account) = fs::read(self.path(identity, "json")) else { return Ok(None) };
         let Some(ready) = self.read(identity, &account) else { return Ok(None) };
@@ -127,8 +127,7 @@ impl Store {
         })
     }
 
-    /// Keeps a layer whose draft is complete, or one that is a file elsewhere. `blob` describes the file; the index is attached if
-    /// `with_index`.
+    /// Keeps a layer whose draft is complete, or one that is a file elsewhere. `blob` describes the file; the index is attached if `with_index`.
     pub fn keep(
         &self,
         identity: &Identity,
@@ -149,7 +148,7 @@ impl Store {
                 fs::write(&path, &bytes).map_err(|error| disk::failed("writing", &path, error))?;
                 Some((Digest::of(&bytes), bytes.len() as u64, path))
             }
-            // Readers make one of their own.
+            // Readers build their own.
             Err(error) if error.kind == crate::error::ErrorKind::Unsupported => {
                 tracing::warn!("{error}");
                 None
@@ -158,7 +157,7 @@ impl Store {
         };
         self.use_now(identity);
         if !is_here {
-            // Not recorded: only this push knows that the file is still the same.
+            // Not recorded: only this push knows that the file is unchanged.
             return Ok(Ready { blob, diff_id: packed.stream.0, path, attached_index: index, room: None, sealed: None });
         }
         let account = Account {
@@ -174,7 +173,7 @@ impl Store {
     }
 }
 
-/// Removes the layers that a publish did not use, and those that it did not finish. Blocks.
+/// Removes layers that a publish did not use, and incomplete ones. Blocks.
 pub(in crate::publish) fn prune(directory: &Path, used: &Used) -> io::Result<()> {
     let kept: HashSet<String> = used.lock().iter().map(|identity| Digest::from_sha256(*identity).hex()).collect();
     for entry in fs::read_dir(directory)? {
@@ -189,7 +188,7 @@ pub(in crate::publish) fn prune(directory: &Path, used: &Used) -> io::Result<()>
 }
 
 impl Ready {
-    /// The index of the layer. Blocks.
+    /// The layer's index. Blocks.
     pub fn index(&self, resources: &Resources) -> Result<Option<LayerIndex>, Error> {
         let Some((_, _, path)) = &self.attached_index else { return Ok(None) };
         let mut bytes = Array::new(&resources.scratch);
@@ -216,7 +215,7 @@ fn holds(path: &Path, digest: &Digest, size: u64) -> io::Result<bool> {
     }
 }
 
-/// A file as the source of an upload.
+/// A file as an upload source.
 pub(in crate::publish) fn file_source(path: &Path, length: u64) -> Result<FileSource, Error> {
     let file = File::open(path).map_err(|error| disk::failed("opening", path, error))?;
     Ok(FileSource::new(file, length))

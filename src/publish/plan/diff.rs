@@ -1,8 +1,7 @@
-//! The plan of a layer that turns one tree into another: new and changed entries with the directories above them, and whiteouts for
-//! removed ones.
+//! Plans a layer that turns one tree into another: new and changed entries with their parent directories, and whiteouts for removed ones.
 //!
-//! Names of one file stay together: if one of them is in the layer, all are, since readers that unpack each layer by itself know
-//! no other. Directories above are repeated because some readers would recreate them otherwise.
+//! Names of one file stay together: if one is in the layer, all are, since readers that unpack each layer separately know no other. Parent
+//! directories are repeated because some readers would otherwise recreate them.
 
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
@@ -20,15 +19,15 @@ use crate::view::snapshot::{Entries, Snapshot};
 const WHITEOUT: &[u8] = b".wh.";
 const OPAQUE: &[u8] = b".wh..wh..opq";
 
-/// Effects of earlier layers, which this one replaces, on the tree below them.
+/// The effects of earlier edit layers, which this one replaces, on the tree below them.
 #[derive(Default)]
 pub(in crate::publish) struct Earlier {
-    /// Paths that they wrote or removed; whether a directory there must hide the content below it.
+    /// Paths that they wrote or removed; whether a directory there must hide what is below.
     touched: HashMap<Vec<u8>, bool>,
 }
 
 impl Earlier {
-    /// Adds a layer, the lowest first.
+    /// Adds a layer, lowest first.
     pub fn add(&mut self, index: &LayerIndex) {
         for entry in index.entries() {
             let last = name(entry.path);
@@ -45,7 +44,7 @@ impl Earlier {
     }
 }
 
-/// Plans the layer. `changed` are the paths that differ from the tree below, `removed` those that it has and this tree has not.
+/// Plans the layer. `changed` are the paths that differ from the tree below, `removed` those only in the tree below.
 pub(in crate::publish) async fn plan(
     snapshot: &Arc<dyn Snapshot>,
     changed: &PathSet,
@@ -95,7 +94,7 @@ pub(in crate::publish) async fn plan(
     whole::plan(snapshot, Some(Arc::new(chosen)), Packing::GzipTar, marks).await
 }
 
-/// Nodes with several names of which one is in the layer.
+/// Nodes with several names, at least one of them in the layer.
 async fn linked(snapshot: &Arc<dyn Snapshot>, changed: &PathSet, earlier: &Earlier) -> Result<HashSet<u64>, Error> {
     let mut linked = HashSet::new();
     let mut entries = Entries::of(snapshot);
@@ -108,7 +107,7 @@ async fn linked(snapshot: &Arc<dyn Snapshot>, changed: &PathSet, earlier: &Earli
     Ok(linked)
 }
 
-/// The marks, and the directories above them, for paths whose parent is still a directory.
+/// The whiteouts, and their parent directories, for paths whose parent is still a directory.
 async fn whiteouts(
     snapshot: &Arc<dyn Snapshot>,
     gone: Vec<Vec<u8>>,
@@ -141,7 +140,7 @@ async fn whiteouts(
     Ok((marks, parents))
 }
 
-/// An empty file whose name is the message.
+/// An empty file whose name is the marker.
 fn mark(path: Vec<u8>) -> PackEntry {
     PackEntry {
         path,

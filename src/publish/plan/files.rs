@@ -1,4 +1,4 @@
-//! The plan of the files dialect: a large file alone, everything else in groups.
+//! Plans the files dialect: large files alone, everything else in groups.
 
 use std::sync::Arc;
 
@@ -14,14 +14,14 @@ use crate::layer::{self, FileKind, Packing};
 use crate::view::TreeEntry;
 use crate::view::snapshot::{Snapshot, hashed};
 
-/// Longest title, as every reader takes it for a path.
+/// Longest title that every reader accepts as a path, in bytes.
 const TITLE: usize = 4095;
 
 struct Draft {
     identity: LayerIdentity,
-    /// By the entries of the walk: packing, which sees no links, names the same.
+    /// Directories named by the walk's entries; packing, which sees no links, names the same.
     named: Named,
-    /// By the links behind them, as if there were nothing else.
+    /// Directories named for the links at the end, independent of the rest.
     named_behind: Named,
     plan: LayerPlan,
 }
@@ -32,7 +32,7 @@ impl Draft {
         Self { identity: LayerIdentity::new(packing), named: Named::default(), named_behind: Named::default(), plan }
     }
 
-    /// Adds an entry of the walk behind the directories above it.
+    /// Adds an entry of the walk, after its parent directories.
     fn add(&mut self, entry: &TreeEntry, above: &Above) {
         if self.plan.packing != Packing::Raw {
             for directory in self.named.missing(above, entry) {
@@ -97,7 +97,7 @@ pub(in crate::publish) async fn plan(snapshot: &Arc<dyn Snapshot>, totals: Total
     Ok(Plan { selector: Selector::Groups(totals), layers: layers.into_iter().map(Draft::finish).collect() })
 }
 
-/// The title, if a large file is stored as it is: a plain file that gains nothing from compression and whose path can be a title.
+/// The title, if a large file is stored raw: a plain file that gains nothing from compression and whose path is a valid title.
 async fn is_raw(snapshot: &dyn Snapshot, entry: &TreeEntry) -> Result<Option<String>, Error> {
     let is_plain = entry.mode.is_none_or(|mode| mode == 0o644) && entry.xattrs.is_empty() && entry.links <= 1;
     let Some(title) = title(&entry.path).filter(|_| is_plain) else { return Ok(None) };
@@ -110,7 +110,7 @@ async fn is_raw(snapshot: &dyn Snapshot, entry: &TreeEntry) -> Result<Option<Str
     Ok((!layer::compressible(&sample)?).then_some(title))
 }
 
-/// A path as a title, where every reader takes it for that very path.
+/// A path as a title, if every reader maps it back to that very path.
 pub(in crate::publish) fn title(path: &[u8]) -> Option<String> {
     let text = std::str::from_utf8(path).ok()?;
     let is_path = !text.is_empty() && text.len() <= TITLE && !text.contains('\\') && !text.chars().any(char::is_control);

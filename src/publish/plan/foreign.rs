@@ -1,8 +1,7 @@
-//! Layers of an artifact by another tool: which stay as they are, which file of its own is replaced in its place, which go.
+//! Decides the fate of layers written by another tool: which stay, which single-file layers are replaced, which are dropped.
 //!
-//! A layer stays byte for byte if everything that it holds is as it was. A layer that is one file stays one, with its title, media
-//! type and annotations, when only the file's content changed. The content of all others is replanned. Names of one file stay
-//! together, whatever layers they were in.
+//! A layer stays byte for byte if all its content is unchanged. A single-file layer stays one, with its title, media type and annotations, if only
+//! the file's content changed. The content of all others is replanned. Names of one file stay together, whatever layers they were in.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -22,33 +21,33 @@ use crate::view::{TreeEntry, ViewNode};
 pub(in crate::publish) enum Fate {
     /// It stays.
     Stays,
-    /// It is one file and gets other bytes: its number in the plan of replacements.
+    /// It holds one file, whose bytes change: its number in the plan of replacements.
     Replaced(usize),
-    /// Its content is replanned, or gone.
+    /// It is dropped; its content is replanned or gone.
     Goes,
-    /// It shows nothing (an index, a placeholder).
+    /// It has no content (an index, a placeholder).
     Silent,
 }
 
 /// The fates of all layers.
 pub(in crate::publish) struct Foreign {
-    /// By number in the manifest.
+    /// By position in the manifest.
     pub fates: Vec<Fate>,
     /// The content of the layers that stay or are replaced.
     pub covered: PathSet,
     /// The files whose layers are replaced, and which of them need an index for their attributes.
     pub replaced: Plan,
     pub described: Vec<bool>,
-    /// Layers that were unpacked, by number.
+    /// Positions of layers that were unpacked.
     pub archives: Vec<usize>,
 }
 
-/// The key under which a survey remembers that a path is still a directory.
+/// The key that records in a survey that a path is still a directory.
 pub(in crate::publish) fn directory_key(path: &[u8]) -> Vec<u8> {
     [path, b"/"].concat()
 }
 
-/// Plans the fates. `regroups` names the unpacked layers whose content is always replanned (and found again by content).
+/// Decides the fates. `regroups` names unpacked layers whose content is always replanned (and found again by content).
 pub(in crate::publish) async fn plan(
     (artifacts, repository): (&Artifacts, &Repository),
     base: &Arc<Artifact>,
@@ -79,12 +78,12 @@ pub(in crate::publish) async fn plan(
     Ok(Foreign { fates, covered, replaced, described, archives })
 }
 
-/// The fate of all layers, and the content of those that stay.
+/// The fate of each layer, and the content of those that stay.
 struct Decided {
     fates: Vec<Fate>,
     covered: PathSet,
     archives: Vec<usize>,
-    /// Paths of changed layers that are one file.
+    /// Paths of changed single-file layers.
     wanted: HashMap<Vec<u8>, usize>,
 }
 
@@ -127,7 +126,7 @@ fn decide(
     decided
 }
 
-/// Names that are covered although another name of their file is not: one layer must hold all names of a file.
+/// Covered names whose file has an uncovered one: one layer must hold all names of a file.
 async fn split(snapshot: &Arc<dyn Snapshot>, covered: &PathSet) -> Result<Vec<Vec<u8>>, Error> {
     // By node: the covered names, and whether another name is not.
     let mut nodes: HashMap<ViewNode, (Vec<Vec<u8>>, bool)> = HashMap::new();
@@ -141,7 +140,7 @@ async fn split(snapshot: &Arc<dyn Snapshot>, covered: &PathSet) -> Result<Vec<Ve
     Ok(nodes.into_values().filter(|(_, is_split)| *is_split).flat_map(|(names, _)| names).collect())
 }
 
-/// Whether all content of a layer is unchanged, hidden entries included.
+/// Whether all content of a layer is unchanged, including hidden entries.
 fn stays(base: &Artifact, number: usize, index: &LayerIndex, same: &PathSet) -> bool {
     index.entries().all(|entry| {
         let Some(path) = base.entry_path(number, entry.path) else { return false };
@@ -160,14 +159,14 @@ fn cover(base: &Artifact, number: usize, index: &LayerIndex, same: &PathSet, cov
     }
 }
 
-/// Directories that exist only because a file in them has a title need no entry. Others are described by a layer, which may go.
+/// Covers directories that exist only because a file in them has a title. Others are described by a layer, which may be dropped.
 fn cover_above(base: &Artifact, path: &[u8], same: &PathSet, covered: &mut PathSet) {
     let mut node = 0;
     for (at, _) in path.iter().enumerate().filter(|(_, byte)| **byte == b'/') {
         let directory = path.get(..at).unwrap_or_default();
         let Some(found) = base.tree.lookup(node, name(directory)) else { return };
         node = found;
-        // Directories with an entry have permission bits; owner and time may be those of the file below.
+        // Directories with an entry have permission bits; owner and time may come from the file below.
         let is_silent = base.tree.node(node).is_some_and(|node| node.mode.is_none());
         if is_silent && base.tree.xattrs(node).is_empty() && same.contains(directory) {
             covered.insert(directory);
@@ -175,7 +174,7 @@ fn cover_above(base: &Artifact, path: &[u8], same: &PathSet, covered: &mut PathS
     }
 }
 
-/// The plan of files that keep a layer of their own.
+/// Plans the files that keep their own layers.
 async fn replacements(
     snapshot: &Arc<dyn Snapshot>,
     wanted: &HashMap<Vec<u8>, usize>,
@@ -201,7 +200,7 @@ async fn replacements(
     Ok((Plan { selector: Selector::Each(Arc::new(files)), layers }, described))
 }
 
-/// Whether a file has attributes that its bytes alone do not have.
+/// Whether a file has attributes beyond its bytes.
 pub(in crate::publish) fn says_something(entry: &TreeEntry) -> bool {
     entry.mode.is_some_and(|mode| mode != 0o644 || entry.kind == Kind::Directory)
         || entry.owner.is_some()

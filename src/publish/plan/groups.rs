@@ -1,7 +1,7 @@
-//! Which entry goes into which layer: large files alone, everything else in groups of about one size whose borders depend on names.
+//! Assigns entries to layers: large files alone, everything else in groups of similar size with boundaries that depend on names.
 //!
-//! A pure function of the entries in their order: the same tree gives the same groups, and an edit moves only the borders next
-//! to it. It is run twice, once to plan and once to pack, so that no list of entries is kept.
+//! A pure function of the ordered entries: the same tree gives the same groups, and an edit moves only adjacent boundaries. It runs twice, once to
+//! plan and once to pack, so that no list of entries is kept.
 
 use std::collections::HashMap;
 
@@ -11,19 +11,19 @@ use crate::artifact::Kind;
 use crate::publish::Sizes;
 use crate::view::{TreeEntry, ViewNode};
 
-/// The weight of a name in a group beside its bytes.
+/// The weight of a name in a group, besides its bytes.
 const NAME: u64 = 2048;
-/// Groups and large files that a manifest should hold at most, roughly: it must stay below 4 MiB.
+/// Approximate limit on groups and large files per manifest, which must stay below 4 MiB.
 const LAYERS: u64 = 1000;
 
-/// Sums over the whole tree, which decide the borders.
+/// Totals over the whole tree, which determine the boundaries.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(in crate::publish) struct Totals {
-    /// The target size.
+    /// The target sizes.
     pub sizes: Sizes,
-    /// Bytes of regular files, each counted once.
+    /// Total bytes of regular files, each counted once.
     pub bytes: u64,
-    /// Weight of all that is small.
+    /// Total weight of small entries.
     pub small: u64,
 }
 
@@ -46,12 +46,12 @@ fn weight(entry: &TreeEntry) -> u64 {
     NAME + if entry.kind == Kind::File { entry.size.div_ceil(512).saturating_mul(512) } else { 0 }
 }
 
-/// Bounds that follow from the totals.
+/// Bounds derived from the totals.
 #[derive(Clone, Copy, Debug)]
 struct Scale {
     large: u64,
     target: u64,
-    /// Everything small fits one group.
+    /// Everything small fits into one group.
     single: bool,
 }
 
@@ -66,14 +66,14 @@ impl Scale {
     }
 }
 
-/// Where an entry goes.
+/// The layer of an entry.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(in crate::publish) enum Placement {
-    /// Into a group; a new one if its number was not seen before.
+    /// A group; a new one if the number is new.
     Group(u32),
-    /// Alone into a layer of that number, which is a new one.
+    /// Its own new layer, with this number.
     Alone(u32),
-    /// A further name of a file, behind the other entries of the layer that has the first one.
+    /// A further name of a file, after the other entries of the layer with the first name.
     Link {
         /// The layer.
         group: u32,
@@ -91,8 +91,7 @@ struct Open {
 pub(in crate::publish) struct Assigner {
     scale: Scale,
     groups: u32,
-    /// The open group of directories and that of everything else; directories lie apart since their times change whenever
-    /// anything in them does.
+    /// The open groups for directories and for everything else; directories are kept apart since their times change whenever their content does.
     open: [Option<Open>; 2],
     /// Layer and first name of files with several names.
     named: HashMap<ViewNode, (u32, Vec<u8>)>,
@@ -103,7 +102,7 @@ impl Assigner {
         Self { scale: Scale::of(totals), groups: 0, open: [None, None], named: HashMap::new() }
     }
 
-    /// The place of the next entry.
+    /// Places the next entry.
     pub fn place(&mut self, entry: &TreeEntry) -> Placement {
         let has_names = entry.links > 1 && entry.kind != Kind::Directory;
         if has_names && let Some((group, first)) = self.named.get(&entry.node) {
@@ -147,7 +146,7 @@ impl Assigner {
         }
     }
 
-    /// Whether a group ends in front of a name: by the hash of that name, so often that groups have the wanted size on average.
+    /// Whether a group ends before a name: decided by the name's hash, at a rate that gives groups the target size on average.
     fn is_border(&self, open: &Open, path: &[u8], weight: u64) -> bool {
         let Scale { target, single, .. } = self.scale;
         if single || open.weight < target / 4 {
@@ -191,7 +190,7 @@ pub(in crate::publish) mod tests {
 
     type Tree = BTreeMap<String, u64>;
 
-    /// Files with their sizes in thousands; every eighth one is linked to the one before, where that is wanted.
+    /// Files with sizes in thousands; with `links`, every eighth is linked to the previous one.
     fn entries_of(tree: &Tree, links: bool) -> Vec<TreeEntry> {
         let mut all = vec![entry("", 0, Kind::Directory, 0)];
         let directories: BTreeSet<&str> = tree.keys().filter_map(|path| path.rsplit_once('/')).map(|(above, _)| above).collect();
@@ -268,7 +267,7 @@ pub(in crate::publish) mod tests {
             let weights: BTreeMap<&[u8], u64> = entries.iter().map(|entry| (entry.path.as_slice(), weight(entry))).collect();
             for layer in layers(&entries).iter().filter(|layer| layer.len() > 2) {
                 let sum: u64 = layer.iter().map(|path| weights[path.as_slice()]).sum();
-                // Further names of a file count nothing when borders are drawn.
+                // Further names of a file do not count when boundaries are drawn.
                 prop_assert!(sum <= 4 * Sizes::default().group + 300 * Sizes::default().large / 8, "{}", sum);
             }
         }

@@ -1,5 +1,5 @@
-//! The identity of a layer's content, as one digest: computed from entries before they are packed, and from the index of a layer that
-//! exists. Equal digests mean equal layers, so a layer is found again without packing it.
+//! The identity of a layer's content as a digest, computed from entries before packing or from the index of an existing layer. Equal digests mean
+//! equal layers, so a layer is found again without packing it.
 
 use sha2::{Digest as _, Sha256};
 
@@ -10,10 +10,10 @@ use crate::view::TreeEntry;
 /// Digest of the content of a layer.
 pub(in crate::publish) type Identity = [u8; 32];
 
-/// The first bytes that are hashed; a change of the rules or of the packer's output changes them.
+/// Hashed first; change it whenever the rules or the packer's output change.
 const VERSION: &[u8] = b"ocifs layer 1\n";
 
-/// Hashes the entries of one layer in their order.
+/// Hashes the entries of a layer in order.
 #[derive(Clone)]
 pub(in crate::publish) struct LayerIdentity(Sha256);
 
@@ -27,13 +27,13 @@ impl LayerIdentity {
         Self(Sha256::new().chain_update(VERSION).chain_update([form]))
     }
 
-    /// Adds an entry; `sha256` is that of a regular file.
+    /// Adds an entry; `sha256` is a regular file's digest.
     pub fn add(&mut self, entry: &PackEntry, sha256: Option<[u8; 32]>) {
         self.0.update([entry.kind.code()]);
         self.text(&entry.path);
         self.text(&entry.link);
         if entry.kind == FileKind::HardLink {
-            // All else is that of its target.
+            // Everything else is the target's.
             return;
         }
         let Metadata { mode, owner, mtime, device } = entry.metadata;
@@ -66,7 +66,7 @@ impl LayerIdentity {
     }
 }
 
-/// The identity of a layer that exists. `title` is the path of a raw layer. `None` if the content of a file is not known.
+/// The identity of an existing layer. `title` is the path of a raw layer. `None` if the content of a file is unknown.
 pub(in crate::publish) fn of_index(index: &LayerIndex, packing: Packing, title: Option<&str>) -> Option<Identity> {
     let mut identity = LayerIdentity::new(packing);
     for entry in index.entries() {
@@ -88,9 +88,8 @@ pub(in crate::publish) fn of_index(index: &LayerIndex, packing: Packing, title: 
     Some(identity.finish())
 }
 
-/// An entry as it is archived; with `link` it is a further name of that file. Attributes that were never set become the usual
-/// defaults: 0644 and 0755, root, the epoch; never anything of this machine. Extended attributes that no archive holds together are
-/// left out.
+/// An entry as archived; with `link`, a further name of that file. Unset attributes get the usual defaults (0644 and 0755, root, the epoch), never
+/// anything of this machine. Extended attributes that do not fit into an archive are dropped.
 pub(in crate::publish) fn archived(entry: &TreeEntry, link: Option<&[u8]>) -> PackEntry {
     let kind = match (link, entry.kind) {
         (Some(_), _) => FileKind::HardLink,
@@ -109,7 +108,7 @@ pub(in crate::publish) fn archived(entry: &TreeEntry, link: Option<&[u8]>) -> Pa
     };
     let is_device = matches!(kind, FileKind::CharDevice | FileKind::BlockDevice);
     let mut xattrs = if link.is_some() { Vec::new() } else { entry.xattrs.clone() };
-    // A value of no bytes cannot be archived.
+    // An empty value cannot be archived.
     xattrs.retain(|(_, value)| !value.is_empty());
     xattrs.sort();
     let mut archived = PackEntry {

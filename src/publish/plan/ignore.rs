@@ -1,10 +1,10 @@
-//! Ignored files: leftovers of editors, systems and container runtimes, and `.ocifsignore` matches. They are left out unless the tag
-//! already holds them upstream.
+//! Ignored files: leftovers of editors, systems and container runtimes, and `.ocifsignore` matches. They are not published unless the tag already
+//! holds them upstream.
 //!
-//! `.ocifsignore`, at the root of the tag, supports a subset of `.gitignore`: one pattern a line; empty lines and lines that begin with `#` are
-//! skipped; `*` and `?` match within a name, `**` across names; `[...]` is not special; a pattern with a `/` before its end
-//! begins at the root, any other matches a name at any depth; a `/` at the end means directories only; `!` takes an earlier
-//! match back; `\` escapes the next character. The content of an ignored directory is ignored too.
+//! `.ocifsignore`, at the root of the tag, supports a subset of `.gitignore`: one pattern per line; empty lines and lines starting with `#` are
+//! skipped; `*` and `?` match within a name, `**` across names; `[...]` is not special; a pattern with a `/` before its end is anchored at the
+//! root, any other matches a name at any depth; a trailing `/` matches only directories; `!` reverts an earlier match; `\` escapes the next
+//! character. The content of an ignored directory is ignored too.
 
 use crate::artifact::Kind;
 use crate::path::{is_within, name};
@@ -12,31 +12,31 @@ use crate::view::glob;
 
 /// The file with the patterns.
 pub const IGNORE_FILE: &[u8] = b".ocifsignore";
-/// Bytes of it that are read.
+/// Most bytes read of it.
 pub const IGNORE_LIMIT: u32 = 256 << 10;
 
-/// Files that are always ignored: the Finder's notes, NFS and FUSE files that were removed while open, swap files of vi, what Docker and
-/// podman put into every container. Names that end in `~` are not: they may be wanted backups.
+/// Always ignored: Finder's notes, NFS and FUSE files removed while open, vi's swap files, files that Docker and podman put into every container.
+/// Names ending in `~` are not ignored: they may be intended backups.
 const ALWAYS: &str = ".DS_Store\n.nfs*\n.fuse_hidden*\n*.swp\n/.dockerenv\n/run/.containerenv\n";
-/// Empty files and a link that container runtimes make in a root file system, to mount something over them or for `mount`.
+/// Empty files and a link that container runtimes create in a root file system as mount points or for `mount`.
 const MOUNTED_OVER: [&[u8]; 4] = [b"etc/hosts", b"etc/hostname", b"etc/resolv.conf", b"dev/console"];
 const MOUNTS: &[u8] = b"etc/mtab";
 
-/// Judges which names of a tag a publish leaves out, asked for them in the order of their paths.
+/// Decides which names of a tag a publish leaves out; query them in path order.
 pub struct LeftOut {
     rules: IgnoreRules,
-    /// The directory that is left out with everything below.
+    /// The ignored directory that covers the current path.
     directory: Option<Vec<u8>>,
 }
 
 impl LeftOut {
-    /// By the built-in rules and an ignore file. `has_base`: the tag holds something upstream.
+    /// Uses the built-in rules and an ignore file. `has_base`: the tag exists upstream.
     pub fn new(ignore_file: &[u8], has_base: bool) -> Self {
         let rules = IgnoreRules::new(ignore_file);
         Self { rules: if has_base { rules.and_of_runtimes() } else { rules }, directory: None }
     }
 
-    /// Whether the name is left out. `is_upstream`: the tag holds it upstream.
+    /// Whether to leave out a name. `is_upstream`: the tag holds it upstream.
     pub fn has(&mut self, path: &[u8], kind: Kind, size: u64, is_upstream: bool) -> bool {
         if self.directory.as_ref().is_some_and(|above| is_within(path, above)) {
             return true;
@@ -49,7 +49,7 @@ impl LeftOut {
     }
 }
 
-/// Whether a container runtime made this in a root file system that lacked it. In a tag that is new as a whole, it was copied there.
+/// Whether a container runtime created this in a root file system that lacked it. In an entirely new tag it was copied deliberately.
 fn is_left_by_a_runtime(path: &[u8], kind: Kind, size: u64) -> bool {
     match kind {
         Kind::File => size == 0 && MOUNTED_OVER.contains(&path),
@@ -73,13 +73,13 @@ pub(in crate::publish) struct IgnoreRules {
 }
 
 impl IgnoreRules {
-    /// The usual ones and those of an ignore file.
+    /// The built-in rules and those of an ignore file.
     pub fn new(ignore_file: &[u8]) -> Self {
         let lines = ALWAYS.as_bytes().split(|byte| *byte == b'\n').chain(ignore_file.split(|byte| *byte == b'\n'));
         Self { patterns: lines.filter_map(Pattern::parse).collect(), of_runtimes: false }
     }
 
-    /// None at all (`--no-ignore`).
+    /// No rules (`--no-ignore`).
     pub fn none() -> Self {
         Self { patterns: Vec::new(), of_runtimes: false }
     }
@@ -89,7 +89,7 @@ impl IgnoreRules {
         Self { of_runtimes: true, ..self }
     }
 
-    /// Whether this very path is one; a directory above it was asked for before.
+    /// Whether this very path matches; its parents were checked before.
     pub fn matches(&self, path: &[u8], kind: Kind, size: u64) -> bool {
         let last = self.patterns.iter().rev().find(|pattern| pattern.matches(path, kind));
         !path.is_empty() && last.map_or(self.of_runtimes && is_left_by_a_runtime(path, kind, size), |pattern| !pattern.negated)
@@ -121,7 +121,7 @@ impl Pattern {
     }
 }
 
-/// Spaces at the end mean nothing unless the last one is escaped.
+/// Trims trailing spaces unless the last one is escaped.
 fn trim_end(mut line: &[u8]) -> &[u8] {
     while let Some(rest) = line.strip_suffix(b" ") {
         if rest.ends_with(b"\\") {
@@ -136,7 +136,7 @@ fn trim_end(mut line: &[u8]) -> &[u8] {
 mod tests {
     use super::*;
 
-    /// Whether a path that the tag lacks upstream is left out without an ignore file.
+    /// Whether a path that is not upstream is ignored without an ignore file.
     fn is_ignored(path: &[u8], kind: Kind, size: u64, has_base: bool) -> bool {
         LeftOut::new(b"", has_base).has(path, kind, size, false)
     }

@@ -1,4 +1,4 @@
-//! The layers of a tree before they are packed. A plan keeps no list of entries: it is replayed over the same snapshot.
+//! The planned layers of a tree. A plan keeps no list of entries: it is replayed over the same snapshot.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -9,22 +9,22 @@ use super::path_set::PathSet;
 use crate::layer::{PackEntry, Packing};
 use crate::view::TreeEntry;
 
-/// One layer to be packed, or to be found packed already.
+/// A layer to pack, or to find already packed.
 #[derive(Clone, Debug)]
 pub(in crate::publish) struct LayerPlan {
-    /// Its content.
+    /// Identifies its content.
     pub identity: Identity,
     /// How it is stored.
     pub packing: Packing,
-    /// Path of the one file of a raw layer.
+    /// Path of the single file of a raw layer.
     pub title: Option<String>,
-    /// Entries of the walk that it takes.
+    /// Number of entries from the walk.
     pub entries: u64,
-    /// Bytes of their files.
+    /// Total bytes of their files.
     pub bytes: u64,
-    /// Entries that follow: further names of its files, whiteouts.
+    /// Entries after those: further names of its files, whiteouts.
     pub behind: Vec<PackEntry>,
-    /// Whether it holds real directories, not only placeholders.
+    /// Whether it contains real directories, not only placeholders.
     pub has_directories: bool,
 }
 
@@ -45,16 +45,16 @@ impl LayerPlan {
     }
 }
 
-/// Which entries of the walk go where.
+/// Assigns entries of the walk to layers.
 #[derive(Clone, Debug)]
 pub(in crate::publish) enum Selector {
-    /// Into groups.
+    /// By groups.
     Groups(Totals),
-    /// All into the first layer, further names of a file in their place.
+    /// All to the first layer, with further names of a file in their place.
     All,
     /// The same, but only these.
     Chosen(Arc<PathSet>),
-    /// Each of these files alone into the layer of that number.
+    /// Each of these files alone to the layer with that number.
     Each(Arc<HashMap<Vec<u8>, usize>>),
 }
 

@@ -1,7 +1,7 @@
-//! From a tree to the layers that it becomes, before anything is packed: which entries, in which layer, in which order.
+//! Plans the layers of a tree before anything is packed: which entries, in which layer, in which order.
 //!
-//! `survey` looks over the tree once; `files`, `whole`, `diff` and `foreign` plan its layers, by the kind of the artifact. Everything is
-//! decided by the tree (and, for an edit, by the tree that it began with) alone: no clock, no machine, no registry.
+//! `survey` examines the tree once; `files`, `whole`, `diff` and `foreign` plan its layers, by the artifact's kind. The tree (and, for an edit, the
+//! tree it started from) alone decides: no clock, machine or registry.
 
 pub(super) mod diff;
 pub(super) mod files;

@@ -1,20 +1,20 @@
-//! Directories that an archive must name before their content, although another layer holds them.
+//! Directories that an archive must contain before their content, although another layer holds them.
 //!
-//! ORAS unpacks the layers of an artifact at once, in any order, and makes no directory that a layer does not name itself. So every
-//! archive names all parents of its entries. A placeholder for a directory of another layer has its mode and nothing else, or the
-//! archive would change whenever the directory's time does; the layers with the real directories come last, and win.
+//! ORAS unpacks the layers of an artifact in parallel, in any order, and creates no directory that a layer does not itself contain. So every archive
+//! contains all parents of its entries. A placeholder for another layer's directory has its mode and nothing else, or the archive would change
+//! with the directory's time; the layers with the real directories come last, and win.
 
 use super::path_set::PathSet;
 use crate::artifact::Kind;
 use crate::path::is_within;
 use crate::view::TreeEntry;
 
-/// The directories above the place of a walk, outermost first, without the root.
+/// The parent directories of the current entry, outermost first, without the root.
 #[derive(Default)]
 pub(in crate::publish) struct Above(Vec<(Vec<u8>, Option<u32>)>);
 
 impl Above {
-    /// Goes on to the next entry of the walk.
+    /// Advances to the next entry of the walk.
     pub fn step(&mut self, entry: &TreeEntry) {
         while self.0.last().is_some_and(|(path, _)| !is_within(&entry.path, path) || *path == entry.path) {
             self.0.pop();
@@ -25,18 +25,17 @@ impl Above {
     }
 }
 
-/// The directories that one archive names so far.
+/// The directories that one archive contains so far.
 #[derive(Default)]
 pub(in crate::publish) struct Named(PathSet);
 
 impl Named {
-    /// Whether the archive names this directory.
+    /// Whether the archive contains this directory.
     pub fn contains(&self, path: &[u8]) -> bool {
         self.0.contains(path)
     }
 
-    /// Directories that the archive must name before the entry that the walk has just reached, outermost first. The entry itself counts
-    /// as named from now on.
+    /// Directories that the archive must contain before the current entry, outermost first. Records the entry itself as contained.
     pub fn missing(&mut self, above: &Above, entry: &TreeEntry) -> Vec<TreeEntry> {
         let missing = above.0.iter().filter(|(path, _)| *path != entry.path && self.0.insert(path));
         let missing = missing.map(|(path, mode)| TreeEntry::directory(path.clone(), *mode)).collect();

@@ -1,10 +1,10 @@
-//! Sets of very many paths.
+//! Sets of many paths.
 
 use std::collections::HashSet;
 
 use sha2::{Digest as _, Sha256};
 
-/// A path in few bytes, for sets of many.
+/// A path in few bytes, for large sets.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub(in crate::publish) struct PathKey([u8; 16]);
 
@@ -17,7 +17,7 @@ impl PathKey {
     }
 }
 
-/// Many paths.
+/// A set of paths.
 #[derive(Clone, Debug, Default)]
 pub(in crate::publish) struct PathSet(HashSet<PathKey>);
 

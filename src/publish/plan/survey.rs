@@ -1,7 +1,7 @@
-//! The changes of a publish: one pass over the frozen state and the artifact upstream.
+//! Surveys a publish: one pass over the frozen state and the artifact upstream.
 //!
-//! Counts changes, finds entries that are left out or cannot be archived, and computes the identity by which a copy of a known tree
-//! is recognised. Decides nothing.
+//! Counts changes, finds entries that are ignored or cannot be archived, and computes the identity that recognises a copy of a known tree. Decides
+//! nothing.
 
 use std::collections::HashSet;
 use std::sync::Arc;
@@ -19,15 +19,15 @@ use crate::view::compare::{Comparison, Pair, Verdict};
 use crate::view::snapshot::{Entries, FirstNames, Snapshot};
 use crate::view::{EntryContent, TreeEntry};
 
-/// Notes at most.
+/// Most notes.
 const NOTES: usize = 100;
 
-/// Which paths are remembered.
+/// Which paths to remember.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(in crate::publish) enum Remember {
     /// None.
     Nothing,
-    /// Entries that are new or changed, and entries that are gone.
+    /// New or changed entries, and removed ones.
     Changes,
     /// Unchanged entries.
     Same,
@@ -37,41 +37,41 @@ pub(in crate::publish) enum Remember {
 pub(in crate::publish) struct Survey {
     /// Names added, changed, removed.
     pub changes: (u64, u64, u64),
-    /// Entries other than directories, upstream and here.
+    /// Entries other than directories: upstream, and here.
     pub files: (u64, u64),
     /// Names below the tag's own directory.
     pub names: u64,
-    /// Sums that a plan depends on.
+    /// Totals for the plan.
     pub totals: Totals,
     /// Identity of the tree.
     pub identity: Identity,
-    /// Paths that are left out with everything below.
+    /// Ignored paths, with everything below.
     pub left_out: Arc<HashSet<Vec<u8>>>,
     /// Files among them.
     pub ignored: u64,
-    /// New or changed, or as it was; see [`Remember`].
+    /// New or changed paths, or unchanged ones; see [`Remember`].
     pub paths: PathSet,
     /// Removed paths whose parent still exists.
     pub removed: Vec<Vec<u8>>,
     /// Notes for the user.
     pub notes: Vec<String>,
-    /// A symbolic link that leads out of the tree.
+    /// A symlink that leads out of the tree.
     pub escaping: Option<Vec<u8>>,
     /// New or changed files with the content of an encrypted one.
     pub secret: Vec<Secret>,
 }
 
-/// A file whose content an encrypted artifact holds.
+/// A file whose content is also in an encrypted artifact.
 pub(in crate::publish) struct Secret {
     pub path: Vec<u8>,
     pub sha256: [u8; 32],
-    /// The artifact, for people.
+    /// The artifact, for messages.
     pub holder: String,
 }
 
 /// Parameters of a survey.
 pub(in crate::publish) struct Terms<'a> {
-    /// Droppings are published too.
+    /// Also publish ignored files.
     pub no_ignore: bool,
     pub defaults: &'a IdentityDefaults,
     pub remember: Remember,
@@ -86,13 +86,13 @@ struct Walk {
     ignore: IgnoreRules,
     remember: Remember,
     names: FirstNames,
-    /// The directory that is being left out.
+    /// The ignored directory that covers the current path.
     leaving: Option<Vec<u8>>,
-    /// The last path of which nothing below can be there any more.
+    /// The last path below which nothing can exist any more.
     gone: Option<Vec<u8>>,
 }
 
-/// Surveys a snapshot against the tree upstream.
+/// Surveys a snapshot against the upstream tree.
 pub(in crate::publish) async fn survey(
     new: &Arc<dyn Snapshot>,
     old: Option<Arc<dyn Snapshot>>,
@@ -116,7 +116,7 @@ pub(in crate::publish) async fn survey(
     Ok(survey)
 }
 
-/// Whether the SHA-256 of an entry can be known without fetching anything.
+/// Whether the SHA-256 of an entry is available without fetching anything.
 fn is_local(entry: &TreeEntry) -> bool {
     !matches!(entry.content, EntryContent::Tree(..))
 }
@@ -132,7 +132,7 @@ async fn secret(reading: &dyn Snapshot, pair: &Pair, secrets: &Secrets) -> Resul
     Ok(holder.map(|holder| Secret { path: new.path.clone(), sha256, holder }))
 }
 
-/// The ignore file of the tag itself.
+/// The tag's own ignore file.
 async fn ignore(snapshot: &Arc<dyn Snapshot>) -> Result<IgnoreRules, Error> {
     let mut entries = Entries::of(snapshot);
     while let Some(entry) = entries.next().await? {
@@ -188,7 +188,7 @@ impl Walk {
             Verdict::Same | Verdict::Removed => self.remember(Remember::Same, &new.path),
             Verdict::DirectoryTime => self.remember(Remember::Changes, &new.path),
             Verdict::Added | Verdict::Changed => {
-                // A tag's own directory does not count as an addition.
+                // The tag's own directory does not count as an addition.
                 self.survey.changes.0 += u64::from(verdict == Verdict::Added && !new.path.is_empty());
                 self.survey.changes.1 += u64::from(verdict == Verdict::Changed);
                 self.remember(Remember::Changes, &new.path);
@@ -210,14 +210,14 @@ impl Walk {
         }
         if new.kind == Kind::Socket {
             self.leave_out(new);
-            self.note(format!("sockets cannot be published: `{}` is left out", show(&new.path)));
+            self.note(format!("sockets cannot be published: leaving out `{}`", show(&new.path)));
             return true;
         }
         if !is_upstream && self.ignore.matches(&new.path, new.kind, new.size) {
             self.leave_out(new);
             return true;
         }
-        // The tag's own directory is there in any case.
+        // The tag's own directory always exists.
         if let Err(error) = archived(new, None).check()
             && !new.path.is_empty()
         {
@@ -237,7 +237,7 @@ impl Walk {
         self.survey.ignored += u64::from(new.kind != Kind::Directory);
     }
 
-    /// One note of a sort is enough.
+    /// One note of each sort is enough.
     fn note(&mut self, text: String) {
         let sort = text.split('`').next().unwrap_or_default();
         if !self.survey.notes.iter().any(|known| known.starts_with(sort)) {
@@ -263,7 +263,7 @@ impl Walk {
         if is_first {
             self.survey.totals.add(new);
             if new.xattrs.iter().any(|(_, value)| value.is_empty()) {
-                self.note(format!("an extended attribute without a value cannot be archived: that of `{}` is left out", show(&new.path)));
+                self.note(format!("an empty extended attribute cannot be archived: that of `{}` is left out", show(&new.path)));
             } else if archived(new, None).xattrs.is_empty() && !new.xattrs.is_empty() {
                 self.note(format!(
                     "extended attributes are too many or too long for an archive: those of `{}` are left out",
@@ -291,7 +291,7 @@ impl Walk {
     }
 }
 
-/// Whether the target of a link lies outside of the tree, as text.
+/// Whether a link's target is outside the tree, judged by its text.
 fn leaves_tree(link: &TreeEntry) -> bool {
     if link.target.starts_with(b"/") {
         return true;

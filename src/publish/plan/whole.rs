@@ -1,4 +1,4 @@
-//! The plan of one layer that takes a whole walk, or chosen paths of it.
+//! Plans a single layer that takes a whole walk, or chosen paths of it.
 
 use std::sync::Arc;
 
@@ -11,7 +11,7 @@ use crate::error::Error;
 use crate::layer::{PackEntry, Packing};
 use crate::view::snapshot::{FirstNames, Snapshot, hashed};
 
-/// Plans one layer of the chosen entries (all of them if `None`), with others behind them.
+/// Plans one layer with the chosen entries (all if `None`), followed by others.
 pub(in crate::publish) async fn plan(
     snapshot: &Arc<dyn Snapshot>,
     chosen: Option<Arc<PathSet>>,

@@ -1,4 +1,4 @@
-//! Sends everything but the tag: blobs while they are packed, then manifests by digest.
+//! Sends everything except the tag: blobs while they are packed, then manifests by digest.
 
 use crate::blocking::blocking;
 use crate::error::{Error, ErrorKind};
@@ -9,17 +9,17 @@ use crate::publish::kinds::work::{Built, Work};
 use crate::publish::pack::store;
 use crate::publish::progress::Progress;
 
-/// Where an artifact goes.
+/// The destination of an artifact.
 pub(in crate::publish) struct Delivery<'a> {
     pub publisher: &'a Publisher,
     pub repository: &'a Repository,
     pub progress: &'a Progress,
-    /// Nothing is sent.
+    /// Send nothing.
     pub dry_run: bool,
 }
 
 impl Delivery<'_> {
-    /// Packs and sends everything but the tag, and removes packed layers of earlier attempts that are not needed.
+    /// Packs and sends everything except the tag, and removes unneeded packed layers of earlier attempts.
     pub async fn send(&self, work: &mut Work) -> Result<Built, Error> {
         let sent = self.build(work).await;
         prune(work).await;
@@ -30,7 +30,7 @@ impl Delivery<'_> {
         let built = work.build().await?;
         match self.manifests(&built).await {
             Err(error) if error.kind == ErrorKind::Invalid => {
-                // A blob may have gone since it was seen: everything is asked for once more.
+                // A blob may have disappeared since it was seen: check all again.
                 tracing::warn!("{}: {error}; checking its blobs again", self.progress.reference());
                 work.doubt();
                 let built = work.build().await?;
@@ -41,7 +41,7 @@ impl Delivery<'_> {
         }
     }
 
-    /// Sends the manifests of an artifact whose blobs are there.
+    /// Sends the manifests of an artifact whose blobs are present.
     pub async fn manifests(&self, built: &Built) -> Result<(), Error> {
         if self.dry_run {
             return Ok(());
@@ -63,7 +63,7 @@ impl Delivery<'_> {
         Ok(())
     }
 
-    /// Goes on, with a note, where a registry keeps no referrers of `subject`.
+    /// Continues, with a note, if a registry does not support referrers.
     fn noted(&self, linked: Result<(), Error>, subject: &Digest) -> Result<(), Error> {
         match linked {
             Err(error) if matches!(error.kind, ErrorKind::Unsupported | ErrorKind::Invalid) => {
@@ -77,7 +77,7 @@ impl Delivery<'_> {
     }
 }
 
-/// Keeps of the packed layers only those of this publish, which the next attempt may want.
+/// Keeps only the packed layers of this publish, which the next attempt may need.
 async fn prune(work: &Work) {
     let (directory, used) = (work.store.clone(), std::sync::Arc::clone(&work.used));
     let pruned =

@@ -1,4 +1,4 @@
-//! Packed layers join the cache: the pack store stands in for the registry, so that nothing of them is ever fetched.
+//! Adds packed layers to the cache: the pack store stands in for the registry, so that nothing of them is ever fetched.
 
 use std::collections::{HashMap, HashSet};
 use std::ops::Range;
@@ -15,16 +15,16 @@ use crate::publish::pack::made::Made;
 use crate::publish::pack::store::file_source;
 use crate::registry::{BlobStream, Page, Pull, Push, Resolved, Trust, UploadSource};
 
-/// Bytes that are read at a time.
+/// Bytes read at a time.
 const PIECE: u64 = 1 << 20;
 
-/// The registry with the blobs that were packed for it at hand.
+/// The registry, with the packed blobs at hand.
 struct AtHand {
     packed: HashMap<Digest, PathBuf>,
     push: Arc<dyn Push>,
 }
 
-/// Brings the layers that were packed into the cache. A failure costs a fetch later.
+/// Adds the packed layers to the cache. A failure only costs a fetch later.
 pub(in crate::publish) async fn join_cache(artifacts: &Artifacts, artifact: &Artifact, made: &[Made], push: &Arc<dyn Push>) {
     let packed: HashMap<Digest, PathBuf> = made
         .iter()
@@ -40,7 +40,7 @@ pub(in crate::publish) async fn join_cache(artifacts: &Artifacts, artifact: &Art
     let digests: HashSet<Digest> = packed.keys().copied().collect();
     let at_hand = Arc::new(AtHand { packed, push: Arc::clone(push) });
     if let Err(error) = artifacts.join_cache(artifact, at_hand, &digests).await {
-        tracing::warn!("not all published layers are in the cache: {error}");
+        tracing::warn!("cannot add all published layers to the cache: {error}");
     }
 }
 

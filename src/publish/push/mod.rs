@@ -1,5 +1,5 @@
-//! From layers and manifests to a tag of the registry: `upload` sends blobs, `deliver` everything but the tag, `tag` moves the tag, and
-//! `join_cache` caches the layers that were sent.
+//! From layers and manifests to a tag in the registry: `upload` sends blobs, `deliver` everything except the tag, `tag` moves the tag, and
+//! `join_cache` caches the sent layers.
 
 pub(super) mod deliver;
 pub(super) mod join_cache;

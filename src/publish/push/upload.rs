@@ -1,4 +1,4 @@
-//! Sending the blobs of one publish, with its counts and its progress.
+//! Sends the blobs of one publish, with counts and progress.
 
 use std::num::NonZeroUsize;
 use std::path::PathBuf;
@@ -13,16 +13,16 @@ use crate::publish::pack::store::file_source;
 use crate::publish::progress::Progress;
 use crate::registry::{BlobPlacer, Placed, Push, UploadSource, Uploaded};
 
-/// Where the bytes of a blob are.
+/// Where a blob's bytes are.
 #[derive(Clone, Debug)]
 pub(in crate::publish) enum BlobBytes {
     /// In a packed layer.
     File(PathBuf),
-    /// In memory: a config, a list.
+    /// In memory: a config or index.
     Bytes(Bytes),
 }
 
-/// Blobs sent and blobs that were there: bytes and number.
+/// Blobs sent and blobs already present: bytes and number.
 #[derive(Clone, Copy, Debug, Default)]
 pub(in crate::publish) struct Counts {
     pub sent: (u64, u64),
@@ -56,13 +56,13 @@ impl Uploader {
         *self.counts.lock()
     }
 
-    /// Counts a blob that needs no check, since a manifest of the tag names it.
+    /// Counts a blob that needs no check, since the tag's manifest refers to it.
     pub fn reused(&self, descriptor: &Descriptor) {
         let mut counts = self.counts.lock();
         counts.reused = (counts.reused.0 + descriptor.size, counts.reused.1 + 1);
     }
 
-    /// Whether the repository has a blob now, mounted from another one if need be.
+    /// Whether the repository has a blob now, possibly by mounting it from another one.
     pub async fn is_there(&self, descriptor: &Descriptor, from: Option<&Repository>) -> Result<bool, Error> {
         self.blobs.is_there(descriptor, from).await
     }

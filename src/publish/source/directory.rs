@@ -1,7 +1,7 @@
-//! Files and directories of this machine as a snapshot that is published.
+//! Local files and directories as a snapshot to publish.
 //!
-//! Nothing is copied before it is packed: a file that changes meanwhile makes the publish fail, and never an artifact of two states.
-//! Symbolic links are published as links; only a path that the user names is followed.
+//! Nothing is copied before it is packed: a file that changes meanwhile fails the publish, never mixes two states in an artifact. Symlinks are
+//! published as links; only a path named by the user is followed.
 
 use std::collections::HashMap;
 use std::ffi::{OsStr, OsString};
@@ -26,65 +26,65 @@ use crate::sys::beneath::{open_directory, open_file};
 use crate::view::snapshot::{Snapshot, Walk};
 use crate::view::{EntryContent, Reader, TreeEntry, ViewNode, hash_file};
 
-/// Directories in one another at most.
+/// Deepest nesting of directories.
 const DEEPEST: usize = 4096;
 
-/// A path of this machine and where it stands in the artifact.
+/// A local path and its place in the artifact.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Input {
-    /// Where it is on this machine.
+    /// The local path.
     pub disk: PathBuf,
-    /// Path in the artifact, `/` between names; empty for the artifact's own directory.
+    /// Path in the artifact, `/` between names; empty for the artifact's root.
     pub path: Vec<u8>,
-    /// Media type of its layer, where the user chose one.
+    /// Media type of its layer, if set by the user.
     pub media_type: Option<String>,
-    /// Nothing of it is published but its bytes: no mode, no owner, no time.
+    /// Publish only its bytes: no mode, owner or time.
     pub bytes_only: bool,
 }
 
-/// Which attributes of the files are published.
+/// Which file attributes to publish.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(in crate::publish) struct Keeping {
-    /// Owner and group of everything; those of the files if `None`.
+    /// Owner and group of all entries; the files' own if `None`.
     pub owner: Option<(u32, u32)>,
-    /// Later times are published as this one, in seconds since 1970.
+    /// Later times are clamped to this, in seconds since 1970.
     pub newest: Option<i64>,
-    /// Whether further names of a file are links to the first one; else each is a file of its own.
+    /// Whether further names of a file become hard links to the first; otherwise each is a file of its own.
     pub hard_links: bool,
 }
 
-/// Files and directories of this machine.
+/// Local files and directories.
 pub(in crate::publish) struct DirectorySnapshot {
-    /// In the order of a walk; none lies within another.
+    /// In walk order; none is inside another.
     inputs: Vec<Input>,
     keeping: Keeping,
-    /// How many names files with several of them have here, and their numbers.
+    /// Nodes of files with several names here, and the number of names.
     links: HashMap<(u64, u64), (ViewNode, u32)>,
     /// Digests computed so far, so that no file is hashed twice.
     hashes: Mutex<HashMap<PathKey, (Stamp, [u8; 32])>>,
 }
 
-/// A path of the artifact, where it is on this machine, and its metadata there.
+/// A path of the artifact, its local path, and its local metadata.
 struct Found {
     path: Vec<u8>,
     disk: PathBuf,
     metadata: Metadata,
 }
 
-/// All that was named and everything below, in the order of a walk, with one list of names for each directory on the way.
+/// All inputs and everything below, in walk order, with one list of names per open directory.
 struct OnDisk {
     inputs: std::vec::IntoIter<Input>,
     levels: Vec<(Vec<u8>, PathBuf, std::vec::IntoIter<OsString>)>,
 }
 
-/// Tells whether a file changed since it was hashed.
+/// Detects whether a file changed since it was hashed.
 type Stamp = (u64, u64, u64, i64, i64, i64, i64);
 
 impl DirectorySnapshot {
     /// Scans the inputs. Blocks on the disk.
     ///
     /// # Errors
-    /// A path that cannot be read, or two that stand for the same path in the artifact.
+    /// A path cannot be read, or two inputs map to the same path in the artifact.
     pub fn new(mut inputs: Vec<Input>, keeping: Keeping) -> Result<Self, Error> {
         inputs.sort_by(|one, other| order(&one.path, &other.path));
         for pair in inputs.windows(2) {
@@ -115,7 +115,7 @@ impl DirectorySnapshot {
         Ok(snapshot)
     }
 
-    /// Directories that are only there because something was named that lies in them, in the order of a walk.
+    /// Directories that exist only because an input is inside them, in walk order.
     pub fn implied(&self) -> Vec<Vec<u8>> {
         let mut implied: Vec<Vec<u8>> = Vec::new();
         if self.inputs.first().is_none_or(|input| !input.path.is_empty()) {
@@ -130,7 +130,7 @@ impl DirectorySnapshot {
         implied
     }
 
-    /// Everything in the order of a walk, without implied directories.
+    /// All entries in walk order, without implied directories.
     fn found(&self) -> OnDisk {
         OnDisk { inputs: self.inputs.clone().into_iter(), levels: Vec::new() }
     }
@@ -170,7 +170,7 @@ impl DirectorySnapshot {
         Ok(entry)
     }
 
-    /// The input that a path belongs to, and where the path is on this machine.
+    /// The input that contains a path, and the local path.
     fn place(&self, path: &[u8]) -> Option<(&Input, PathBuf)> {
         let input = self.inputs.iter().find(|input| is_within(path, &input.path))?;
         let rest = path.get(input.path.len()..).unwrap_or_default();
@@ -178,7 +178,7 @@ impl DirectorySnapshot {
         Some((input, if rest.is_empty() { input.disk.clone() } else { input.disk.join(OsStr::from_bytes(rest)) }))
     }
 
-    /// Opens the file of an entry; symbolic links inside an input are not followed.
+    /// Opens the file of an entry; symlinks inside an input are not followed.
     fn file(&self, entry: &TreeEntry) -> Result<(PathBuf, File, Metadata), Error> {
         let no_file = || Error::new(ErrorKind::Invalid, "only a regular file has content");
         let place = self.place(&entry.path).filter(|_| matches!(entry.content, EntryContent::Disk));
@@ -190,7 +190,7 @@ impl DirectorySnapshot {
         let file = opened.map_err(|error| unreadable("cannot open", &disk, &error))?;
         let metadata = file.metadata().map_err(|error| unreadable("cannot read", &disk, &error))?;
         if !metadata.is_file() || metadata.len() != entry.size {
-            return Err(Error::new(ErrorKind::Busy, format!("{} changed while it was published: push again", disk.display())));
+            return Err(Error::new(ErrorKind::Busy, format!("{} changed while being published: push again", disk.display())));
         }
         Ok((disk, file, metadata))
     }
@@ -263,7 +263,7 @@ impl Iterator for OnDisk {
 }
 
 impl OnDisk {
-    /// Returns a path, and queues the names inside if it is a directory.
+    /// Returns a path, and queues its children if it is a directory.
     fn enter(&mut self, path: Vec<u8>, disk: PathBuf, metadata: io::Result<Metadata>) -> Result<Found, Error> {
         let metadata = metadata.map_err(|error| unreadable("cannot read", &disk, &error))?;
         if metadata.is_dir() {
@@ -276,7 +276,7 @@ impl OnDisk {
     }
 }
 
-/// The names in a directory in the order of their bytes.
+/// The names in a directory in byte order.
 fn names(directory: &Path) -> Result<Vec<OsString>, Error> {
     let failed = |error: io::Error| unreadable("cannot read the directory", directory, &error);
     let found = std::fs::read_dir(directory).map_err(failed)?.map(|entry| entry.map(|entry| entry.file_name()));
@@ -298,7 +298,7 @@ fn kind(metadata: &Metadata) -> Kind {
     }
 }
 
-/// Extended attributes that mean the same on another machine.
+/// Whether an extended attribute is meaningful on another machine.
 fn is_kept(name: &[u8]) -> bool {
     (name.starts_with(b"user.") || name == b"security.capability") && !is_own_name(name)
 }
@@ -307,7 +307,7 @@ fn stamp(metadata: &Metadata) -> Stamp {
     (metadata.dev(), metadata.ino(), metadata.len(), metadata.mtime(), metadata.mtime_nsec(), metadata.ctime(), metadata.ctime_nsec())
 }
 
-/// A failure of the disk at a path.
+/// A disk error at a path.
 pub(in crate::publish) fn unreadable(doing: &str, path: &Path, error: &io::Error) -> Error {
     let kind = match error.kind() {
         io::ErrorKind::NotFound => ErrorKind::NotFound,

@@ -1,5 +1,5 @@
-//! Trees that are published, beside frozen tags and artifacts (`view/snapshot.rs`): a directory of this machine, a tree without some of
-//! its paths, edits laid over a tree that moved.
+//! Trees to publish, besides frozen tags and artifacts (`view/snapshot.rs`): a local directory, a tree without some of its paths, edits rebased
+//! onto a tree that moved.
 
 pub(in crate::publish) mod directory;
 pub(in crate::publish) mod rebased;

@@ -1,6 +1,6 @@
-//! Edits rebased onto the current upstream: a three-way comparison by path, and the merged tree as a snapshot.
+//! Rebases edits onto the current upstream: a three-way comparison by path, and the merged tree as a snapshot.
 //!
-//! A path that was changed on both sides is a conflict unless both made it the same; nothing is merged inside of files.
+//! A path changed on both sides is a conflict unless both made the same change; files are never merged internally.
 
 use std::cmp::Ordering;
 use std::collections::HashMap;
@@ -17,9 +17,9 @@ use crate::view::compare::{Comparison, Pair, Pairs, Verdict, agree};
 use crate::view::snapshot::{Entries, Nothing, Snapshot, Walk};
 use crate::view::{Reader, TreeEntry, ViewNode};
 
-/// Conflicts that are named.
+/// Most conflicts named.
 const NAMED: usize = 10;
-/// Tells the nodes of the two sides apart.
+/// Distinguishes the nodes of the two sides.
 const OURS: u64 = 1 << 62;
 
 /// The changes of one side against the common base.
@@ -48,7 +48,7 @@ impl Changes {
         Ok(changes)
     }
 
-    /// Names of one file stay together: if one of them was made, all were.
+    /// Names of one file stay together: if one changed, all do.
     async fn add_linked(&mut self, now: &Arc<dyn Snapshot>) -> Result<(), Error> {
         let mut files: HashMap<ViewNode, Vec<Vec<u8>>> = HashMap::new();
         let mut entries = Entries::of(now);
@@ -70,21 +70,21 @@ impl Changes {
     }
 }
 
-/// The edits of `ours` since `before`, on top of `theirs`.
+/// The edits of `ours` since `before`, applied to `theirs`.
 pub(in crate::publish) struct Rebased {
     ours: Arc<dyn Snapshot>,
     theirs: Arc<dyn Snapshot>,
-    /// Paths that are ours.
+    /// Paths taken from ours.
     made: PathSet,
-    /// Paths of theirs that are gone.
+    /// Paths removed from theirs.
     gone: PathSet,
 }
 
 impl Rebased {
-    /// Compares the three. `before` is `None` for a tag that began empty.
+    /// Compares the three. `before` is `None` for a tag that started empty.
     ///
     /// # Errors
-    /// Conflict with the paths that both sides changed.
+    /// Conflict, naming the paths that both sides changed.
     pub async fn new(ours: &Arc<dyn Snapshot>, before: Option<Arc<dyn Snapshot>>, theirs: &Arc<dyn Snapshot>) -> Result<Self, Error> {
         let before = before.unwrap_or_else(|| Arc::new(Nothing));
         let our_changes = Changes::of(ours, &before).await?;
@@ -99,7 +99,7 @@ impl Rebased {
     }
 }
 
-/// Paths that cannot be had both ways.
+/// Paths that conflict.
 async fn conflicts(
     ours: &Arc<dyn Snapshot>,
     theirs: &Arc<dyn Snapshot>,
@@ -130,7 +130,7 @@ async fn conflicts(
     Ok(conflicts)
 }
 
-/// Whether both sides made a path the same, times apart.
+/// Whether both sides made the same change to a path, ignoring times.
 async fn is_agreed(ours: &Arc<dyn Snapshot>, theirs: &Arc<dyn Snapshot>, pair: &Pair) -> Result<bool, Error> {
     match (&pair.new, &pair.old) {
         (Some(new), Some(old)) => Ok(agree((&**ours, new), (&**theirs, old)).await?),
@@ -159,7 +159,7 @@ impl Snapshot for Rebased {
     }
 }
 
-/// Two walks as one: of a path that both have, the first one counts.
+/// Merges two walks; if both have a path, the first wins.
 struct Mixture<O: Iterator, T: Iterator> {
     ours: Peekable<O>,
     theirs: Peekable<T>,

@@ -17,7 +17,7 @@ pub(in crate::publish) struct Without {
     inner: Arc<dyn Snapshot>,
     /// Left out with everything below.
     trees: Arc<HashSet<Vec<u8>>>,
-    /// Left out alone.
+    /// Left out by themselves.
     paths: Arc<PathSet>,
 }
 
@@ -30,7 +30,7 @@ impl Without {
         Arc::new(Self { inner: Arc::clone(inner), trees: Arc::clone(trees), paths: Arc::default() })
     }
 
-    /// A snapshot without these paths alone.
+    /// A snapshot without just these paths.
     pub fn paths(inner: &Arc<dyn Snapshot>, paths: PathSet) -> Arc<dyn Snapshot> {
         if paths.is_empty() {
             return Arc::clone(inner);

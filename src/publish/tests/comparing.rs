@@ -12,7 +12,7 @@ pub fn counts(differences: &[Difference]) -> (u64, u64, u64) {
     (count(PathState::Added), count(PathState::Changed), count(PathState::Removed))
 }
 
-/// Publishes edits of which `diff` and the publish count so many; a reader sees what was staged.
+/// Publishes edits for which `diff` and the publish count this many changes; a reader sees what was staged.
 async fn publish(fixture: &PublishFixture, overlay: &Arc<Overlay>, expected: (u64, u64, u64)) {
     Edit(fixture, overlay).times().await;
     let staged = fixture.staged(overlay).await;
@@ -34,10 +34,10 @@ async fn diff_and_sync_count_the_same_changes_hard_links_included() {
         edit.link("m", "n");
         edit.file("same", b"linked").await;
         publish(&fixture, &overlay, (3, 0, 0)).await;
-        // A further name in front of all others.
+        // A further name that sorts before all others.
         edit.link("m", "a");
         publish(&fixture, &overlay, (1, 0, 0)).await;
-        // The first name goes.
+        // The first name is removed.
         edit.remove("a");
         publish(&fixture, &overlay, (0, 0, 1)).await;
         // Two files with the same bytes become one, and two again.
@@ -47,7 +47,7 @@ async fn diff_and_sync_count_the_same_changes_hard_links_included() {
         edit.remove("n");
         edit.file("n", b"linked").await;
         publish(&fixture, &overlay, (0, 1, 0)).await;
-        // A byte of a file changes all its names.
+        // Changing a file changes all its names.
         edit.file("m", b"Linked").await;
         publish(&fixture, &overlay, (0, 2, 0)).await;
     }

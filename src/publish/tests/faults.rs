@@ -1,5 +1,4 @@
-//! Every request fails once, in every way: the tag holds what it held or the new digest, the edits are whole, the next publish
-//! succeeds.
+//! Every request fails once, in every way: the tag holds the old or the new digest, the edits are intact, the next publish succeeds.
 
 use std::sync::Arc;
 
@@ -41,7 +40,7 @@ async fn edited(fixture: &PublishFixture) -> Arc<Overlay> {
     overlay
 }
 
-/// Publishes with one fault; whether it was struck.
+/// Publishes with one fault; returns whether it occurred.
 async fn strike(kind: ArtifactKind, request: RequestKind, skip: u32, fault: Fault) -> bool {
     let fixture = PublishFixture::with(kind, None);
     let overlay = edited(&fixture).await;
@@ -58,10 +57,10 @@ async fn strike(kind: ArtifactKind, request: RequestKind, skip: u32, fault: Faul
         Ok((report, _)) => assert_eq!(now, digest_of(report), "{what}"),
         Err(_) => assert!(now == old || matches!(request, RequestKind::PushTag | RequestKind::Resolve), "{what}"),
     }
-    // No tag stands for something that is not there.
+    // No tag points to something incomplete.
     assert!(now == old || fixture.seen(&now).await == staged, "{what}");
     assert_eq!(fixture.staged(&overlay).await, staged, "{what}");
-    // What is not published is found by the next process.
+    // The next process finds what is not published.
     let overlay = if result.is_err() { fixture.again(overlay).await } else { overlay };
     assert_eq!(fixture.staged(&overlay).await, staged, "{what}");
     fixture.publish(&overlay).await.unwrap_or_else(|error| panic!("{what}, and then {error}"));
@@ -123,7 +122,7 @@ async fn a_stopped_publish_is_taken_up_where_it_was() {
     edit.set("", SetAttributes { mode: Some(0o755), uid: Some(7), gid: Some(8), ..SetAttributes::default() }).await;
     edit.times().await;
     let staged = fixture.staged(&overlay).await;
-    // The last blob stalls, and its waiter goes away when the others are there.
+    // The last blob stalls, and its waiter goes away once the others have arrived.
     fixture.registry.plan(RequestKind::PushBlob, 5, 1, Fault::Stall);
     {
         let publish = fixture.publish(&overlay);
@@ -146,7 +145,7 @@ async fn a_stopped_publish_is_taken_up_where_it_was() {
     let (report, _) = fixture.publish(&overlay).await.unwrap();
     assert!(report.reused.1 >= 5, "{report:?}");
     for event in fixture.events.lock().iter() {
-        // At most what was being packed just then.
+        // At most what was being packed at that moment.
         assert!(!matches!(event, Event::Packed { total, .. } if *total > 2 * (5 << 20)), "{event:?}");
     }
     assert!(fixture.seen(&digest_of(&report)).await == staged);
@@ -160,7 +159,7 @@ async fn a_blob_that_is_gone_when_the_manifest_is_put_is_sent_again() {
     edit.file("large", &vec![1; 5 << 20]).await;
     edit.file("small", b"1").await;
     edit.set("", SetAttributes { mode: Some(0o755), uid: Some(7), gid: Some(8), ..SetAttributes::default() }).await;
-    // A file that is open stays staged.
+    // An open file stays staged.
     let writer = overlay.open_writer(&fixture.publisher.context, edit.find("large"), false).await.unwrap();
     let (report, next) = fixture.publish(&overlay).await.unwrap();
     assert_eq!(next, Next::Continues { clean: false });
@@ -212,7 +211,7 @@ async fn publishes_that_fail_again_and_again_leave_no_more_than_the_next_one_wan
         assert!(!now.is_empty() && now.len() <= 1 && now != last, "{now:?} after {last:?}");
         last = now;
     }
-    // What is wanted again was kept.
+    // What is needed again was kept.
     let overlay_blobs = last;
     fixture.publish(&overlay).await.unwrap_err();
     assert_eq!(blobs(), overlay_blobs);

@@ -153,7 +153,7 @@ async fn entries_that_no_archive_can_hold_are_left_out_by_name_and_the_rest_is_p
     assert_eq!(report.ignored, 1, "{report:?}");
     assert!(told(&report, &["`device`", "device number", "left out"]), "{report:?}");
     assert!(told(&report, &["`rich`", "attributes", "left out"]), "{report:?}");
-    // It takes the place of something that everybody sees: that is said.
+    // It replaces something visible to everyone, so there is a note.
     edit.remove("was");
     overlay.create(&fixture.publisher.context, 0, b"was", &device).unwrap();
     let (report, _) = fixture.publish(&overlay).await.unwrap();

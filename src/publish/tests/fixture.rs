@@ -1,4 +1,4 @@
-//! Edited tags, a publisher, and another reader that knows nothing.
+//! Edited tags, a publisher, and a reader with no prior state.
 
 use std::num::NonZeroUsize;
 use std::sync::Arc;
@@ -31,7 +31,7 @@ impl std::ops::Deref for PublishFixture {
     }
 }
 
-/// One name as it is shown.
+/// One name as shown.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Seen {
     pub path: String,
@@ -42,7 +42,7 @@ pub struct Seen {
     pub target: Vec<u8>,
     pub xattrs: Vec<(Vec<u8>, Vec<u8>)>,
     pub device: (u32, u32),
-    /// First name of the node, and the bytes of a file.
+    /// The node's first name, and a file's bytes.
     pub first: String,
     pub bytes: Vec<u8>,
 }
@@ -52,7 +52,7 @@ impl PublishFixture {
         Self::with(ArtifactKind::Files, None)
     }
 
-    /// Cuts trees into small layers and spans, so that a small tree has borders.
+    /// Splits trees into small layers and spans, so that a small tree has boundaries.
     pub fn sized(self, sizes: Sizes) -> Self {
         Self { publisher: Publisher { sizes, ..self.publisher }, ..self }
     }
@@ -70,13 +70,13 @@ impl PublishFixture {
         Self { tags, publisher, events: Arc::default() }
     }
 
-    /// The next process, which has seen nothing yet and finds the same cache.
+    /// The next process, with no state but the same cache.
     pub async fn restart(&mut self) {
         self.tags.restart().await;
         self.publisher.context = Arc::clone(&self.tags.context);
     }
 
-    /// The tag as a power cut leaves it that took the file with these staged bytes.
+    /// The tag after a power cut that lost the file with these staged bytes.
     pub async fn after_losing(&self, overlay: Arc<Overlay>, bytes: &[u8]) -> Arc<Overlay> {
         overlay.upper().sync().unwrap();
         let mut rest = vec![self.state()];
@@ -103,7 +103,7 @@ impl PublishFixture {
         self.publisher.publish(overlay, &options, &self.listener()).await
     }
 
-    /// Publishes; the new digest.
+    /// Publishes; returns the new digest.
     pub async fn published(&self, overlay: &Arc<Overlay>) -> Digest {
         let (report, next) = self.publish(overlay).await.unwrap();
         assert_eq!(next, Next::Continues { clean: true });
@@ -141,7 +141,7 @@ impl PublishFixture {
         }
     }
 
-    /// The same of what is staged.
+    /// The same for what is staged.
     pub async fn staged(&self, overlay: &Arc<Overlay>) -> Vec<Seen> {
         let frozen = overlay.freeze().unwrap();
         let entries: Vec<_> = frozen.entries().map(Result::unwrap).collect();
@@ -188,7 +188,7 @@ pub fn digest_of(report: &Report) -> Digest {
     }
 }
 
-/// Changes by path, in a tag that is edited.
+/// Changes by path in an edited tag.
 pub struct Edit<'a>(pub &'a PublishFixture, pub &'a Arc<Overlay>);
 
 impl Edit<'_> {
@@ -246,7 +246,7 @@ impl Edit<'_> {
         self.1.set_attributes(self.context(), self.find(path), set).await.unwrap();
     }
 
-    /// A time that is the same in every run.
+    /// Sets a time that is the same in every run.
     pub async fn time(&self, path: &str) {
         self.set(path, SetAttributes { mtime: Some(TIME), ..SetAttributes::default() }).await;
     }
@@ -261,7 +261,7 @@ impl Edit<'_> {
         }
     }
 
-    /// A small tree with something of everything.
+    /// A small tree with some of everything.
     pub async fn sample(&self) {
         self.dir("bin");
         self.file("bin/tool", b"#!/bin/sh\n").await;

@@ -1,4 +1,4 @@
-//! Edits of artifacts by other tools: what did not change stays byte for byte, what did keeps its form.
+//! Edits of other tools' artifacts: unchanged parts stay byte for byte, changed ones keep their form.
 
 use serde_json::{Value, json};
 
@@ -138,7 +138,7 @@ async fn a_list_of_blobs_takes_other_bytes_and_no_other_names() {
     assert!(error.message.contains("`more`"), "{error}");
 }
 
-/// An artifact whose config lists the digests of its layers, as a model and a WebAssembly component of other tools do.
+/// An artifact whose config lists its layers' digests, like other tools' models and WebAssembly components.
 fn listing(fixture: &PublishFixture, tag: &str, (config_type, config): (&str, &Value), layers: &[PlainLayer<'_>]) -> Digest {
     fixture.registry.add_artifact("app", tag, (config_type, config.to_string().as_bytes()), layers, &[])
 }

@@ -1,4 +1,4 @@
-//! Container images: new ones, one layer more, indexes.
+//! Container images: new ones, additional layers, indexes.
 
 use serde_json::{Value, json};
 
@@ -53,7 +53,7 @@ async fn config(fixture: &PublishFixture, digest: &Digest) -> Value {
     serde_json::from_slice(&stream.read(0..config.size).await.unwrap()).unwrap()
 }
 
-/// The significant part of a diff: directories whose attributes were never written are compared by name only.
+/// The significant part of a comparison: directories whose attributes were never written are compared by name only.
 fn known(seen: Vec<Seen>) -> Vec<Seen> {
     seen.into_iter().filter(|seen| !seen.path.is_empty()).collect()
 }
@@ -134,7 +134,7 @@ async fn beyond_a_hundred_layers_those_of_edits_become_one() {
     let digest = base(&fixture, "v1", &layers);
     let overlay = fixture.over("v1", digest).await;
     let edit = Edit(&fixture, &overlay);
-    // First edit: a directory goes, a file becomes a directory.
+    // First edit: a directory is removed, a file becomes a directory.
     for path in ["d/sub/x", "d/sub", "d/old", "d", "f"] {
         edit.remove(path);
     }
@@ -142,7 +142,7 @@ async fn beyond_a_hundred_layers_those_of_edits_become_one() {
     edit.file("f/inside", b"1").await;
     let first = fixture.published(&overlay).await;
     assert_eq!(fixture.elsewhere(&first).await.0.shown.image().unwrap().layers.len(), 99);
-    // Second: the directory is there again, without what it held.
+    // Second edit: the directory exists again, without its old content.
     edit.dir("d");
     edit.file("d/new", b"2").await;
     let second = fixture.published(&overlay).await;

@@ -1,4 +1,4 @@
-//! Publishing over a registry in memory: what arrives, what is sent, what a failure leaves.
+//! Publishing to an in-memory registry: what arrives, what is sent, what a failure leaves.
 
 mod comparing;
 mod faults;

@@ -1,4 +1,4 @@
-//! oci-sync: kind, labels and encryption stay. What is sealed is opened here by the primitives alone, not by our reader.
+//! oci-sync: kind, labels and encryption are preserved. Sealed content is opened here with the primitives alone, not with our reader.
 
 use std::io::Read;
 
@@ -30,7 +30,7 @@ fn opened(envelope: &[u8], passphrase: &str) -> Vec<u8> {
     cipher.decrypt(&Nonce::try_from(nonce).unwrap(), message).unwrap()
 }
 
-/// Names and contents of a tar.gz, read by other code than ours.
+/// Names and contents of a tar.gz, read by independent code.
 fn unpacked(packed: &[u8]) -> Vec<(String, Vec<u8>)> {
     let mut archive = tar::Archive::new(flate2::read::GzDecoder::new(packed));
     let entries = archive.entries().unwrap().map(|entry| {
@@ -75,7 +75,7 @@ async fn a_new_artifact_is_sealed_where_there_is_a_passphrase() {
     assert_eq!(first["annotations"]["io.oci-sync.encrypted"], "true");
     assert_eq!(first["layers"][0].get("annotations"), None, "an index would give the names away");
     assert!(has(&unpacked(&opened(&layer(&fixture, &first), PASSPHRASE)), "docs/a.txt", b"hello"));
-    // An edit is sealed again, with another salt, and nothing plain is left anywhere.
+    // An edit is resealed with another salt, and no plaintext is left anywhere.
     edit.file("docs/secret", b"TOP-SECRET-WORDS").await;
     let staged = fixture.staged(&overlay).await;
     let digest = fixture.published(&overlay).await;

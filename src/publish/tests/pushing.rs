@@ -1,4 +1,4 @@
-//! Pushing files of this machine: what arrives, what is sent again, what is refused.
+//! Pushing local files: what arrives, what is sent again, what is refused.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -39,7 +39,7 @@ impl Source {
         self.directory.path().join(path)
     }
 
-    /// A path of the directory under the same path of the artifact; `.` is all of it.
+    /// A path of the directory under the same path in the artifact; `.` is all of it.
     fn input(&self, path: &str) -> Input {
         let named = if path == "." { "" } else { path };
         Input { disk: self.path(path), path: named.as_bytes().to_vec(), media_type: None, bytes_only: false }
@@ -82,7 +82,7 @@ fn titles(manifest: &Value) -> Vec<&str> {
     layers.filter_map(|layer| layer["annotations"]["org.opencontainers.image.title"].as_str()).collect()
 }
 
-/// A tree with everything that a directory can hold.
+/// A tree with everything that a directory can contain.
 fn sample() -> Source {
     let source = Source::new();
     source.write("a.txt", "hello").write("sub/run", "#!").write("sub/deep/x", "x").write("big", vec![7; 5 << 20]);
@@ -128,7 +128,7 @@ async fn a_repeated_push_sends_nothing_and_has_the_same_digest() {
     assert_eq!(pushed(&fixture, &again).await.0, first);
     assert_eq!(fixture.registry.count(RequestKind::PushBlob), 0);
     assert!(fs::read_dir(packs.path()).unwrap().all(|entry| entry.unwrap().path().extension().is_none_or(|ending| ending != "blob")));
-    // Of an edit only the layer that it is in.
+    // An edit sends only the layer that contains it.
     source.write("sub/deep/x", "another");
     pushed(&fixture, &source.pushing(FILES, &["."])).await;
     assert!(fixture.registry.count(RequestKind::PushBlob) <= 2, "{:?}", fixture.registry.requests());

@@ -1,5 +1,5 @@
-//! Random edits, published again and again: another reader always sees what is staged. Layers and spans are cut small, so that
-//! everything meets their borders.
+//! Random edits, published repeatedly: another reader always sees what is staged. Layers and spans are small, so that everything crosses their
+//! boundaries.
 
 use proptest::prelude::*;
 
@@ -23,7 +23,7 @@ enum Step {
     Rename(usize, usize),
     Exchange(usize, usize),
     Link(usize, usize),
-    /// A file of so many bytes that is a hole but for the last one.
+    /// A file of this many bytes that is a hole except for the last one.
     Hole(usize, u16),
     Mode(usize, u32),
     Owner(usize, u32),
@@ -31,7 +31,7 @@ enum Step {
     Publish,
 }
 
-/// Many share directories, and some begin like others.
+/// Many share directories, and some have common prefixes.
 const PATHS: [&str; 20] = [
     "a", "b", "c", "d", "a/x", "a/y", "b/x", "b/y", "a/x/1", "a/x/2", "b/x/1", "c/z", "a-b", "a.txt", "ab", "ab/x", "a/x-1", "d/e",
     "d/e/f", "d/e/f/g",
@@ -55,7 +55,7 @@ fn step() -> impl Strategy<Value = Step> {
     ]
 }
 
-/// A step that cannot be done is none.
+/// An impossible step does nothing.
 async fn apply(fixture: &PublishFixture, overlay: &Arc<Overlay>, step: &Step) {
     let edit = Edit(fixture, overlay);
     let find = |path: &str| path.split('/').try_fold(0, |node, name| overlay.lookup(node, name.as_bytes()).ok().flatten());
@@ -84,7 +84,7 @@ async fn apply(fixture: &PublishFixture, overlay: &Arc<Overlay>, step: &Step) {
             edit.make(PATHS[path], Kind::Symlink, "a/x");
         }
         Step::Remove(path) if kind(PATHS[path]).is_some() => {
-            // A directory that is not empty stays.
+            // A non-empty directory stays.
             let _ = overlay.remove(place(PATHS[path]).0, place(PATHS[path]).1, kind(PATHS[path]) == Some(Kind::Directory));
         }
         Step::Rename(from, to) if above(PATHS[to]) && kind(PATHS[from]).is_some() => {
@@ -111,10 +111,10 @@ async fn apply(fixture: &PublishFixture, overlay: &Arc<Overlay>, step: &Step) {
     }
 }
 
-/// Without what a version is not made for, and the tag's own directory.
+/// Drops what a version does not preserve, and the tag's own directory.
 fn comparable(seen: Vec<Seen>) -> Vec<Seen> {
     let own = |seen: &Seen| !seen.path.is_empty();
-    // What nobody ever set is published as what every tool takes for granted.
+    // What was never set is published as the usual defaults.
     let settled = |seen: Seen| {
         let is_directory = seen.kind == Kind::Directory;
         let mode = seen.mode.or((seen.kind != Kind::Symlink).then_some(if is_directory { 0o755 } else { 0o644 }));
@@ -146,7 +146,7 @@ fn base_layer() -> Vec<u8> {
 enum Base {
     /// A new tag.
     New(ArtifactKind),
-    /// An image, files with titles, or one archive, each by another tool.
+    /// An image, titled files, or a single archive, each written by another tool.
     Image,
     Titled,
     Archive,
@@ -190,7 +190,7 @@ async fn begin(fixture: &PublishFixture, base: Base) -> Arc<Overlay> {
     fixture.over("v1", digest).await
 }
 
-/// ORAS unpacks layers at once, in any order, and makes no directory: every archive names parents and targets of links first.
+/// ORAS unpacks layers in parallel, in any order, and creates no directory: every archive contains parents and link targets first.
 async fn archives_stand_alone(fixture: &PublishFixture, digest: &Digest) {
     let artifacts = &fixture.publisher.context.artifacts;
     let repository = super::fixture::repository();

@@ -1,4 +1,4 @@
-//! Content that is encrypted in one tag is published in clear by another only on request.
+//! Content encrypted in one tag is published unencrypted by another only on request.
 
 use super::fixture::{Edit, PublishFixture, digest_of};
 use crate::error::ErrorKind;
@@ -8,7 +8,7 @@ use crate::registry::RequestKind;
 
 const MAP: &[u8] = b"the treasure map";
 
-/// A world whose tag `sealed` is encrypted, and that makes plain tags.
+/// A fixture whose tag `sealed` is encrypted, and that creates plain tags.
 async fn fixture() -> (PublishFixture, Digest) {
     let mut fixture = PublishFixture::with(ArtifactKind::OciSync, Some("tell nobody"));
     let sealed = fixture.empty("sealed").await;
@@ -70,7 +70,7 @@ async fn files_of_an_encrypted_tag_are_refused_by_name_until_plain_is_meant() {
     Edit(&fixture, &meant).file("copied", MAP).await;
     fixture.publish_with(&meant, Options { plaintext: true, ..Options::default() }).await.unwrap();
     assert!(is_public(&fixture));
-    // What everybody can read is no secret any more.
+    // Content that everyone can read is no longer secret.
     let again = fixture.empty("again").await;
     Edit(&fixture, &again).file("elsewhere", MAP).await;
     fixture.publish(&again).await.unwrap();

@@ -1,4 +1,4 @@
-//! Tags that moved, other tags, deletion, safety.
+//! Moved tags, other tags, deletion, safety checks.
 
 use super::fixture::{Edit, PublishFixture, digest_of, repository, tag_key};
 use crate::artifact::Kind;
@@ -10,7 +10,7 @@ use crate::staging::Binding;
 use crate::view::Overlay;
 use std::sync::Arc;
 
-/// A tag that was published and edited, and then moved by somebody else to a tree with other changes.
+/// A tag that was published and edited, and then moved by someone else to a tree with other changes.
 async fn moved(fixture: &PublishFixture, theirs: impl AsyncFnOnce(&Edit<'_>)) -> (Arc<Overlay>, Digest, Digest) {
     let overlay = fixture.empty("v1").await;
     Edit(fixture, &overlay).sample().await;
@@ -252,17 +252,17 @@ async fn a_deleted_tag_goes_alone_and_only_where_that_is_allowed() {
     }
 }
 
-/// Publishes while the answer to a request is lost and the tag cannot be asked for afterwards. The next process tries again.
+/// Publishes while the answer to a request is lost and the tag cannot be queried afterwards. The next process tries again.
 async fn answer_is_lost(fixture: &PublishFixture, overlay: Arc<Overlay>, request: RequestKind, options: &Options) -> Arc<Overlay> {
     fixture.registry.forget_requests();
     fixture.registry.plan(request, 0, 1, Fault::LostAnswer(ErrorKind::TimedOut));
-    // Asked before: to compare, right before a put, and what another tag holds. None of these fails.
+    // Queries made before: to compare, right before a put, and what another tag holds. None of these fails.
     let before = if request == RequestKind::DeleteTag { 1 } else { 2 + u32::from(options.as_tag.is_some()) };
     fixture.registry.plan(RequestKind::Resolve, before, 1, Fault::Error(ErrorKind::Unreachable));
     let error = fixture.publish_with(&overlay, options.clone()).await.unwrap_err();
     assert_eq!((error.kind, fixture.registry.count(request)), (ErrorKind::TimedOut, 1), "{error}");
     fixture.registry.mend();
-    // Without edits there is nothing that a next process could find.
+    // Without edits there is nothing for the next process to find.
     if overlay.is_edited() { fixture.again(overlay).await } else { overlay }
 }
 
