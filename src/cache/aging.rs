@@ -1,7 +1,7 @@
-//! Documents in the budget: counted with the spans, and removed by age once no span is left to go.
+//! Documents in the budget: counted together with spans, and evicted by age once no span is left to evict.
 //!
-//! The time of last use is the modification time of the file, kept to the hour. What a pin names stays, and so does what
-//! a process has mapped: removing that would free nothing and no longer count.
+//! The time of last use is the file's modification time, with a resolution of an hour. Pinned documents stay, and so do those mapped by a
+//! process: removing them would free nothing but no longer be counted.
 
 use std::collections::BTreeMap;
 use std::ffi::OsStr;
@@ -14,10 +14,10 @@ use super::shared::{Shared, failed};
 use crate::durable;
 use crate::error::Error;
 
-/// How exactly the time of last use is kept.
+/// Resolution of the time of last use.
 const STEP: Duration = Duration::from_secs(3600);
 
-/// Calls `visit` for every document, unfinished ones among them, with its kind.
+/// Calls `visit` for every document, including unfinished ones, with its kind.
 pub fn each_document(shared: &Shared, mut visit: impl FnMut(&OsStr, &DirEntry) -> Result<(), Error>) -> Result<(), Error> {
     let root = shared.root.join("documents");
     for kind in fs::read_dir(&root).map_err(failed("list", &root))?.flatten() {
@@ -28,7 +28,7 @@ pub fn each_document(shared: &Shared, mut visit: impl FnMut(&OsStr, &DirEntry) -
     Ok(())
 }
 
-/// Notes that a document is used, unless that was noted within the hour.
+/// Records a use of a document, unless one was recorded within the hour.
 pub fn touch(file: &File) -> io::Result<()> {
     let now = SystemTime::now();
     let used = file.metadata()?.modified()?;
@@ -38,7 +38,7 @@ pub fn touch(file: &File) -> io::Result<()> {
     Ok(())
 }
 
-/// Bytes that the documents occupy.
+/// Disk usage of the documents, in bytes.
 pub fn count(shared: &Shared) -> Result<u64, Error> {
     let mut total = 0_u64;
     each_document(shared, |_, entry| {
@@ -48,11 +48,9 @@ pub fn count(shared: &Shared) -> Result<u64, Error> {
     Ok(total)
 }
 
-/// Removes documents, those first that were not used for longest, until `goal` bytes are free or only `pinned` ones
-/// or mapped ones are left. Returns the bytes that they occupied.
+/// Removes documents, least recently used first, until `goal` bytes are free or only `pinned` or mapped ones are left. Returns the bytes freed.
 pub fn remove_oldest(shared: &Shared, pinned: &Pinned, goal: u64) -> Result<u64, Error> {
-    // Two walks and no list of names: the first sums bytes by age, the second removes what is older than the step that
-    // suffices.
+    // Two walks and no list of names: the first sums bytes by age, the second removes everything older than the age that suffices.
     let mut ages: BTreeMap<u64, u64> = BTreeMap::new();
     each_document(shared, |kind, entry| {
         if let Some((age, size)) = removable(kind, entry, pinned) {
@@ -87,7 +85,7 @@ fn remove(shared: &Shared, pinned: &Pinned, oldest: u64, goal: u64) -> Result<u6
     Ok(freed)
 }
 
-/// Age in steps and occupied bytes of a document that may go.
+/// Age in steps and disk usage of a document that may be removed.
 fn removable(kind: &OsStr, entry: &DirEntry, pinned: &Pinned) -> Option<(u64, u64)> {
     let name = entry.file_name();
     let (kind, name) = (kind.to_str()?, name.to_str()?);

@@ -1,5 +1,5 @@
-//! The handle on a cached stream: parts of spans in offsets of the stream, sealed if need be, moving on when the stream
-//! was unlinked or replaced.
+//! A handle on a cached stream: reads parts of spans at stream offsets, unseals them if necessary, and moves on when the stream was unlinked or
+//! replaced.
 
 use std::ops::Range;
 use std::sync::Arc;
@@ -21,9 +21,9 @@ pub struct CachedStream {
     open: Arc<OpenStreams>,
     blob: Digest,
     layout: Layout,
-    /// Belongs to this handle, not to the stream: another opener without the right key must not read through ours.
+    /// Belongs to this handle, not to the stream: another opener without the right key must not read through it.
     key: Option<ChunkKey>,
-    /// The life of the stream that is in use now. Held for one look.
+    /// The current life of the stream. Locked only for a glance.
     current: RwLock<Arc<Stream>>,
 }
 
@@ -36,7 +36,7 @@ impl CachedStream {
         let layout = layout.stored_as(key.is_some())?;
         let name = Shared::stream_name(blob, key.is_some(), &layout.fingerprint());
         let stream = Stream::open(open, &name, &layout, true)?.ok_or_else(|| {
-            Error::new(ErrorKind::Other, format!("the cache cannot make a stream for {blob}: its table is broken at once"))
+            Error::new(ErrorKind::Other, format!("cannot create a cache stream for {blob}: its new table is already broken"))
         })?;
         Ok(Self { open: Arc::clone(open), blob: *blob, layout, key, current: RwLock::new(stream) })
     }
@@ -45,8 +45,7 @@ impl CachedStream {
         Arc::clone(&self.current.read())
     }
 
-    /// The stream that is alive now: reopened if the last one was unlinked or replaced, made if `create`. The dead one if there
-    /// is no other.
+    /// The current live stream: reopened if the last one was unlinked or replaced, created if `create`. The dead one if there is no other.
     fn living(&self, create: bool) -> Result<Arc<Stream>, Error> {
         let stream = self.current();
         if !stream.dead() {
@@ -57,12 +56,12 @@ impl CachedStream {
         Ok(next)
     }
 
-    /// Part of a proved span (offsets in the stream), if the span is here and whole. Failing disks make it a miss.
+    /// Part of a proved span (in stream offsets), if the span is present and intact. A failing disk counts as a miss.
     pub fn read(&self, span: u32, within: Range<u64>) -> Result<Option<Bytes>, Error> {
         self.read_trusted(span, within, Trust::Proved)
     }
 
-    /// The same of a span that may be unproved.
+    /// The same for a span that may be unproved.
     pub fn read_unproved(&self, span: u32, within: Range<u64>) -> Result<Option<Bytes>, Error> {
         self.read_trusted(span, within, Trust::Unproved)
     }
@@ -80,7 +79,7 @@ impl CachedStream {
         }
     }
 
-    /// Compares a span of a plain stream that is here unproved with what is known of it: from then on it is proved, or gone.
+    /// Verifies a present, unproved span of a plain stream: from then on it is proved, or dropped.
     pub fn prove(&self, span: u32, is_right: impl FnOnce(&[u8]) -> bool) -> Result<(), Error> {
         if self.key.is_none() {
             self.living(false)?.prove_span(span, is_right);
@@ -97,7 +96,7 @@ impl CachedStream {
         let sealed = stream.read_span(span, wanted.start.min(stored.end)..wanted.end.min(stored.end), Trust::Proved)?;
         let key = object_key(key, &self.blob, stream.table.identity());
         let mut open = Vec::with_capacity(sealed.len());
-        // The checksum held, so this is another key's span: nothing for this caller, and not broken.
+        // The checksum matched, so this is another key's span: a miss for this caller, but not broken.
         key.open(chunk_position(span) + first, &sealed, &mut open).ok()?;
         let skip = usize::try_from(within.start - start - first * chunk).ok()?;
         let length = usize::try_from(within.end - within.start).ok()?;
@@ -105,20 +104,20 @@ impl CachedStream {
         (skip + length <= bytes.len()).then(|| bytes.slice(skip..skip + length))
     }
 
-    /// Whether a span is here, proved or not.
+    /// Whether a span is present, proved or not.
     pub fn has(&self, span: u32) -> bool {
         self.living(false).unwrap_or_else(|_| self.current()).table.state(span).present()
     }
 
-    /// Keeps a span; a proved one replaces one that is not. `false`, which is not an error, if the budget (all of it pinned or in flight) or the disk leaves no
-    /// room, or if another writer is just storing this span.
+    /// Stores a span; a proved one replaces an unproved one. `false`, which is not an error, if the budget (fully pinned or in flight) or the disk has no
+    /// room, or if another writer is storing this span.
     pub fn store(&self, span: u32, data: &[u8], trust: Trust) -> Result<bool, Error> {
         let range = self.layout.span(span);
         if span >= self.layout.count() || range.end - range.start != data.len() as u64 {
             let message = format!("{} bytes are not span {span} of {}", data.len(), self.blob);
             return Err(Error::new(ErrorKind::Invalid, message));
         }
-        // A stream that is unlinked again and again while we try is not worth more.
+        // Give up on a stream that keeps being unlinked while we try.
         for _ in 0..3 {
             let stream = self.living(true)?;
             if !stream.dead() && stream.suffices(span, trust) {

@@ -1,8 +1,8 @@
-//! Claims: the right to compute something that no other thread or process computes meanwhile.
+//! Claims: the exclusive right, across threads and processes, to compute something.
 //!
-//! A claim is a tokio mutex among the tasks of this process and a lock on one byte of `claims.lock` among processes,
-//! the byte being chosen by the name's hash: nothing is left to clean up when a process dies. A waiting process watches in the
-//! ledger what the holder's transfers move: a slow holder is waited for, one that stands still is not.
+//! A claim is a tokio mutex among the tasks of this process and a lock on one byte of `claims.lock` among processes; the name's hash selects the
+//! byte, so nothing needs cleaning up when a process dies. A waiting process watches the holder's transfer progress in the ledger: it waits for
+//! a slow holder, but not for a stalled one.
 
 use std::collections::HashMap;
 use std::io;
@@ -18,23 +18,23 @@ use xxhash_rust::xxh3::xxh3_64;
 use super::ledger::Ledger;
 use crate::durable::{RangeLock, Sharing};
 
-/// The longest pause between two questions to another process.
+/// Longest pause between two attempts while another process holds the claim.
 const LONGEST_PAUSE: Duration = Duration::from_millis(50);
 
-/// The right to compute something that no other thread or daemon computes meanwhile.
+/// The exclusive right to compute something.
 pub struct Claim {
-    // Dropped in this order: the next task of this process must find the byte free.
+    // Dropped in this order: the next task of this process must find the byte unlocked.
     _process: RangeLock,
     _task: OwnedMutexGuard<()>,
 }
 
 type Gate = tokio::sync::Mutex<()>;
 
-/// The claims of one open cache.
+/// The claims of an open cache.
 pub struct Claims {
     path: PathBuf,
     ledger: Arc<Ledger>,
-    /// Gates that are in use. Held for map operations only.
+    /// Gates in use. Locked for map operations only.
     gates: Mutex<HashMap<u64, Weak<Gate>>>,
 }
 
@@ -43,10 +43,10 @@ impl Claims {
         Self { path, ledger, gates: Mutex::default() }
     }
 
-    /// Waits until this caller alone holds `name`; `None` once nothing that the holder transfers has moved for
-    /// `patience`. Calls `moved` whenever something did. Dropping the future gives up.
+    /// Waits until this caller alone holds `name`; `None` once the holder has made no transfer progress for `patience`. Calls `moved` on every progress.
+    /// Dropping the future gives up.
     pub async fn claim(&self, name: &str, patience: Duration, moved: impl Fn()) -> io::Result<Option<Claim>> {
-        // Half the range of file offsets, so that the end of the byte's range is one too.
+        // Half the range of file offsets, so that the end of the byte's range is also valid.
         let byte = xxh3_64(name.as_bytes()) >> 2;
         tokio::select! {
             biased;
@@ -68,7 +68,7 @@ impl Claims {
         }
     }
 
-    /// Returns once the holder of a claim has moved nothing for so long. Another holder counts as movement.
+    /// Returns once the holder of a claim has made no progress for this long. A new holder counts as progress.
     async fn standstill(&self, byte: u64, patience: Duration, moved: impl Fn()) {
         let (mut seen, mut since) = (self.ledger.progress_of_claim(byte), Instant::now());
         while since.elapsed() < patience {

@@ -1,12 +1,11 @@
-//! Names of documents: the key in a file name, and how pins name a document.
+//! Names of documents: encoding a key as a file name, and naming documents in pins.
 
 use sha2::Digest as _;
 
-/// Longest escaped key; longer ones are hashed.
+/// Longest escaped key in bytes; longer ones are hashed.
 const LONGEST_NAME: usize = 200;
 
-/// A file name for a key: different ones for different keys, readable where possible, and never one that leaves its
-/// directory or hides.
+/// The file name of a key: unique per key, readable if possible, and never one that leaves its directory or is hidden.
 pub fn file_name(key: &str) -> String {
     let mut name = String::new();
     for (at, byte) in key.bytes().enumerate() {
@@ -23,5 +22,5 @@ pub fn file_name(key: &str) -> String {
     format!("~{}", digest.iter().map(|byte| format!("{byte:02x}")).collect::<String>())
 }
 
-/// A document as pins name it: kind and file.
+/// A document as named in pins: kind and file.
 pub type DocumentName = (String, String);

@@ -1,9 +1,8 @@
 //! Documents: whole files such as indexes, trees and manifests.
 //!
-//! Written once, durably, renamed into place; never changed, truncated or punched, so a mapped one stays readable
-//! however often it is replaced or unlinked. The checksum covers
-//! header, kind and file name too: a broken document, or one in the place of another, is a miss. Keys become
-//! file names only through [`file_name`].
+//! Written once, durably, and renamed into place; never changed, truncated or punched, so a mapped one stays readable after it is replaced or
+//! unlinked. The checksum also covers header, kind and file name: a broken document, or one in another's place, is a miss. Keys become file
+//! names only through [`file_name`].
 
 use std::fs::File;
 use std::io;
@@ -23,15 +22,15 @@ use crate::error::{Error, ErrorKind};
 use crate::seal::{CHUNK, CHUNK_TAG, ChunkKey};
 use crate::sys::mapped;
 
-/// A document's bytes, as long as they are held.
+/// The bytes of a document, valid while held.
 pub type Document = Arc<dyn AsRef<[u8]> + Send + Sync>;
 
 const MAGIC: &[u8; 8] = b"ocifsDC2";
-/// Magic 8, length 8, checksum 8, zeros 8, salt 32; so the bytes are as aligned as the map.
+/// Magic 8, length 8, checksum 8, zeros 8, salt 32; the payload is as aligned as the map.
 const HEADER: usize = 64;
-/// Where in the header the checksum lies.
+/// The position of the checksum in the header.
 const CHECKSUM: Range<usize> = 16..24;
-/// No document is larger than one part in so many of the budget.
+/// Largest document, as a fraction (1/n) of the budget.
 const LARGEST_SHARE: u64 = 4;
 struct MappedDocument(mapped::Bytes);
 
@@ -41,7 +40,7 @@ impl AsRef<[u8]> for MappedDocument {
     }
 }
 
-/// The document, or `None` if there is none, or it is broken or sealed by another key.
+/// The document, or `None` if it does not exist, is broken or is sealed with another key.
 pub fn load(shared: &Shared, kind: &str, key: &str, protection: &Protection) -> Result<Option<Document>, Error> {
     let path = path(shared, kind, key, matches!(protection, Protection::Sealed(_)))?;
     let file = match durable::open_private(&path, false) {
@@ -50,18 +49,18 @@ pub fn load(shared: &Shared, kind: &str, key: &str, protection: &Protection) -> 
         Err(error) => return Err(failed("open", &path)(error)),
     };
     let Some((bytes, salt)) = checked(&file, &path).map_err(failed("map", &path))? else {
-        tracing::warn!(document = %path.display(), "a cached document is broken and counts as missing");
+        tracing::warn!(document = %path.display(), "ignoring a broken cached document");
         return Ok(None);
     };
     shared.record(kind, &path);
     if let Err(error) = aging::touch(&file) {
-        tracing::debug!(%error, document = %path.display(), "its use cannot be noted");
+        tracing::debug!(%error, document = %path.display(), "cannot record its use");
     }
     match protection {
         Protection::Plain => {
-            // Where that cannot be said, or it is being removed right now, its blocks go with the map.
+            // If marking fails or it is being removed right now, its blocks are freed with the map.
             if let Err(error) = durable::mark_used(&file) {
-                tracing::debug!(%error, document = %path.display(), "that it is used cannot be noted");
+                tracing::debug!(%error, document = %path.display(), "cannot mark it as used");
             }
             Ok(Some(Arc::new(bytes)))
         }
@@ -114,7 +113,7 @@ pub fn store(shared: &Shared, kind: &str, key: &str, bytes: &[u8], protection: &
     Ok(())
 }
 
-/// Forgets a document, plain and sealed.
+/// Removes a document, plain and sealed.
 pub fn forget(shared: &Shared, kind: &str, key: &str) -> Result<(), Error> {
     for sealed in [false, true] {
         let path = path(shared, kind, key, sealed)?;
@@ -126,8 +125,7 @@ pub fn forget(shared: &Shared, kind: &str, key: &str) -> Result<(), Error> {
     Ok(())
 }
 
-/// Whether the document at a path is whole and in its place; `None` if there is none (any more), or it is just being
-/// written.
+/// Whether the document at a path is intact and in its place; `None` if it does not exist (any more) or is being written.
 pub fn check(path: &Path) -> io::Result<Option<bool>> {
     if path.file_name().is_some_and(|name| name.as_bytes().starts_with(durable::TEMPORARY.as_bytes())) {
         return Ok(None);
@@ -151,7 +149,7 @@ fn checked(file: &File, path: &Path) -> io::Result<Option<(MappedDocument, [u8; 
     Ok(whole.then_some((document, salt)))
 }
 
-/// Covers the last two parts of the path, which are the kind and the key, and all bytes but its own.
+/// Covers the last two path components (kind and key) and all bytes except its own.
 fn checksum(path: &Path, header: &[u8], payload: &[u8]) -> u64 {
     let mut hasher = Xxh3::new();
     for part in [path.parent().and_then(Path::file_name), path.file_name()] {
@@ -177,7 +175,7 @@ fn path(shared: &Shared, kind: &str, key: &str, sealed: bool) -> Result<PathBuf,
     let word =
         !kind.is_empty() && kind.len() <= 32 && kind.bytes().all(|byte| byte.is_ascii_lowercase() || byte.is_ascii_digit() || byte == b'-');
     if !word {
-        let message = format!("`{}` is not a kind of document: lower-case letters, digits and `-`", kind.escape_default());
+        let message = format!("`{}` is not a valid document kind: use lower-case letters, digits and `-`", kind.escape_default());
         return Err(Error::new(ErrorKind::Invalid, message));
     }
     let suffix = if sealed { "sealed" } else { "plain" };

@@ -1,8 +1,8 @@
-//! The evictor: counts what is really on disk, and punches what was not used for longest.
+//! The evictor: counts the actual disk usage, and punches the least recently used spans.
 //!
-//! It runs in whichever process finds no room, one at a time under `evict.lock`. It trusts no counter: the truth is
-//! what stat(2) says that the files occupy. Two walks over the streams, no list of spans in memory: the first sums
-//! bytes by age in at most a few thousand steps, the second frees what is older than the step that suffices.
+//! It runs in whichever process finds no room, one at a time under `evict.lock`. It trusts no counter: only disk usage as reported by stat(2)
+//! counts. Two walks over the streams, without a list of spans in memory: the first sums bytes by age in at most a few thousand steps, the
+//! second frees everything older than the step that suffices.
 
 use std::collections::{BTreeMap, HashSet};
 use std::fs;
@@ -21,22 +21,22 @@ use crate::durable::{self, RangeLock, Sharing};
 use crate::error::Error;
 use crate::oci::Digest;
 
-/// How long one waits for another evictor: it makes room for all.
+/// How long to wait for another evictor, which makes room for all.
 const PATIENCE: Duration = Duration::from_secs(1);
-/// How long the evictor waits for writers of one stream before it leaves that stream alone.
+/// How long the evictor waits for writers of one stream before it skips that stream.
 const STREAM_PATIENCE: Duration = Duration::from_millis(100);
 /// No file takes that long to write.
 const LONG_ABANDONED: Duration = Duration::from_secs(3600);
-/// Each round frees less than planned only where small spans share blocks.
+/// Most rounds; one frees less than planned only if small spans share blocks.
 const ROUNDS: usize = 8;
 
-/// Makes room for `bytes` if it can. Returns whether there seems to be room now.
+/// Tries to make room for `bytes`. Returns whether there now appears to be room.
 pub fn make_room(shared: &Shared, bytes: u64) -> Result<bool, Error> {
     let Ok(_lock) = shared.evict_lock(PATIENCE) else { return Ok(false) };
     let fits =
         |shared: &Shared| Ok::<_, Error>(shared.ledger.used().saturating_add(bytes) <= shared.limit() && shared.disk_shortage(bytes)? == 0);
     if fits(shared)? {
-        // Another evictor was at work while this one waited.
+        // Another evictor ran while this one waited.
         return Ok(true);
     }
     let pinned = pins::pinned(shared)?;
@@ -83,14 +83,13 @@ pub struct Survey {
     ages: BTreeMap<u64, u64>,
 }
 
-/// Counts what is on disk and corrects the ledger. Removes what dead processes left, and broken streams. Under the
-/// lock of the evictor.
+/// Counts what is on disk and corrects the ledger. Removes leftovers of dead processes, and broken streams. Under the evictor lock.
 pub fn recount(shared: &Shared, pinned: &Pinned) -> Result<Survey, Error> {
-    // This order makes errors err on the side of too much: what is reserved after `before` stays added, what is in
-    // flight now is added, what is written after that was reserved before.
+    // This order makes any error an overestimate: bytes reserved after `before` stay added, bytes in flight now are added, and bytes written later were
+    // reserved before.
     let before = shared.ledger.used();
     let in_flight = shared.ledger.in_flight().map_err(failed("examine", &shared.root))?;
-    // Fills before streams: a commit moves from here to there.
+    // Fills before streams: a commit moves from the former to the latter.
     let mut total = in_flight.saturating_add(count_work(shared)?).saturating_add(aging::count(shared)?);
     let mut ages = BTreeMap::new();
     let (mut newest, mut broken) = (0, Vec::new());
@@ -102,7 +101,7 @@ pub fn recount(shared: &Shared, pinned: &Pinned) -> Result<Survey, Error> {
                 broken.push(directory.to_owned());
                 return Ok(());
             }
-            // Too many open files, say: no reason to throw data away.
+            // For example too many open files: no reason to discard data.
             Err(_) => return Ok(()),
         };
         let is_pinned = blob_of(name).is_some_and(|blob| pinned.blobs.contains(&blob));
@@ -125,8 +124,8 @@ pub fn recount(shared: &Shared, pinned: &Pinned) -> Result<Survey, Error> {
     Ok(Survey { total, ages })
 }
 
-/// Unlinks a stream whose table is broken, that of another stream, or dead in its place. Returns the bytes that it
-/// occupied; `None` if it is sound now.
+/// Unlinks a stream whose table is broken, belongs to another stream, or is dead in its place. Returns the bytes that it occupied; `None` if it is
+/// intact now.
 pub fn discard_broken(shared: &Shared, directory: &Path) -> Result<Option<u64>, Error> {
     let _structure = shared.structure_lock()?;
     match Table::open(directory) {
@@ -135,7 +134,7 @@ pub fn discard_broken(shared: &Shared, directory: &Path) -> Result<Option<u64>, 
     }
 }
 
-/// Counts unfinished fills of the living and removes those of the dead.
+/// Counts unfinished fills of live processes and removes those of dead ones.
 fn count_work(shared: &Shared) -> Result<u64, Error> {
     let root = shared.root.join("work");
     let mut total = 0_u64;
@@ -143,31 +142,31 @@ fn count_work(shared: &Shared) -> Result<u64, Error> {
         let name = entry.file_name();
         let alive = shared.ledger.owner_is_alive(&name.to_string_lossy()).map_err(failed("examine", &root))?;
         if alive {
-            // Gone meanwhile: committed (then it is found among the streams) or dropped.
+            // Gone meanwhile: committed (and so counted among the streams) or dropped.
             total = total.saturating_add(occupied_by(&entry.path()).unwrap_or(0));
         } else if let Err(error) = fs::remove_dir_all(entry.path()) {
-            tracing::warn!(%error, directory = %entry.path().display(), "what a dead process left could not be removed");
+            tracing::warn!(%error, directory = %entry.path().display(), "cannot remove the leftovers of a dead process");
             total = total.saturating_add(occupied_by(&entry.path()).unwrap_or(0));
         }
     }
     Ok(total)
 }
 
-/// Removes temporary files that documents and pins left when their writers were killed. Writing one takes seconds.
+/// Removes temporary files of documents and pins left by killed writers. Writing one takes seconds at most.
 fn remove_old_temporaries(shared: &Shared) {
     let documents = fs::read_dir(shared.root.join("documents")).into_iter().flatten().flatten();
     for directory in documents.map(|kind| kind.path()).chain([shared.root.join("pins")]) {
         for entry in fs::read_dir(directory).into_iter().flatten().flatten() {
             let age = entry.metadata().ok().and_then(|metadata| metadata.modified().ok()).and_then(|time| time.elapsed().ok());
             if entry.file_name().to_string_lossy().starts_with(durable::TEMPORARY) && age.is_some_and(|age| age > LONG_ABANDONED) {
-                // Whatever stays is found again next time.
+                // A leftover is found again next time.
                 let _ = fs::remove_file(entry.path());
             }
         }
     }
 }
 
-/// The blob that a stream's name tells.
+/// The blob named in a stream's name.
 pub fn blob_of(name: &str) -> Option<Digest> {
     Digest::parse_path_name(name.split('.').next()?).ok()
 }
@@ -188,7 +187,7 @@ pub fn walk(shared: &Shared, mut visit: impl FnMut(&Path, &str) -> Result<(), Er
 struct Sweep<'a> {
     shared: &'a Shared,
     pinned: &'a HashSet<Digest>,
-    /// Spans used at this step or before go.
+    /// Spans last used at this step or before are evicted.
     oldest: u64,
     goal: u64,
     freed: u64,
@@ -200,7 +199,7 @@ impl Sweep<'_> {
             return Ok(());
         }
         let path = directory.join(table::FILE);
-        // Keeps all writers out, so that nothing is punched that is just being written.
+        // Excludes all writers, so that nothing being written is punched.
         let Ok(Some(lock)) = RangeLock::range(&path, 0..u64::MAX, Sharing::Exclusive, STREAM_PATIENCE) else { return Ok(()) };
         let Ok(Some(table)) = Table::open(directory) else { return Ok(()) };
         if table.dead() {
@@ -227,8 +226,8 @@ impl Sweep<'_> {
         Ok(())
     }
 
-    /// Makes old spans absent, before anything is punched. Returns the numbers of the spans to punch: those, and all
-    /// absent ones if the files hold more than what is present explains (torn writes of killed processes).
+    /// Makes old spans absent, before anything is punched. Returns the numbers of the spans to punch: those, and all absent ones if the files occupy more
+    /// than the present spans explain (torn writes of killed processes).
     fn withdraw(&self, table: &Table, occupied: u64) -> HashSet<u32> {
         let mut chosen = HashSet::new();
         let (mut explained, mut planned, mut present) = (0_u64, 0_u64, 0_u64);
@@ -237,7 +236,7 @@ impl Sweep<'_> {
             explained += size;
             present += 1;
             let age = table.used(span) / self.shared.coarse();
-            // The step that suffices need not go as a whole.
+            // The last step need not be evicted completely.
             let enough = self.freed.saturating_add(planned) >= self.goal;
             let due = age < self.oldest || (age == self.oldest && !enough);
             if due && table.withdraw(span, state) {
@@ -253,10 +252,10 @@ impl Sweep<'_> {
     }
 }
 
-/// The largest ranges of the files, without bytes of present spans, that hold bytes of chosen spans: neighbours that
-/// went earlier are included, so that blocks which were shared are freed in the end.
+/// The largest ranges of the files that contain chosen spans but no bytes of present ones: including neighbours evicted earlier, so that shared blocks
+/// are eventually freed.
 fn holes(table: &Table, chosen: &HashSet<u32>) -> Vec<(Which, Range<u64>)> {
-    /// The present piece before, and whether there were chosen ones since.
+    /// The preceding present piece, and whether any chosen ones followed.
     #[derive(Default)]
     struct Gap {
         from: u64,
@@ -301,7 +300,7 @@ fn holes(table: &Table, chosen: &HashSet<u32>) -> Vec<(Which, Range<u64>)> {
     holes
 }
 
-/// Beyond the end of every file: the last block of a file is freed only by a range that covers it.
+/// Beyond the end of every file: a file's last block is freed only by a range that covers it.
 const END: u64 = i64::MAX as u64;
 
 fn punch(directory: &Path, table: &Table, which: Which, hole: Range<u64>) -> io::Result<()> {
@@ -316,13 +315,13 @@ fn punch(directory: &Path, table: &Table, which: Which, hole: Range<u64>) -> io:
     durable::punch(&file, hole.start.min(end)..end)
 }
 
-/// Removes files of earlier lives, which a writer may have left that lost its stream meanwhile.
+/// Removes files of earlier lives, possibly left by a writer that lost its stream meanwhile.
 fn remove_strangers(directory: &Path, table: &Table) {
     let ours = format!("{:016x}.", table.identity().instance);
     for entry in fs::read_dir(directory).into_iter().flatten().flatten() {
         let name = entry.file_name();
         if name != table::FILE && !name.to_string_lossy().starts_with(&ours) {
-            // Whatever stays is found again next time.
+            // A leftover is found again next time.
             let _ = fs::remove_file(entry.path());
         }
     }

@@ -1,7 +1,7 @@
-//! The first pass over a blob: spans go into a directory of their own, which takes its place when it is committed.
+//! The first pass over a blob: spans go into a directory of their own, which is moved into place on commit.
 //!
-//! Until then it is invisible, and the evictor leaves it alone. A fill that is dropped removes its directory; that of
-//! a killed process is removed by the next evictor.
+//! Until then it is invisible, and the evictor ignores it. Dropping a fill removes its directory; that of a killed process is removed by the next
+//! evictor.
 
 use std::fs::File;
 use std::io;
@@ -21,7 +21,7 @@ use crate::error::{Error, ErrorKind};
 use crate::oci::Digest;
 use crate::seal::ChunkKey;
 
-/// A stream being filled for the first time, span after span, invisible to readers until committed.
+/// A stream being filled for the first time, span by span, invisible to readers until committed.
 pub struct Fill {
     shared: Arc<Shared>,
     blob: Digest,
@@ -30,9 +30,9 @@ pub struct Fill {
     work: PathBuf,
     starts: Vec<u64>,
     members: Vec<Range<u64>>,
-    /// Checksums of the spans that are kept.
+    /// Checksums of the stored spans.
     present: Vec<Option<u64>>,
-    /// End of the stream so far, and of what it takes as stored.
+    /// End of the stream so far, and its stored length.
     position: u64,
     stored: u64,
     main: OutputFile,
@@ -42,7 +42,7 @@ pub struct Fill {
     committed: bool,
 }
 
-/// The file that is written to now, and the end of the blocks counted for it.
+/// The file being written, and the end of the blocks counted for it.
 #[derive(Default)]
 struct OutputFile {
     which: Option<Which>,
@@ -76,8 +76,8 @@ impl Fill {
         })
     }
 
-    /// A member with a file of its own: this range of the stream, of which no span has been given yet. One below
-    /// 1 MiB is taken for ordinary bytes.
+    /// Starts a member with its own file: this range of the stream, of which no span has been given yet. One smaller than 1 MiB is treated as ordinary
+    /// bytes.
     pub fn member(&mut self, stream: Range<u64>) -> Result<(), Error> {
         let free_from = self.members.last().map_or(0, |member| member.end).max(self.position);
         if stream.start < free_from || stream.end < stream.start {
@@ -89,7 +89,7 @@ impl Fill {
         Ok(())
     }
 
-    /// The next span. `false` if there is no room for it: it is left out, the fill goes on.
+    /// The next span. `false` if there is no room for it: it is skipped, and the fill continues.
     pub fn span(&mut self, data: &[u8]) -> Result<bool, Error> {
         let number = u32::try_from(self.starts.len()).map_err(|_| self.invalid("it has too many spans"))?;
         if data.len() as u64 > LONGEST_SPAN {
@@ -147,7 +147,7 @@ impl Fill {
         };
         let path = self.work.join(name);
         let target = if which == Which::Main { &mut self.main } else { &mut self.member };
-        // Members come one after another, so only the last one is kept open.
+        // Members come one after another, so only the latest file is kept open.
         if target.which != Some(which) {
             *target = OutputFile { which: Some(which), ..OutputFile::default() };
         }
@@ -159,8 +159,8 @@ impl Fill {
         target.file.insert(file).write_all_at(bytes, at)
     }
 
-    /// Makes everything visible, now that the blob's digest held. Dropping instead discards it. Nothing is synced:
-    /// what a power cut tears fails its checksum.
+    /// Makes everything visible, now that the blob's digest is verified. Dropping instead discards it. Nothing is synced: anything torn by a power cut
+    /// fails its checksum.
     pub fn commit(mut self) -> Result<(), Error> {
         let (starts, members) = (std::mem::take(&mut self.starts), std::mem::take(&mut self.members));
         let layout = Layout::new(starts, self.position, members).stored_as(self.key.is_some())?;
@@ -189,7 +189,7 @@ impl Drop for Fill {
             return;
         }
         if let Err(error) = std::fs::remove_dir_all(&self.work) {
-            tracing::warn!(%error, directory = %self.work.display(), "an unfinished fill could not be removed");
+            tracing::warn!(%error, directory = %self.work.display(), "cannot remove an unfinished fill");
             return;
         }
         self.shared.give_back(self.counted);

@@ -1,8 +1,7 @@
-//! Where the bytes of a stream lie: which span, which file, which offset. Pure arithmetic.
+//! Maps spans to files and offsets. Pure arithmetic.
 //!
-//! A plain stream has a main file, in which a byte lies at its offset in the stream (with holes for members), and one
-//! file per member of 1 MiB or more, which begins at offset 0. A sealed stream has the main file alone: its spans
-//! follow each other, each as chunks with their tags.
+//! A plain stream has a main file, in which each byte is at its stream offset (with holes for members), and one file per member of 1 MiB or more,
+//! which starts at offset 0. A sealed stream has only the main file: its spans follow each other, each as chunks with tags.
 
 use std::ops::Range;
 use std::sync::Arc;
@@ -12,9 +11,9 @@ use sha2::Digest as _;
 use crate::error::{Error, ErrorKind};
 use crate::seal::{CHUNK, CHUNK_TAG};
 
-/// Members from this size on have a file of their own.
+/// Members of at least this many bytes have their own file.
 pub const MEMBER_FILE: u64 = 1 << 20;
-/// No span is longer: one is held in memory while it is checked.
+/// Longest span in bytes: one is held in memory while it is checked.
 pub const LONGEST_SPAN: u64 = 64 << 20;
 
 /// One file of a stream.
@@ -26,34 +25,34 @@ pub enum Which {
     Member(usize),
 }
 
-/// A run of bytes in one file.
+/// A contiguous run of bytes in one file.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Piece {
     /// The file.
     pub file: Which,
-    /// Offsets in it.
+    /// Offsets in the file.
     pub at: Range<u64>,
 }
 
-/// The spans and large members of a logical stream, and where its bytes lie once they are stored. Cheap to clone.
+/// The spans and large members of a logical stream, and where its bytes are stored. Cheap to clone.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Layout {
     /// Start of every span, ascending from 0; the last one ends at `length`.
     starts: Arc<[u64]>,
     length: u64,
-    /// Members of 1 MiB or more, ascending; each has a file of its own, except in a sealed stream.
+    /// Members of 1 MiB or more, ascending; each has its own file, except in a sealed stream.
     members: Arc<[Range<u64>]>,
-    /// Of a sealed stream: where each span begins in the main file, and the end of the last one.
+    /// For a sealed stream: where each span starts in the main file, and the end of the last one.
     sealed: Option<Arc<[u64]>>,
 }
 
 impl Layout {
-    /// The layout of a stream of `length` bytes whose spans begin at `starts`. The cache checks it before it uses it.
+    /// The layout of a stream of `length` bytes with spans at `starts`. The cache validates it before use.
     pub fn new(starts: impl Into<Arc<[u64]>>, length: u64, members: impl Into<Arc<[Range<u64>]>>) -> Self {
         Self { starts: starts.into(), length, members: members.into(), sealed: None }
     }
 
-    /// The layout as it is stored. Members below 1 MiB, and all members of a sealed stream, stay in the main file.
+    /// The layout as stored. Members below 1 MiB, and all members of a sealed stream, stay in the main file.
     pub(super) fn stored_as(&self, is_sealed: bool) -> Result<Self, Error> {
         self.check()?;
         let own_file = |member: &&Range<u64>| !is_sealed && member.end - member.start >= MEMBER_FILE;
@@ -70,7 +69,7 @@ impl Layout {
     }
 
     fn check(&self) -> Result<(), Error> {
-        let invalid = |what: &str| Error::new(ErrorKind::Invalid, format!("the layout of the stream is wrong: {what}"));
+        let invalid = |what: &str| Error::new(ErrorKind::Invalid, format!("invalid stream layout: {what}"));
         let starts = &self.starts;
         if u32::try_from(starts.len()).is_err() {
             return Err(invalid("too many spans"));
@@ -105,13 +104,13 @@ impl Layout {
         self.length
     }
 
-    /// The range of the stream that a span covers; empty beyond the last.
+    /// The stream range of a span; empty beyond the last.
     pub fn span(&self, number: u32) -> Range<u64> {
         let at = |number: usize| self.starts.get(number).copied().unwrap_or(self.length);
         at(number as usize)..at(number as usize + 1)
     }
 
-    /// The spans that a range of the stream touches.
+    /// The spans that overlap a stream range.
     pub fn spans_of(&self, range: &Range<u64>) -> Range<u32> {
         if range.is_empty() || range.start >= self.length {
             return 0..0;
@@ -122,7 +121,7 @@ impl Layout {
         number(first)..number(end.max(first))
     }
 
-    /// Where a sequential reader at `offset` certainly stops: the end of its large member, else of the stream.
+    /// Where a sequential reader at `offset` stops at the latest: the end of its large member, else of the stream.
     pub fn end_of_member(&self, offset: u64) -> u64 {
         let place = self.members.partition_point(|member| member.end <= offset);
         match self.members.get(place) {
@@ -146,7 +145,7 @@ impl Layout {
         self.sealed.is_some()
     }
 
-    /// The range that a span takes as stored, in offsets that [`Layout::pieces`] understands.
+    /// The stored range of a span, in offsets for [`Layout::pieces`].
     pub(super) fn stored(&self, span: u32) -> Option<Range<u64>> {
         if span >= self.count() {
             return None;
@@ -157,12 +156,12 @@ impl Layout {
         }
     }
 
-    /// Splits a stored range at the borders of members.
+    /// Splits a stored range at member boundaries.
     pub(super) fn pieces(&self, stored: Range<u64>) -> Pieces<'_> {
         split(&self.members, stored)
     }
 
-    /// A short name for this layout: streams of one blob that are cut differently are different objects.
+    /// A short name for this layout: streams of one blob with different layouts are different objects.
     pub(super) fn fingerprint(&self) -> String {
         let mut hasher = sha2::Sha256::new();
         hasher.update((self.starts.len() as u64).to_le_bytes());
@@ -174,12 +173,12 @@ impl Layout {
     }
 }
 
-/// Length of `plain` bytes once sealed.
+/// Length of `plain` bytes after sealing.
 pub fn sealed_length(plain: u64) -> u64 {
     plain + plain.div_ceil(CHUNK as u64) * CHUNK_TAG as u64
 }
 
-/// Splits a range at the borders of members (ascending, none overlapping).
+/// Splits a range at member boundaries (ascending, not overlapping).
 pub fn split(members: &[Range<u64>], range: Range<u64>) -> Pieces<'_> {
     let next = members.partition_point(|member| member.end <= range.start);
     Pieces { members, next, rest: range }
@@ -221,7 +220,7 @@ impl Iterator for Pieces<'_> {
     }
 }
 
-/// Bytes of the blocks that a piece touches.
+/// Bytes of the blocks that a piece overlaps.
 pub fn blocks(at: &Range<u64>, block: u64) -> u64 {
     at.end.div_ceil(block) * block - at.start / block * block
 }

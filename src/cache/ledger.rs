@@ -1,13 +1,12 @@
-//! The ledger: one mapped file in which all processes of a cache directory count its bytes.
+//! The ledger: a mapped file in which all processes of a cache directory account for its bytes.
 //!
-//! `used` is never less than what span data occupies, bytes in flight included. Writers reserve first.
-//! Only a recount (under the lock of the evictor) and its holder make it smaller, so an abandoned reservation can
-//! make it too large for a while but never too small. After a reboot, or if the ledger is new in an old directory,
-//! it is unknown, which the first reservation turns into a recount.
+//! `used` is never less than the bytes occupied by span data, including bytes in flight. Writers reserve first. Only a recount (under the evictor
+//! lock) and the holder of that lock decrease it, so an abandoned reservation can make it too large for a while but never too small. After a
+//! reboot, or if the ledger is new in an old directory, it is unknown, which makes the first reservation recount.
 //!
-//! Each open cache holds a slot (a lock on one byte, which ends with the process) that says how much it is just
-//! writing, so that a recount can add what is not on disk yet and ignore what died. It also counts what that cache's
-//! transfers have moved, so that other processes can tell work from standstill, and which process holds which claim.
+//! Each open cache holds a slot (a lock on one byte, which ends with the process) with the bytes it is currently writing, so that a recount can
+//! add what is not on disk yet and ignore the dead. The slot also counts that cache's transfer progress, so that other processes can tell work
+//! from a stall, and there are words that name the holder of each claim.
 
 use std::io;
 use std::path::{Path, PathBuf};
@@ -25,15 +24,15 @@ const USED: usize = 1;
 const CLOCK: usize = 2;
 const BOOT: usize = 3;
 const SLOTS_AT: usize = 8;
-/// Most caches that share a directory at one time.
+/// Most caches sharing a directory at a time.
 const SLOTS: usize = 1024;
-/// Bytes that the transfers of each slot's owner have moved.
+/// Transfer progress by slot, in bytes.
 const PROGRESS_AT: usize = SLOTS_AT + 2 * SLOTS;
-/// The holder of a claim, by the claim's number: the number with the slot in place of its lowest bits.
+/// The holder of a claim, by claim number: the number with the slot in its lowest bits.
 const HOLDERS_AT: usize = PROGRESS_AT + SLOTS;
 const HOLDERS: usize = 1024;
 const LENGTH: u64 = ((HOLDERS_AT + HOLDERS) * size_of::<u64>()) as u64;
-/// More than any limit; far from overflow.
+/// More than any limit, but far from overflow.
 const UNKNOWN: u64 = u64::MAX / 4;
 
 /// The shared counters of a cache directory.
@@ -46,7 +45,7 @@ pub struct Ledger {
 }
 
 impl Ledger {
-    /// Opens or makes the ledger and takes a slot. `None` if all slots are taken.
+    /// Opens or creates the ledger and takes a slot. `None` if all slots are taken.
     pub fn open(path: &Path) -> io::Result<Option<Arc<Self>>> {
         let file = durable::open_private(path, true)?;
         let Some(_first) = RangeLock::range(path, 0..1, Sharing::Exclusive, Duration::from_secs(10))? else {
@@ -89,23 +88,22 @@ impl Ledger {
         self.word(SLOTS_AT + 2 * slot)
     }
 
-    /// Bytes that are, or are about to be, on disk: never too few.
+    /// Bytes that are, or are about to be, on disk: never an underestimate.
     pub fn used(&self) -> u64 {
         self.word(USED).load(Ordering::SeqCst)
     }
 
-    /// The same, if it was counted since the machine started.
+    /// The same, if counted since boot.
     pub fn known(&self) -> Option<u64> {
         Some(self.used()).filter(|used| *used < UNKNOWN)
     }
 
-    /// Bytes stored since the cache was made: the clock by which uses are compared. Shared by all processes, never
-    /// set back by a wrong wall clock.
+    /// Bytes stored since the cache was created: the clock for comparing uses. Shared by all processes, and independent of the wall clock.
     pub fn now(&self) -> u64 {
         self.word(CLOCK).load(Ordering::Relaxed)
     }
 
-    /// Moves the clock on.
+    /// Advances the clock.
     pub fn advance(&self, bytes: u64) -> u64 {
         self.word(CLOCK).fetch_add(bytes, Ordering::Relaxed).wrapping_add(bytes)
     }
@@ -115,9 +113,9 @@ impl Ledger {
         self.word(CLOCK).fetch_max(seen, Ordering::Relaxed);
     }
 
-    /// Takes `bytes` if that stays within `limit`.
+    /// Reserves `bytes` if that stays within `limit`.
     pub fn reserve(self: &Arc<Self>, bytes: u64, limit: u64) -> Option<Reservation> {
-        // The slot first: a recount that sees the new total must see the slot too, or the finished write.
+        // The slot first: a recount that sees the new total must also see the slot, or the finished write.
         self.reserved(self.slot).fetch_add(bytes, Ordering::SeqCst);
         let taken =
             self.word(USED).try_update(Ordering::SeqCst, Ordering::SeqCst, |used| used.checked_add(bytes).filter(|total| *total <= limit));
@@ -128,7 +126,7 @@ impl Ledger {
         None
     }
 
-    /// Bytes in flight of all live caches. Dead slots are emptied.
+    /// Bytes in flight of all live caches. Clears dead slots.
     pub fn in_flight(&self) -> io::Result<u64> {
         let mut total = 0_u64;
         for slot in 0..SLOTS {
@@ -150,8 +148,8 @@ impl Ledger {
         RangeLock::try_range(&self.path, byte..byte + 1, Sharing::Exclusive)
     }
 
-    /// Corrects `used` after a recount that began when it was `before` and found `truth`. What was reserved
-    /// meanwhile stays added. The caller holds the lock of the evictor.
+    /// Corrects `used` after a recount that started when it was `before` and found `truth`. Bytes reserved meanwhile stay added. The caller holds the
+    /// evictor lock.
     pub fn correct(&self, before: u64, truth: u64) {
         if before >= UNKNOWN {
             // Nothing can have been reserved while it was unknown.
@@ -163,22 +161,22 @@ impl Ledger {
         }
     }
 
-    /// Subtracts bytes that are gone from the disk. The caller holds the lock of the evictor.
+    /// Subtracts bytes removed from the disk. The caller holds the evictor lock.
     pub fn give_back(&self, bytes: u64) {
         self.word(USED).update(Ordering::SeqCst, Ordering::SeqCst, |used| used.saturating_sub(bytes));
     }
 
-    /// Notes that transfers of this cache moved on.
+    /// Records transfer progress of this cache.
     pub fn moved(&self, bytes: u64) {
         self.word(PROGRESS_AT + self.slot).fetch_add(bytes, Ordering::Relaxed);
     }
 
-    /// Notes that this cache holds the claim of this number now.
+    /// Records that this cache now holds the claim with this number.
     pub fn note_claim(&self, claim: u64) {
         self.holder(claim).store(claim - claim % SLOTS as u64 + self.slot as u64, Ordering::Relaxed);
     }
 
-    /// The progress of the last process that noted the claim. `None` if that is not known (any more).
+    /// The progress of the last process to hold the claim. `None` if unknown.
     pub fn progress_of_claim(&self, claim: u64) -> Option<u64> {
         let noted = self.holder(claim).load(Ordering::Relaxed);
         let slot = noted % SLOTS as u64;
@@ -189,12 +187,12 @@ impl Ledger {
         self.word(HOLDERS_AT + (claim % HOLDERS as u64) as usize)
     }
 
-    /// Prefix of names of temporary directories that are ours.
+    /// Name prefix of our temporary directories.
     pub fn owner_name(&self) -> String {
         format!("{}-{:016x}", self.slot, self.nonce)
     }
 
-    /// Whether the owner that a temporary directory's name begins with is alive.
+    /// Whether the owner named in a temporary directory's prefix is alive.
     pub fn owner_is_alive(&self, name: &str) -> io::Result<bool> {
         let mut parts = name.split('-');
         let slot = parts.next().and_then(|text| text.parse::<usize>().ok()).filter(|slot| *slot < SLOTS);
@@ -204,14 +202,14 @@ impl Ledger {
     }
 }
 
-/// Bytes that may be written now. Dropping it says that the write is over; the bytes stay counted as used.
+/// Bytes that may be written now. Dropping it ends the write; the bytes stay counted as used.
 pub struct Reservation {
     ledger: Arc<Ledger>,
     bytes: u64,
 }
 
 impl Reservation {
-    /// How many.
+    /// Number of bytes.
     pub fn bytes(&self) -> u64 {
         self.bytes
     }
@@ -223,7 +221,7 @@ impl Drop for Reservation {
     }
 }
 
-/// Differs after every reboot: only then may mapped counters be older than the files.
+/// Changes with every reboot: only then can mapped counters be older than the files.
 fn boot_identity() -> u64 {
     std::fs::read("/proc/sys/kernel/random/boot_id").map_or(0, |text| xxh3_64(&text))
 }

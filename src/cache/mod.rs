@@ -1,8 +1,8 @@
 //! The bounded local cache: spans of logical streams in sparse files, indexes and trees, pins, one byte budget.
 //!
-//! It knows digests and ranges, not registries. It never answers wrong bytes: a torn, flipped, zeroed or truncated
-//! span, a lost table, a power cut or a killed process make misses. It never holds more than its budget, over all
-//! processes that share the directory, bytes in flight included. Opening it never scans it.
+//! It knows digests and ranges, not registries. It never returns wrong bytes: a torn, flipped, zeroed or truncated span, a lost table, a power cut
+//! or a killed process only cause misses. It never exceeds its budget, over all processes that share the directory, including bytes in flight.
+//! Opening it never scans it.
 //!
 //! # On disk
 //!
@@ -21,30 +21,27 @@
 //!
 //! # Protocol
 //!
-//! The state of a span is a generation and whether it is present, in one shared atomic word. Presence changes take a
-//! new generation.
+//! The state of a span is a generation and whether it is present, in one shared atomic word. Every change of presence takes a new generation.
 //!
-//! - *Writers* reserve bytes in the ledger, take the lock on the span's byte of the table file, write the bytes, then
-//!   the checksum, then publish the state. A crash before that leaves a miss. Nothing is synced: what a power cut
-//!   loses fails its checksum.
-//! - *The evictor* (one process at a time) takes the lock on all bytes of a table file, so no writer is at work in the
-//!   stream; withdraws states; then punches. It punches neighbours that are absent too, and what killed writers left.
-//! - *Readers* take no lock. They load the state, read, and load the state again: unchanged means that the punching,
-//!   which comes after the withdrawal, had not begun when the read ended. A changed state is a miss, whatever was
-//!   read. The generation makes an eviction and a new store in between visible too.
-//! - The first read of a generation of a span by each process reads all of it and compares the checksum, and remembers
-//!   the state word that held. Later reads are one `pread` a file and a few atomic operations; the only lock is that of the
-//!   file's slot, shared and held just to take a handle. A mismatch withdraws the span.
-//! - *Unlinking* a stream (clear, replacement by a commit, emptied by the evictor) first marks its table dead, then
-//!   renames the directory away, under the structure lock. Data files carry the instance that the table names, so an
-//!   old table never meets new files. A holder of a dead stream reads on from the files it has open, and moves to the
-//!   new one when it next stores.
+//! - *Writers* reserve bytes in the ledger, lock the span's byte of the table file, write the bytes, then the checksum, then publish the state. A
+//!   crash before that leaves a miss. Nothing is synced: anything lost in a power cut fails its checksum.
+//! - *The evictor* (one process at a time) locks all bytes of a table file, so that no writer is active in the stream; withdraws states; then
+//!   punches. It also punches absent neighbours, and leftovers of killed writers.
+//! - *Readers* take no lock. They load the state, read, and load the state again: if it is unchanged, punching, which follows the withdrawal, had
+//!   not begun when the read ended. A changed state is a miss, whatever was read. The generation also reveals an eviction and a new store in
+//!   between.
+//! - A process's first read of a span's generation reads all of it, compares the checksum, and remembers the verified state word. Later reads are
+//!   one `pread` per file and a few atomic operations; the only lock is that of the file's slot, shared and held just to take a handle. A
+//!   mismatch withdraws the span.
+//! - *Unlinking* a stream (clear, replacement by a commit, emptied by the evictor) first marks its table dead, then renames the directory away,
+//!   under the structure lock. Data files carry the instance named in the table, so an old table never meets new files. A holder of a dead
+//!   stream continues reading its open files, and moves to the new one at its next store.
 //!
-//! Lock order: evictor, then structure, then table or span; a span's lock is never held while waiting for another.
-//! In the process, no mutex is held across a system call but those that open or lock files.
+//! Lock order: evictor, then structure, then table or span; a span's lock is never held while waiting for another. In the process, no mutex is held
+//! across a system call, except those that open or lock files.
 //!
-//! Sealed streams hold chunks under a key derived from the artifact's key, the blob and a salt of that life of the
-//! stream, so no position of a key is ever used for two contents.
+//! Sealed streams hold chunks under a key derived from the artifact's key, the blob and a salt of that life of the stream, so no key position is
+//! ever used for two contents.
 
 mod aging;
 mod cached;
@@ -95,7 +92,7 @@ pub struct SpanCache {
 }
 
 impl SpanCache {
-    /// Opens or makes the cache. Never scans it.
+    /// Opens or creates the cache. Never scans it.
     ///
     /// # Errors
     /// Denied if the directory belongs to another user or others may write to it, NoSpace, Busy, Other.
@@ -105,60 +102,59 @@ impl SpanCache {
         Ok(Self { shared, streams })
     }
 
-    /// The stream of a blob, ready for reads and single spans. A stream that is cut differently is another object.
+    /// The stream of a blob, for reads and single spans. A different layout makes a different object.
     pub fn stream(&self, blob: &Digest, layout: &Layout, protection: &Protection) -> Result<CachedStream, Error> {
         CachedStream::new(&self.streams, blob, layout, protection)
     }
 
-    /// Begins the first pass over a blob. Hold a [`Claim`] on it.
+    /// Starts the first pass over a blob. Hold a [`Claim`] on it.
     pub fn fill(&self, blob: &Digest, protection: &Protection) -> Result<Fill, Error> {
         Fill::new(&self.shared, blob, protection)
     }
 
-    /// Waits until this caller alone holds `name`, across threads and daemons, as long as its holder makes progress (see
-    /// [`SpanCache::moved`]); `None` once nothing moved there for `patience`. Calls `moved` whenever something did.
-    /// Dropping the future gives up.
+    /// Waits until this caller alone holds `name`, across threads and daemons, as long as the holder makes progress (see [`SpanCache::moved`]); `None`
+    /// after `patience` without any. Calls `moved` on every progress. Dropping the future gives up.
     pub async fn claim(&self, name: &str, patience: Duration, moved: impl Fn()) -> Result<Option<Claim>, Error> {
         self.shared.claims.claim(name, patience, moved).await.map_err(failed("lock", &self.shared.root.join("claims.lock")))
     }
 
-    /// Notes that so many bytes arrived or were decoded here, for other daemons that wait for a claim.
+    /// Records that this many bytes arrived or were decoded here, for other daemons waiting for a claim.
     pub fn moved(&self, bytes: u64) {
         self.shared.ledger.moved(bytes);
     }
 
-    /// A document (index, tree, manifest): mapped if plain, opened into memory if sealed. `kind` is a short word and
-    /// part of the path. A broken one is a miss.
+    /// A document (index, tree, manifest): mapped if plain, unsealed into memory if sealed. `kind` is a short word and part of the path. A broken one
+    /// is a miss.
     pub fn document(&self, kind: &str, key: &str, protection: &Protection) -> Result<Option<Document>, Error> {
         documents::load(&self.shared, kind, key, protection)
     }
 
-    /// Stores a document: written once, renamed into place. It counts in the budget; where that is full, spans go first,
-    /// then the documents that were not used for longest.
+    /// Stores a document: written once, renamed into place. It counts against the budget; if that is full, spans are evicted first, then the least
+    /// recently used documents.
     ///
     /// # Errors
-    /// NoSpace if it is larger than a quarter of the budget, or what is there is pinned or in flight.
+    /// NoSpace if it is larger than a quarter of the budget, or everything there is pinned or in flight.
     pub fn store_document(&self, kind: &str, key: &str, bytes: &[u8], protection: &Protection) -> Result<(), Error> {
         documents::store(&self.shared, kind, key, bytes, protection)
     }
 
-    /// Forgets a document that turned out wrong.
+    /// Removes a document that turned out to be wrong.
     pub fn forget_document(&self, kind: &str, key: &str) -> Result<(), Error> {
         documents::forget(&self.shared, kind, key)
     }
 
-    /// Exempts the streams of these blobs from eviction under a name (an artifact's digest), and the documents that were
-    /// recorded; replaces what the name stood for before.
+    /// Exempts the streams of these blobs and the recorded documents from eviction under a name (an artifact's digest), replacing an earlier pin of that
+    /// name.
     pub fn pin(&self, name: &str, blobs: &[Digest]) -> Result<(), Error> {
         pins::pin(&self.shared, name, blobs)
     }
 
-    /// From now on remembers which documents are read and stored through this open cache, for [`SpanCache::pin`].
+    /// Starts recording which documents are read and stored through this open cache, for [`SpanCache::pin`].
     pub fn record_documents(&self) {
         self.shared.record_documents();
     }
 
-    /// Removes a pin; `false` if there was none.
+    /// Removes a pin; `false` if it did not exist.
     pub fn unpin(&self, name: &str) -> Result<bool, Error> {
         let removed = pins::unpin(&self.shared, name)?;
         self.shared.hope_again();
@@ -170,50 +166,49 @@ impl SpanCache {
         pins::pins(&self.shared)
     }
 
-    /// Unlinks all streams of one blob, pinned or not, however they are cut or protected. Open files keep working.
+    /// Unlinks all streams of one blob, pinned or not, in any layout and protection. Open files keep working.
     pub fn forget_stream(&self, blob: &Digest) -> Result<(), Error> {
         upkeep::forget_stream(&self.shared, blob)
     }
 
-    /// Where large arrays lie while something is being made: in files of this cache that count in its budget. Not for
-    /// what comes from encrypted artifacts.
+    /// Storage for large arrays under construction: files of this cache that count against its budget. Not for data of encrypted artifacts.
     pub fn scratch(&self) -> Scratch {
         Scratch::on_disk(Arc::new(scratch::ScratchFiles(Arc::clone(&self.shared))))
     }
 
-    /// Bytes of span data that fit.
+    /// The budget for span data, in bytes.
     pub fn size(&self) -> u64 {
         self.shared.limit()
     }
 
-    /// Bytes that are counted as used, without a look at the disk; none before they were counted for the first time.
+    /// Bytes counted as used, without examining the disk; `None` before the first count.
     pub fn used(&self) -> u64 {
         self.shared.ledger.known().unwrap_or(0)
     }
 
-    /// Figures. Walks the cache.
+    /// Usage figures. Walks the cache.
     pub fn usage(&self) -> Result<Usage, Error> {
         upkeep::usage(&self.shared)
     }
 
-    /// Unlinks everything that is not pinned (everything with `pinned`; the pins themselves stay). Open files keep
-    /// working, and their blocks are free once every process has let go of them: see [`SpanCache::let_go`].
+    /// Unlinks everything that is not pinned (everything if `pinned`; the pins themselves stay). Open files keep working, and their blocks are freed once
+    /// every process has released them: see [`SpanCache::let_go`].
     pub fn clear(&self, pinned: bool) -> Result<(), Error> {
         upkeep::clear(&self.shared, pinned)
     }
 
-    /// Closes files of this process that were unlinked. Reads that go on fetch them again.
+    /// Closes this process's unlinked files. Reads in progress fetch them again.
     pub fn let_go(&self) {
         self.streams.let_go();
     }
 
-    /// Counts bytes that lie outside of the cache, such as packed layers that wait to be sent, in the budget for as long
-    /// as the answer is held; spans make way for them. `None` if there is no room. Blocks on the disk.
+    /// Counts bytes outside the cache, such as packed layers waiting to be sent, in the budget while the result is held; spans are evicted for them.
+    /// `None` if there is no room. Blocks on the disk.
     pub fn room(&self, bytes: u64) -> Option<Room> {
         self.shared.lend(bytes)
     }
 
-    /// Checks every span, plain or sealed, against its checksum; broken ones become misses. (checked, broken).
+    /// Checks every span, plain or sealed, against its checksum; broken ones become misses. Returns (checked, broken).
     pub fn verify(&self) -> Result<(u64, u64), Error> {
         upkeep::verify(&self.shared, &self.streams)
     }

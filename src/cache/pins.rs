@@ -1,5 +1,5 @@
-//! Pins: which blobs and documents the evictor spares. One small file a pin: its name, then a digest a line, then
-//! `KIND/FILE` a line for the documents.
+//! Pins: which blobs and documents the evictor spares. One small file per pin: its name, then one digest per line, then one `KIND/FILE` per line for
+//! the documents.
 
 use std::collections::HashSet;
 use std::fs;
@@ -11,13 +11,13 @@ use crate::durable;
 use crate::error::{Error, ErrorKind};
 use crate::oci::Digest;
 
-/// Longest name of a pin.
+/// Longest pin name in bytes.
 const LONGEST_NAME: usize = 1024;
 
 /// Adds or replaces a pin.
 pub fn pin(shared: &Shared, name: &str, blobs: &[Digest]) -> Result<(), Error> {
     if name.is_empty() || name.len() > LONGEST_NAME || name.contains(['\n', '\r']) {
-        return Err(Error::new(ErrorKind::Invalid, format!("`{}` cannot name a pin", name.escape_default())));
+        return Err(Error::new(ErrorKind::Invalid, format!("`{}` is not a valid pin name", name.escape_default())));
     }
     let mut text = format!("{name}\n");
     for blob in blobs {
@@ -39,15 +39,15 @@ pub fn unpin(shared: &Shared, name: &str) -> Result<bool, Error> {
 /// Streams and documents that the evictor spares.
 #[derive(Default)]
 pub struct Pinned {
-    /// The streams of these.
+    /// Their streams are spared.
     pub blobs: HashSet<Digest>,
-    /// These documents, and the indexes of the blobs.
+    /// These documents are spared, and the indexes of the blobs.
     documents: HashSet<DocumentName>,
     hexes: HashSet<String>,
 }
 
 impl Pinned {
-    /// Whether a document is spared: an index has the digest of its blob in front of its name.
+    /// Whether a document is spared: an index's name starts with its blob's digest.
     pub fn has_document(&self, kind: &str, file: &str) -> bool {
         let hex = file.split(['-', '.']).nth(1).unwrap_or_default();
         self.hexes.contains(hex) || self.documents.contains(&(kind.to_owned(), file.to_owned()))
@@ -65,13 +65,13 @@ struct Pin {
     documents: Vec<DocumentName>,
 }
 
-/// All pins, by name. A file that is not a pin is an error: guessing could cost the user what he pinned.
+/// All pins, by name. A file that is not a pin is an error: guessing could cost the user pinned data.
 fn read_all(shared: &Shared) -> Result<Vec<Pin>, Error> {
     let root = shared.root.join("pins");
     let mut pins = Vec::new();
     for entry in fs::read_dir(&root).map_err(failed("list", &root))?.flatten() {
         if entry.file_name().to_string_lossy().starts_with(durable::TEMPORARY) {
-            // The temporary file of a pin that is just being written.
+            // The temporary file of a pin being written.
             continue;
         }
         let path = entry.path();
@@ -84,7 +84,7 @@ fn read_all(shared: &Shared) -> Result<Vec<Pin>, Error> {
         let (documents, blobs): (Vec<&str>, Vec<&str>) = rest.lines().partition(|line| line.contains('/'));
         let documents = documents.iter().filter_map(|line| line.split_once('/')).map(|(kind, file)| (kind.to_owned(), file.to_owned()));
         let Ok(blobs) = blobs.into_iter().map(Digest::parse).collect::<Result<Vec<_>, _>>() else {
-            let message = format!("{} is not a pin: remove it, and pin again what it named", path.display());
+            let message = format!("{} is not a valid pin: remove it, and pin its artifact again", path.display());
             return Err(Error::new(ErrorKind::Invalid, message));
         };
         pins.push(Pin { name: name.to_owned(), blobs, documents: documents.collect() });
@@ -93,7 +93,7 @@ fn read_all(shared: &Shared) -> Result<Vec<Pin>, Error> {
     Ok(pins)
 }
 
-/// All that any pin names.
+/// Everything that is pinned.
 pub fn pinned(shared: &Shared) -> Result<Pinned, Error> {
     let mut pinned = Pinned::default();
     for pin in read_all(shared)? {

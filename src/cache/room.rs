@@ -1,4 +1,4 @@
-//! Room in the budget: reserved, evicting if needed, or lent to bytes that lie elsewhere.
+//! Room in the budget: reserved, evicting if necessary, or lent to bytes outside the cache.
 
 use std::sync::Arc;
 use std::time::Instant;
@@ -11,7 +11,7 @@ use super::shared::{HOPELESS, Shared};
 use crate::error::Error;
 
 impl Shared {
-    /// Takes room for `bytes`, evicting if needed. `None` if there is no room.
+    /// Reserves room for `bytes`, evicting if necessary. `None` if there is no room.
     pub fn reserve(&self, bytes: u64) -> Result<Option<Reservation>, Error> {
         if bytes > self.limit() {
             return Ok(None);
@@ -35,25 +35,25 @@ impl Shared {
         Ok(None)
     }
 
-    /// Takes room for bytes that lie elsewhere. `None` if there is no room, or the disk fails.
+    /// Reserves room for bytes outside the cache. `None` if there is no room or the disk fails.
     pub fn lend(self: &Arc<Self>, bytes: u64) -> Option<Room> {
         let reserved = self.reserve(bytes).unwrap_or_else(|error| {
-            tracing::warn!(%error, "bytes outside of the cache are not counted");
+            tracing::warn!(%error, "cannot count bytes outside the cache");
             None
         });
         reserved.map(|reservation| Room { shared: Arc::clone(self), reservation: Mutex::new(Some(reservation)) })
     }
 }
 
-/// Room in the budget for bytes that lie outside of the cache, counted until it is given back or dropped.
+/// Budget reserved for bytes outside the cache, until given back or dropped.
 pub struct Room {
     shared: Arc<Shared>,
-    /// Held for one look.
+    /// Locked only for a glance.
     reservation: Mutex<Option<Reservation>>,
 }
 
 impl Room {
-    /// The bytes count no more.
+    /// Releases the reservation.
     pub fn give_back(&self) {
         let reservation = self.reservation.lock().take();
         let bytes = reservation.as_ref().map_or(0, Reservation::bytes);

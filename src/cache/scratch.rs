@@ -1,7 +1,6 @@
-//! Files for large arrays while something is being made: they count in the budget until they are dropped.
+//! Files for large arrays under construction; they count against the budget until dropped.
 //!
-//! Each lies in a work directory of its own, so that a recount sees it, and the next evictor removes that of a killed
-//! process.
+//! Each is in its own work directory, so that a recount sees it, and the next evictor removes that of a killed process.
 
 use std::fs::File;
 use std::io;
@@ -13,10 +12,10 @@ use super::shared::Shared;
 use crate::durable;
 use crate::sys::array::{ScratchFile, ScratchPlace};
 
-/// A file up to this size is made also where the budget is full: what cannot be listed would be of no use.
+/// A file up to this many bytes is created even if the budget is full: otherwise the artifact could not even be listed.
 const SMALL: u64 = 64 << 20;
 
-/// Makes scratch files in a cache.
+/// Creates scratch files in a cache.
 pub struct ScratchFiles(pub Arc<Shared>);
 
 struct Work {
@@ -24,7 +23,7 @@ struct Work {
     directory: PathBuf,
     file: File,
     length: u64,
-    /// Bytes of it that were reserved.
+    /// Bytes reserved for it.
     counted: u64,
 }
 
@@ -62,7 +61,7 @@ impl Drop for Work {
     fn drop(&mut self) {
         match std::fs::remove_dir_all(&self.directory) {
             Ok(()) => self.shared.give_back(self.counted),
-            Err(error) => tracing::warn!(%error, directory = %self.directory.display(), "a scratch file could not be removed"),
+            Err(error) => tracing::warn!(%error, directory = %self.directory.display(), "cannot remove a scratch file"),
         }
     }
 }

@@ -17,10 +17,10 @@ use crate::durable::{self, RangeLock};
 use crate::error::{Error, ErrorKind};
 use crate::oci::Digest;
 
-/// Rises with each format that other versions cannot read.
+/// Changes with each format that other versions cannot read.
 const VERSION: &str = "v2";
 const OLD_VERSION: &str = "v1";
-/// How long the fruitless search for room is remembered.
+/// How long a failed search for room is remembered.
 pub const HOPELESS: Duration = Duration::from_secs(1);
 
 /// State shared by all handles of one open cache.
@@ -29,18 +29,18 @@ pub struct Shared {
     /// `DIRECTORY/v2`.
     pub(super) root: PathBuf,
     pub(super) ledger: Arc<Ledger>,
-    /// Size of a block of the file system.
+    /// Block size of the file system.
     pub(super) block: u64,
     pub(super) claims: Claims,
-    /// The last fruitless search for room: when, and for how many bytes.
+    /// The last failed search for room: when, and for how many bytes.
     pub(super) hopeless: Mutex<Option<(Instant, u64)>>,
     counter: AtomicU64,
-    /// Documents that were read or stored, where that is recorded. Held for one look.
+    /// Documents read or stored, if recording. Locked only for a glance.
     recorded: Mutex<Option<BTreeSet<DocumentName>>>,
     warned: Mutex<Option<Instant>>,
 }
 
-/// An error of a system call on a file of the cache.
+/// An error of a system call on a cache file.
 pub fn failed(action: &'static str, path: &Path) -> impl Fn(io::Error) -> Error {
     let path = path.to_owned();
     move |error| Error::io(format_args!("the cache cannot {action} {}", path.display()), error)
@@ -78,23 +78,23 @@ impl Shared {
         }))
     }
 
-    /// Most bytes of data blocks. A file system needs up to one block of its own for 340 fragments, which stat(2)
-    /// counts too: that much of the budget is left to it.
+    /// Maximum bytes of data blocks. A file system needs up to one block of its own per 340 fragments, which stat(2) counts too; that share of the budget
+    /// is reserved for it.
     pub fn limit(&self) -> u64 {
         (self.config.size - self.config.size / 128).min(u64::MAX / 8)
     }
 
-    /// Last uses that differ by less are the same to the evictor.
+    /// Uses closer together than this are equal to the evictor.
     pub fn coarse(&self) -> u64 {
         (self.limit() / 4096).max(1)
     }
 
-    /// A number that no other call of this process gets.
+    /// A number unique in this process.
     pub fn next_number(&self) -> u64 {
         self.counter.fetch_add(1, Ordering::Relaxed)
     }
 
-    /// Where the stream of this name lies.
+    /// The directory of a stream.
     pub fn stream_directory(&self, name: &str) -> PathBuf {
         let shard = name.split_once('-').and_then(|(_, hex)| hex.get(..2)).unwrap_or("00");
         self.root.join("streams").join(shard).join(name)
@@ -105,43 +105,43 @@ impl Shared {
         format!("{}.{}.{fingerprint}", blob.path_name(), if sealed { "sealed" } else { "plain" })
     }
 
-    /// A new directory below `work`, known as ours as long as this cache is open.
+    /// A new directory below `work`, marked as ours while this cache is open.
     pub fn work_directory(&self) -> io::Result<PathBuf> {
         let path = self.root.join("work").join(format!("{}-{}", self.ledger.owner_name(), self.next_number()));
         durable::make_directory(&path)?;
         Ok(path)
     }
 
-    /// The lock under which streams are made, replaced and removed. Held briefly.
+    /// The lock for creating, replacing and removing streams. Held briefly.
     pub fn structure_lock(&self) -> Result<RangeLock, Error> {
         self.lock_file("structure.lock", Duration::from_secs(10))
     }
 
-    /// The lock of the evictor.
+    /// The evictor's lock.
     pub fn evict_lock(&self, patience: Duration) -> Result<RangeLock, Error> {
         self.lock_file("evict.lock", patience)
     }
 
     fn lock_file(&self, name: &str, patience: Duration) -> Result<RangeLock, Error> {
         let path = self.root.join(name);
-        RangeLock::file(&path, patience)
-            .map_err(failed("lock", &path))?
-            .ok_or_else(|| Error::new(ErrorKind::Busy, format!("another process holds {} for too long: is one stopped?", path.display())))
+        RangeLock::file(&path, patience).map_err(failed("lock", &path))?.ok_or_else(|| {
+            Error::new(ErrorKind::Busy, format!("another process has held {} for too long: is one stopped?", path.display()))
+        })
     }
 
-    /// Begins to record documents.
+    /// Starts recording documents.
     pub fn record_documents(&self) {
         self.recorded.lock().get_or_insert_default();
     }
 
-    /// Notes that a document was read or stored.
+    /// Records that a document was read or stored.
     pub fn record(&self, kind: &str, path: &Path) {
         if let (Some(recorded), Some(name)) = (&mut *self.recorded.lock(), path.file_name()) {
             recorded.insert((kind.to_owned(), name.to_string_lossy().into_owned()));
         }
     }
 
-    /// The documents that were recorded.
+    /// The recorded documents.
     pub fn recorded(&self) -> BTreeSet<DocumentName> {
         self.recorded.lock().clone().unwrap_or_default()
     }
@@ -157,8 +157,8 @@ impl Shared {
         Ok(self.config.min_free.saturating_add(bytes).saturating_sub(free.available))
     }
 
-    /// Bytes that were reserved but never came to lie on disk, or are gone from it. If the evictor is at work they
-    /// stay counted until it counts again, since it may have counted them already.
+    /// Releases bytes that were reserved but never reached the disk, or were removed from it. While the evictor is running they stay counted until its
+    /// next count, since it may have counted them already.
     pub fn give_back(&self, bytes: u64) {
         if bytes > 0
             && let Ok(_lock) = self.evict_lock(Duration::ZERO)
@@ -167,29 +167,29 @@ impl Shared {
         }
     }
 
-    /// Warns that the disk refuses data, at most once a minute.
+    /// Warns that the disk is full, at most once a minute.
     pub fn warn_full(&self, error: &io::Error) {
         let mut warned = self.warned.lock();
         if warned.is_none_or(|when| when.elapsed() > Duration::from_secs(60)) {
             *warned = Some(Instant::now());
-            tracing::warn!(%error, directory = %self.config.directory.display(), "no space left for the cache: what does not fit is not kept");
+            tracing::warn!(%error, directory = %self.config.directory.display(), "no space left for the cache: content that does not fit is not cached");
         }
     }
 }
 
-/// Retires the directory of an older version; the next recount removes it like the work of a dead process. A
-/// program of that version that still runs goes on with what it has open.
+/// Retires the directory of an older version; the next recount removes it like the work of a dead process. A running program of that version continues
+/// with its open files.
 fn retire_old_version(directory: &Path, root: &Path) {
     let grave = root.join("work").join(format!("{OLD_VERSION}-{:016x}", rand::random::<u64>()));
     match std::fs::rename(directory.join(OLD_VERSION), grave) {
         Err(error) if error.kind() != io::ErrorKind::NotFound => {
-            tracing::warn!(%error, directory = %directory.display(), "the cache of an older version could not be removed");
+            tracing::warn!(%error, directory = %directory.display(), "cannot remove the cache of an older version");
         }
         _ => {}
     }
 }
 
-/// Makes a directory, or refuses one in which others may change anything.
+/// Creates a directory, or rejects one that others may change.
 fn private(path: &Path) -> Result<(), Error> {
     match durable::private_directory(path) {
         Err(error) if error.kind() == std::io::ErrorKind::PermissionDenied => {

@@ -1,5 +1,5 @@
-//! One life of a stream on disk: reading and writing stored spans by the protocol that the module documentation of
-//! `cache` describes. Knows stored bytes alone; keys are the business of `cached.rs`.
+//! One life of a stream on disk: reads and writes stored spans by the protocol in the module documentation of `cache`. Sees only stored bytes; keys
+//! are handled in `cached.rs`.
 
 use std::collections::HashMap;
 use std::fs::File;
@@ -37,11 +37,11 @@ pub struct Stream {
     name: String,
     directory: PathBuf,
     pub(super) table: Table,
-    /// State words of spans whose checksum this process has seen hold; 0 for none.
+    /// State words of spans whose checksum this process has verified; 0 for none.
     verified: Box<[AtomicU64]>,
     /// The main file, then the members.
     files: Box<[Slot]>,
-    /// How often a file turned out to be another one than before: nothing that was verified counts then.
+    /// How often a file turned out to have been replaced: all earlier verification is then void.
     replaced: AtomicU64,
 }
 
@@ -49,11 +49,11 @@ pub struct Stream {
 struct Slot {
     file: RwLock<Option<Arc<File>>>,
     used: AtomicBool,
-    /// Which file it was when it was opened last; 0 if it never was.
+    /// Identifies the file at its last opening; 0 if never opened.
     identity: AtomicU64,
 }
 
-/// The key of one life of a stream.
+/// The key for one life of a stream.
 pub fn object_key(key: &ChunkKey, blob: &Digest, identity: Identity) -> ChunkKey {
     let mut context = b"ocifs cache stream 1\0".to_vec();
     context.extend(blob.to_string().as_bytes());
@@ -62,7 +62,7 @@ pub fn object_key(key: &ChunkKey, blob: &Digest, identity: Identity) -> ChunkKey
     key.for_object(&context)
 }
 
-/// Number of a span's first chunk under its key. No span is long enough to reach the next one's numbers.
+/// The number of a span's first chunk under its key. No span is long enough to reach the numbers of the next.
 pub fn chunk_position(span: u32) -> u64 {
     u64::from(span) << 20
 }
@@ -70,29 +70,28 @@ pub fn chunk_position(span: u32) -> u64 {
 /// Most data files kept open.
 const OPEN_FILES: usize = 256;
 
-/// The streams of a cache that this process has open, and their files.
+/// The streams and files of a cache that this process has open.
 pub struct OpenStreams {
     shared: Arc<Shared>,
-    /// Streams that are open, by name. Held for map operations only.
+    /// Open streams, by name. Locked for map operations only.
     streams: Mutex<HashMap<String, Weak<Stream>>>,
-    /// Files that streams keep open, the least recently opened first. Held for map operations only; taken before
-    /// the lock of a file's slot.
+    /// Files kept open by streams, least recently opened first. Locked for map operations only; taken before the lock of a file's slot.
     files: Mutex<LruCache<(u64, u32), Weak<Stream>>>,
 }
 
 impl OpenStreams {
-    /// None is open yet.
+    /// No open streams.
     pub fn new(shared: &Arc<Shared>) -> Self {
         let files = LruCache::new(NonZeroUsize::new(OPEN_FILES).unwrap_or(NonZeroUsize::MIN));
         Self { shared: Arc::clone(shared), streams: Mutex::default(), files: Mutex::new(files) }
     }
 
-    /// The open stream of a name, if this process has one that is alive.
+    /// The open stream with this name, if this process has a live one.
     fn get(&self, name: &str) -> Option<Arc<Stream>> {
         self.streams.lock().get(name).and_then(Weak::upgrade).filter(|stream| !stream.dead())
     }
 
-    /// Remembers an open stream. If another thread was faster, its stream is the answer.
+    /// Adds an open stream. Returns another thread's if that was faster.
     fn add(&self, stream: &Arc<Stream>) -> Arc<Stream> {
         let mut streams = self.streams.lock();
         if let Some(other) = streams.get(stream.name()).and_then(Weak::upgrade)
@@ -107,16 +106,16 @@ impl OpenStreams {
         Arc::clone(stream)
     }
 
-    /// Closes what is open of streams that were unlinked meanwhile.
+    /// Closes open files of streams that were unlinked.
     pub fn let_go(&self) {
         let owners: Vec<Arc<Stream>> = self.files.lock().iter().filter_map(|(_, owner)| owner.upgrade()).collect();
         owners.iter().for_each(|owner| owner.let_go());
     }
 
-    /// Notes that a stream has opened a file, and closes the one that was not used for longest if there are many.
+    /// Records that a stream opened a file, and closes the least recently used one if there are too many.
     fn note_file(&self, stream: &Arc<Stream>, slot: u32) {
         let mut files = self.files.lock();
-        // A second chance for files that were used since they were opened or spared last.
+        // A second chance for files used since they were opened or last spared.
         for _ in 0..files.len() {
             if files.len() < OPEN_FILES {
                 break;
@@ -136,7 +135,7 @@ impl OpenStreams {
 }
 
 impl Stream {
-    /// Opens the stream of this name and layout; makes it if `create`, else `None` if there is none.
+    /// Opens the stream with this name and layout; creates it if `create`, else `None` if it does not exist.
     pub fn open(open: &Arc<OpenStreams>, name: &str, layout: &Layout, create: bool) -> Result<Option<Arc<Self>>, Error> {
         if let Some(stream) = open.get(name) {
             return Ok(Some(stream));
@@ -148,7 +147,7 @@ impl Stream {
         let mut table = load().map_err(failed("open", &path))?;
         if table.is_none() && create {
             let _structure = shared.structure_lock()?;
-            // Another process may have made it before we had the lock; a table that is there still is broken.
+            // Another process may have created it before we had the lock; a table that still exists is broken.
             table = load().map_err(failed("open", &path))?;
             if table.is_none() {
                 check_table_size(shared, name, layout)?;
@@ -189,7 +188,7 @@ impl Stream {
         self.table.identity() == other.table.identity()
     }
 
-    /// Whether a file was used since this was asked last; if not, it is closed.
+    /// Whether a file was used since the last call; if not, closes it.
     pub fn spare_file(&self, slot: u32) -> bool {
         let spare = self.files.get(slot as usize).is_some_and(|slot| slot.used.swap(false, Ordering::Relaxed));
         if !spare {
@@ -198,14 +197,14 @@ impl Stream {
         spare
     }
 
-    /// Closes a file (readers that have it go on).
+    /// Closes a file (readers with a handle continue).
     pub fn close_file(&self, slot: u32) {
         if let Some(slot) = self.files.get(slot as usize) {
             *slot.file.write() = None;
         }
     }
 
-    /// Closes the files of a stream that was unlinked, so that their blocks are free.
+    /// Closes the files of an unlinked stream, so that their blocks are freed.
     pub fn let_go(&self) {
         if self.dead() {
             for slot in &self.files {
@@ -230,7 +229,7 @@ impl Stream {
         let name = file_name(self.table.identity(), self.table.layout(), which).ok_or_else(missing)?;
         let file = Arc::new(durable::open_private(&self.directory.join(name), create)?);
         let identity = identity_of(&file)?;
-        // Before any reader gets the file: one that compares both counters cannot miss it.
+        // Updated before any reader gets the file: a reader that compares both counters cannot miss it.
         if ![0, identity].contains(&slot.identity.swap(identity, Ordering::SeqCst)) {
             self.verified.iter().for_each(|word| word.store(0, Ordering::SeqCst));
             self.replaced.fetch_add(1, Ordering::SeqCst);
@@ -253,8 +252,7 @@ impl Stream {
         Ok(bytes)
     }
 
-    /// Bytes of a stored range inside a span, or `None` if the span is not here, not whole, not `trusted` enough, or went away
-    /// meanwhile.
+    /// Bytes of a stored range within a span, or `None` if the span is absent, broken, not `trusted` enough, or disappeared meanwhile.
     pub fn read_span(self: &Arc<Self>, span: u32, wanted: Range<u64>, trusted: Trust) -> Option<Bytes> {
         let state = self.table.state(span);
         if !state.present() || trusted == Trust::Proved && !self.table.is_proved(span, state) {
@@ -272,7 +270,7 @@ impl Stream {
                 bytes.get(at(wanted.start)..at(wanted.end)).map(<[u8]>::to_vec).ok_or(io::ErrorKind::InvalidData.into())
             })
         };
-        // The span was neither evicted nor replaced while it was read, or what was read counts for nothing.
+        // If the span was evicted or replaced during the read, discard what was read.
         let same = self.table.state(span) == state;
         if same && self.replaced.load(Ordering::SeqCst) != replaced {
             return self.read_span(span, wanted, trusted);
@@ -296,13 +294,13 @@ impl Stream {
     }
 
     fn drop_broken(&self, span: u32, state: SpanState, error: &io::Error) {
-        // Files of a dead stream are expected to be missing.
+        // Missing files are expected in a dead stream.
         if self.table.withdraw(span, state) && !self.dead() {
-            tracing::warn!(stream = %self.name, span, %error, "a cached span is broken and was dropped");
+            tracing::warn!(stream = %self.name, span, %error, "dropped a broken cached span");
         }
     }
 
-    /// Checks a present span. `None` if it is not here (any more), else whether it is whole.
+    /// Checks a present span. `None` if it is absent, else whether it is intact.
     pub fn check(self: &Arc<Self>, span: u32) -> Option<bool> {
         let state = self.table.state(span);
         let stored = self.table.layout().stored(span).filter(|_| state.present())?;
@@ -319,7 +317,7 @@ impl Stream {
         Some(false)
     }
 
-    /// Whether a span is here and trusted enough that it need not be stored. One that is not proved makes way for one that is.
+    /// Whether a present span makes storing unnecessary. An unproved one is replaced by a proved one.
     pub fn suffices(&self, span: u32, trust: Trust) -> bool {
         let state = self.table.state(span);
         if !state.present() || trust == Trust::Unproved || self.table.is_proved(span, state) {
@@ -329,7 +327,7 @@ impl Stream {
         false
     }
 
-    /// Proves a span that is here unproved, or drops it if `is_right` denies its stored bytes.
+    /// Marks an unproved span as proved, or drops it if `is_right` rejects its stored bytes.
     pub fn prove_span(self: &Arc<Self>, span: u32, is_right: impl FnOnce(&[u8]) -> bool) {
         let state = self.table.state(span);
         if !state.present() || self.table.is_proved(span, state) {
@@ -338,13 +336,13 @@ impl Stream {
         let bytes = self.table.layout().stored(span).and_then(|stored| self.read_span(span, stored, Trust::Unproved));
         match bytes {
             Some(bytes) if is_right(&bytes) => self.table.prove(span, state),
-            // What came in its place meanwhile is another state.
+            // Anything stored in its place meanwhile has another state.
             Some(_) => drop(self.table.withdraw(span, state)),
             None => {}
         }
     }
 
-    /// Writes the stored bytes of a span and announces it. `Ok(None)` if the stream is dead.
+    /// Writes the stored bytes of a span and publishes it. `Ok(None)` if the stream is dead.
     pub fn write_span(self: &Arc<Self>, span: u32, stored: &[u8], trust: Trust) -> Result<Option<bool>, Error> {
         let Some(range) = self.table.layout().stored(span) else { return Ok(Some(false)) };
         let Some(reservation) = self.shared.reserve(self.cost(span))? else { return Ok(Some(false)) };
@@ -373,7 +371,7 @@ impl Stream {
                 self.table.publish(span, self.table.identity().checksum(span, stored), trust, now);
                 Ok(Some(true))
             }
-            // What part of it was written stays counted until the evictor sweeps it away.
+            // A partial write stays counted until the evictor frees it.
             Err(error) if durable::is_full(&error) => {
                 self.shared.warn_full(&error);
                 Ok(Some(false))
@@ -393,8 +391,8 @@ impl Stream {
         Ok(())
     }
 
-    /// Bytes of the blocks that storing a span may take: blocks at its borders count unless the neighbour, which
-    /// shares them, is here. Rather too much than too little; a recount puts it right.
+    /// Bytes of the blocks that storing a span may take: boundary blocks count unless the neighbour that shares them is present. Rather too much than too
+    /// little; a recount corrects it.
     fn cost(&self, span: u32) -> u64 {
         let (layout, block) = (self.table.layout(), self.shared.block);
         let Some(range) = layout.stored(span) else { return 0 };
@@ -409,7 +407,7 @@ impl Stream {
     }
 }
 
-/// Tells a file from any that took its name later, also with its inode number. Never 0.
+/// Distinguishes a file from any later one of the same name, even with the same inode number. Never 0.
 fn identity_of(file: &File) -> io::Result<u64> {
     let metadata = file.metadata()?;
     let birth = metadata.created().ok().and_then(|time| time.duration_since(std::time::UNIX_EPOCH).ok()).unwrap_or_default();
@@ -420,7 +418,7 @@ fn fits(table: &Table, layout: &Layout) -> bool {
     table.layout() == layout
 }
 
-/// A registry may claim any size for a blob: the table for it must stay small beside the budget.
+/// A registry may claim any blob size: its table must stay small relative to the budget.
 fn check_table_size(shared: &Shared, name: &str, layout: &Layout) -> Result<(), Error> {
     let (size, most) = (Table::size(layout), (shared.config.size / 16).max(4 << 20));
     if size <= most {
@@ -430,7 +428,7 @@ fn check_table_size(shared: &Shared, name: &str, layout: &Layout) -> Result<(), 
     Err(Error::new(ErrorKind::NoSpace, message))
 }
 
-/// Makes an empty stream. Under the structure lock.
+/// Creates an empty stream. Under the structure lock.
 fn make(shared: &Shared, directory: &Path, name: &str, layout: &Layout) -> io::Result<()> {
     let work = shared.work_directory()?;
     let identity = Identity::random(layout.is_sealed());
@@ -438,7 +436,7 @@ fn make(shared: &Shared, directory: &Path, name: &str, layout: &Layout) -> io::R
         .and_then(|()| durable::make_directory(directory.parent().unwrap_or(directory)))
         .and_then(|()| std::fs::rename(&work, directory));
     if made.is_err() {
-        // Only tidiness: what stays is removed by the next evictor once this process has ended.
+        // Best effort: leftovers are removed by the next evictor once this process has ended.
         let _ = std::fs::remove_dir_all(&work);
     }
     made

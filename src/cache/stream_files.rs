@@ -1,4 +1,4 @@
-//! The files of a stream: their names, and how a stream goes.
+//! The files of a stream: their names, and unlinking a stream.
 
 use std::path::Path;
 use std::{fs, io};
@@ -17,15 +17,15 @@ pub fn file_name(identity: Identity, layout: &Layout, which: Which) -> Option<St
     }
 }
 
-/// Name of the data file of the member that begins here.
+/// Name of the data file of the member that starts here.
 pub fn member_file_name(identity: Identity, start: u64) -> String {
     format!("{:016x}.{start:x}", identity.instance)
 }
 
-/// Unlinks a stream: first it says so in its table, then it leaves its place in one step, then its files go. Under
-/// the structure lock. Files that are open keep working. Returns the bytes that it occupied.
+/// Unlinks a stream: first marks its table dead, then moves it away atomically, then removes its files. Under the structure lock. Open files keep
+/// working. Returns the bytes that it occupied.
 pub fn discard(shared: &Shared, directory: &Path) -> Result<u64, Error> {
-    // The grave first: on a full disk a stream must not die in its place.
+    // Prepare the destination first: on a full disk a stream must not die in place.
     let grave = shared.work_directory().map_err(failed("make a directory in", &shared.root))?;
     if let Ok(Some(table)) = Table::open(directory) {
         table.kill();
@@ -43,7 +43,7 @@ pub fn discard(shared: &Shared, directory: &Path) -> Result<u64, Error> {
     Ok(occupied)
 }
 
-/// Bytes of data that the files of one stream or fill occupy. The table is not data.
+/// Disk usage of the data files of one stream or fill, in bytes. The table is not data.
 pub fn occupied_by(directory: &Path) -> io::Result<u64> {
     let mut total = 0_u64;
     for entry in fs::read_dir(directory)? {

@@ -1,10 +1,9 @@
-//! The span table: one small mapped file per stream that all processes share.
+//! The span table: a small mapped file per stream, shared by all processes.
 //!
-//! It holds the layout (fixed, with a checksum that covers the stream's name too, so that the table of another stream
-//! counts as broken) and four words a span: state, checksum of the stored bytes, time of last use, doubt. The state is a
-//! generation times two, plus one if the span is present; every change of presence takes the next generation. A span whose doubt
-//! equals its state was stored before its bytes were compared with a digest. The module documentation of `cache`
-//! describes the protocol.
+//! It holds the layout (immutable, with a checksum that also covers the stream's name, so that another stream's table counts as broken) and four words
+//! per span: state, checksum of the stored bytes, time of last use, doubt. The state is twice a generation, plus one if the span is present; every
+//! change of presence takes the next generation. A span whose doubt equals its state was stored before its bytes were verified against a digest.
+//! The module documentation of `cache` describes the protocol.
 
 use std::fs::{File, OpenOptions};
 use std::io::{self, BufWriter, Write};
@@ -20,13 +19,13 @@ use crate::durable;
 use crate::sys::mapped::Words;
 
 const MAGIC: u64 = u64::from_le_bytes(*b"ocifsST2");
-/// Name of the table in the directory of its stream.
+/// Name of the table in its stream's directory.
 pub const FILE: &str = "table";
-/// Words in front of the spans.
+/// Number of words before the spans.
 const HEADER: usize = 16;
-/// Words of a span.
+/// Words per span.
 const RECORD: usize = 4;
-/// Words of the header that never change: instance, counts, length, kind, salt.
+/// Immutable words of the header: instance, counts, length, kind, salt.
 const FIXED: std::ops::Range<usize> = 4..12;
 
 const MAGIC_AT: usize = 0;
@@ -39,20 +38,20 @@ const MEMBERS: usize = 6;
 const LENGTH: usize = 7;
 const SALT: usize = 8;
 
-/// The identity of one life of a stream on disk. Names its data files, seeds its checksums, and salts its key, so
-/// that bytes of different lives are never mixed and no two of them are sealed at the same position of a key.
+/// The identity of one life of a stream on disk. Names its data files, seeds its checksums, and salts its key, so that bytes of different lives are
+/// never mixed and no two lives are sealed at the same position of a key.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Identity {
     /// Names the data files.
     pub instance: u64,
-    /// Part of the context of the key.
+    /// Part of the key's context.
     pub salt: [u8; 16],
     /// Whether the stored bytes are sealed.
     pub sealed: bool,
 }
 
 impl Identity {
-    /// A fresh one.
+    /// A new random identity.
     pub fn random(sealed: bool) -> Self {
         Self { instance: rand::random(), salt: rand::random(), sealed }
     }
@@ -63,26 +62,26 @@ impl Identity {
     }
 }
 
-/// State of a span at one moment.
+/// A snapshot of a span's state.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct SpanState(u64);
 
 impl SpanState {
-    /// Whether the span is here.
+    /// Whether the span is present.
     pub fn present(self) -> bool {
         self.0 & 1 == 1
     }
 
-    /// The raw word, never 0 for a span that is present.
+    /// The raw word, never 0 for a present span.
     pub fn word(self) -> u64 {
         self.0
     }
 }
 
-/// How sure the cache is of the bytes of a span.
+/// Whether a span's bytes were verified.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Trust {
-    /// They were compared with a digest.
+    /// They were verified against a digest.
     Proved,
     /// They are as the registry sent them.
     Unproved,
@@ -96,8 +95,7 @@ pub struct Table {
 }
 
 impl Table {
-    /// Writes the new table of a stream into the directory that will be renamed to the stream's name, with the
-    /// checksums of the spans that are present already.
+    /// Writes the table of a new stream into the directory that will be renamed into place, with the checksums of spans that are already present.
     pub fn write(directory: &Path, name: &str, layout: &Layout, identity: Identity, present: &[Option<u64>], now: u64) -> io::Result<()> {
         let salt = u128::from_le_bytes(identity.salt);
         let mut header = [0_u64; HEADER];
@@ -133,13 +131,13 @@ impl Table {
         file.flush()
     }
 
-    /// Bytes of the table of a stream.
+    /// Size of a stream's table in bytes.
     pub fn size(layout: &Layout) -> u64 {
         let words = HEADER + (RECORD + 1) * layout.starts().len() + 2 * layout.members().len();
         (words * size_of::<u64>()) as u64
     }
 
-    /// Maps the table in a stream's directory. `None` if there is none, or it is broken or that of another stream.
+    /// Maps the table in a stream's directory. `None` if it does not exist, is broken or belongs to another stream.
     pub fn open(directory: &Path) -> io::Result<Option<Self>> {
         let Some(name) = directory.file_name() else { return Ok(None) };
         let file = match durable::open_private(&directory.join(FILE), false) {
@@ -177,7 +175,7 @@ impl Table {
         Ok(layout.map(|layout| Self { words: map, identity, layout }))
     }
 
-    /// Which life of the stream this is.
+    /// The identity of this life of the stream.
     pub fn identity(&self) -> Identity {
         self.identity
     }
@@ -198,8 +196,8 @@ impl Table {
         self.words.words().get(at)
     }
 
-    /// State of a span; one that does not exist is absent. What is read from files after this call is at least as
-    /// new as the state, what was read before is at most as new.
+    /// State of a span; a nonexistent one is absent. Anything read from files after this call is at least as new as the state, anything read before at
+    /// most as new.
     pub fn state(&self, span: u32) -> SpanState {
         fence(Ordering::SeqCst);
         let state = SpanState(self.word(span, 0).map_or(0, |word| word.load(Ordering::SeqCst)));
@@ -212,7 +210,7 @@ impl Table {
         self.word(span, 1).map_or(0, |word| word.load(Ordering::Acquire))
     }
 
-    /// Announces a span whose bytes have been written. The caller holds the lock of the span.
+    /// Publishes a span whose bytes have been written. The caller holds the span's lock.
     pub fn publish(&self, span: u32, checksum: u64, trust: Trust, now: u64) {
         let words = (self.word(span, 0), self.word(span, 1), self.word(span, 2), self.word(span, 3));
         if let (Some(state), Some(sum), Some(used), Some(doubt)) = words {
@@ -226,20 +224,20 @@ impl Table {
         }
     }
 
-    /// Whether the bytes of a span in this state were compared with a digest.
+    /// Whether the bytes of a span in this state were verified against a digest.
     pub fn is_proved(&self, span: u32, seen: SpanState) -> bool {
         self.word(span, 3).is_none_or(|doubt| doubt.load(Ordering::SeqCst) != seen.0)
     }
 
-    /// Notes that the bytes of a span in this state are what a digest says.
+    /// Records that the bytes of a span in this state were verified.
     pub fn prove(&self, span: u32, seen: SpanState) {
         if let Some(doubt) = self.word(span, 3) {
-            // The doubt of a later state is not ours to remove.
+            // The doubt of a later state is not ours to clear.
             let _ = doubt.compare_exchange(seen.0, 0, Ordering::SeqCst, Ordering::SeqCst);
         }
     }
 
-    /// Makes a span absent if it is still as `seen`. Returns whether it did.
+    /// Makes a span absent if its state is still `seen`. Returns whether it did.
     pub fn withdraw(&self, span: u32, seen: SpanState) -> bool {
         let absent = (seen.0 & !1).wrapping_add(2);
         let changed = seen.present()
@@ -253,7 +251,7 @@ impl Table {
         self.word(span, 2).map_or(0, |word| word.load(Ordering::Relaxed))
     }
 
-    /// Notes a use, unless one is noted that is hardly older: so that readers do not fight for the memory.
+    /// Records a use, unless one only slightly older is recorded, so that readers do not contend for the memory.
     pub fn touch(&self, span: u32, now: u64, coarse: u64) {
         if let Some(word) = self.word(span, 2)
             && now.saturating_sub(word.load(Ordering::Relaxed)) >= coarse
@@ -267,7 +265,7 @@ impl Table {
         self.header(DEAD).is_none_or(|word| word.load(Ordering::SeqCst) != 0)
     }
 
-    /// Says that the stream is about to be unlinked or replaced.
+    /// Marks the stream as about to be unlinked or replaced.
     pub fn kill(&self) {
         if let Some(word) = self.header(DEAD) {
             word.store(1, Ordering::SeqCst);
@@ -279,14 +277,14 @@ impl Table {
         self.header(TOUCHED).map_or(0, |word| word.load(Ordering::Relaxed))
     }
 
-    /// Notes that the stream was opened.
+    /// Records that the stream was opened.
     pub fn note_open(&self, now: u64) {
         if let Some(word) = self.header(TOUCHED) {
             word.store(now, Ordering::Relaxed);
         }
     }
 
-    /// Numbers of the spans that are present, with their states.
+    /// Numbers and states of the present spans.
     pub fn present(&self) -> impl Iterator<Item = (u32, SpanState)> + '_ {
         (0..self.layout.count()).map(|span| (span, self.state(span))).filter(|(_, state)| state.present())
     }

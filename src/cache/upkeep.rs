@@ -1,4 +1,4 @@
-//! Figures, clearing and checking: what `ocifs cache` asks for. These do walk the cache.
+//! Usage figures, clearing and checking for `ocifs cache`. These do walk the cache.
 
 use std::fs;
 use std::sync::Arc;
@@ -19,7 +19,7 @@ use crate::oci::Digest;
 /// How long `clear` waits for an evictor.
 const PATIENCE: Duration = Duration::from_secs(30);
 
-/// Figures.
+/// Usage figures.
 pub fn usage(shared: &Shared) -> Result<Usage, Error> {
     let pinned = pins::pinned(shared)?.blobs;
     let mut usage = Usage { size: shared.config.size, ..Usage::default() };
@@ -39,8 +39,7 @@ pub fn usage(shared: &Shared) -> Result<Usage, Error> {
     Ok(usage)
 }
 
-/// Unlinks streams and documents; those of pins only if `pinned`. A document belongs to a pin if its key has the
-/// pin's name or one of its digests in it.
+/// Unlinks streams and documents; pinned ones only if `pinned`. A document belongs to a pin if its key contains the pin's name or one of its digests.
 pub fn clear(shared: &Shared, pinned: bool) -> Result<(), Error> {
     let _lock = shared.evict_lock(PATIENCE)?;
     let kept = if pinned { Vec::new() } else { pins::pins(shared)? };
@@ -60,9 +59,9 @@ pub fn clear(shared: &Shared, pinned: bool) -> Result<(), Error> {
     each_document(shared, |kind, entry| {
         let name = entry.file_name();
         let name = name.to_string_lossy();
-        // Keys of these say nothing of blobs, yet pinned blobs are not found without them.
+        // Keys of these do not name blobs, but pinned blobs cannot be found without them.
         let leads_to_pins = !kept.is_empty() && ["manifest", "seen", "tree"].iter().any(|spared| kind == *spared);
-        // A temporary file belongs to a process that is about to rename it.
+        // A temporary file belongs to a process about to rename it.
         if leads_to_pins || name.starts_with(durable::TEMPORARY) || spared.iter().any(|part| name.contains(part.as_str())) {
             return Ok(());
         }
@@ -94,9 +93,8 @@ pub fn forget_stream(shared: &Shared, blob: &Digest) -> Result<(), Error> {
     Ok(())
 }
 
-/// Checks every table, present span and document against its checksum, and that it lies in its own place: (checked
-/// spans and documents, broken ones; a stream with a broken table counts as one of either). No key is needed: what is
-/// checked is what is stored.
+/// Checks every table, present span and document against its checksum, and that it is in its own place. Returns checked spans and documents, and broken
+/// ones; a stream with a broken table counts once in each. No key is needed: the stored bytes are checked.
 pub fn verify(shared: &Shared, open: &Arc<OpenStreams>) -> Result<(u64, u64), Error> {
     let (mut streams, mut without_table) = (Vec::new(), Vec::new());
     evict::walk(shared, |directory, name| {
@@ -126,7 +124,7 @@ pub fn verify(shared: &Shared, open: &Arc<OpenStreams>) -> Result<(u64, u64), Er
         checked += 1;
         if !sound {
             broken += 1;
-            tracing::warn!(document = %entry.path().display(), "a cached document is broken and was dropped");
+            tracing::warn!(document = %entry.path().display(), "dropped a broken cached document");
             durable::remove(&entry.path()).map_err(failed("remove", &entry.path()))?;
         }
         Ok(())
@@ -134,14 +132,14 @@ pub fn verify(shared: &Shared, open: &Arc<OpenStreams>) -> Result<(u64, u64), Er
     Ok((checked, broken))
 }
 
-/// Figures for `cache info` and `status`.
+/// Usage figures for `cache info` and `status`.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Usage {
     /// Bytes of span data on disk.
     pub spans: u64,
     /// Bytes of indexes and trees.
     pub indexes: u64,
-    /// Bytes of span data that belong to pinned streams.
+    /// Bytes of span data of pinned streams.
     pub pinned: u64,
     /// Number of streams with any data.
     pub streams: u64,

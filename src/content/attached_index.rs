@@ -1,13 +1,12 @@
-//! Indexes attached to an artifact: fetched by digest, checked, and used only for artifacts that name them.
+//! Attached indexes: fetched by digest, verified, and used only for artifacts that name them.
 //!
-//! A manifest vouches for the digest of the index as it does for that of the layer, so what is read by one is what was
-//! published: every span is compared with its digest in the index before a byte of it is served. It vouches for
-//! no other artifact: index and data are kept under the digests of both blobs, and an index that this program made
-//! itself comes first.
+//! A manifest vouches for the index's digest as it does for the layer's, so content read through the index is what was published: every span is
+//! verified against its digest in the index before a byte of it is served. The manifest vouches for no other artifact: index and data are stored
+//! under the digests of both blobs, and an index built by this program takes precedence.
 //!
-//! An index that cannot be fetched or used is not an error: the layer is read whole instead. One whose spans do not match is
-//! never used again for that layer, here or by a later mount; if it had described other entries than
-//! the layer has, then what was shown by it stays an error until the artifact is opened again.
+//! An index that cannot be fetched or used is not an error: the layer is read whole instead. One whose spans do not match is never used again
+//! for that layer, here or by a later mount; if its entries also differ from the layer's, everything shown through it stays an error until the
+//! artifact is opened again.
 
 use std::sync::Arc;
 
@@ -23,17 +22,17 @@ use crate::layer::{self, Codec, Form, LayerIndex};
 use crate::oci::{Descriptor, Digest, Hasher};
 use crate::sys::array::Array;
 
-/// Largest index blob that is fetched.
+/// Largest index blob that is fetched, in bytes.
 const LARGEST: u64 = 64 << 20;
-/// Most bytes of a blob that one span may take: they are held in memory while they are checked.
+/// Most bytes of a blob per span: they are held in memory while verified.
 const WIDEST: u64 = 8 << 20;
-/// The attached index that a source names. That of a sealed layer would reveal names and is not used.
+/// The attached index named by a source. That of a sealed layer would reveal names and is not used.
 fn named(source: &BlobSource) -> Option<(&Descriptor, Digest)> {
     let index = source.index.as_ref().filter(|_| source.sealing == Sealing::None)?;
     Some((index, names::attached(&source.descriptor.digest, &index.digest)))
 }
 
-/// The verdict on the index that a source names; `None` if it names none.
+/// The verdict on a source's attached index; `None` if it has none.
 pub(super) fn verdict(shared: &Shared, source: &BlobSource) -> Option<Verdict> {
     let (index, _) = named(source)?;
     Some(verdict_on(shared, &source.descriptor.digest, &index.digest))
@@ -52,7 +51,7 @@ fn verdict_on(shared: &Shared, blob: &Digest, index: &Digest) -> Verdict {
     verdict
 }
 
-/// Never uses an index again for a blob.
+/// Stops using an index for a blob, permanently.
 pub(super) fn distrust(shared: &Shared, source: &BlobSource) {
     let Some((index, key)) = named(source) else { return };
     if shared.attached_indexes.is_distrusted(&key) {
@@ -62,7 +61,7 @@ pub(super) fn distrust(shared: &Shared, source: &BlobSource) {
     shared.attached_indexes.set(key, Verdict::Distrusted);
     let marker = names::distrusted(&source.descriptor.digest, &index.digest);
     if let Err(error) = shared.cache.store_document(names::INDEX, &marker, b"1", &Protection::Plain) {
-        tracing::warn!(%error, "that an attached index does not match cannot be recorded; the next mount will find out again");
+        tracing::warn!(%error, "cannot record that an attached index does not match; the next mount will find out again");
     }
     shared.forget_stream(&key);
 }
@@ -72,12 +71,12 @@ pub(super) fn is_expected(shared: &Shared, source: &BlobSource) -> bool {
     verdict(shared, source) == Some(Verdict::Fine)
 }
 
-/// Whether an index turned out wrong, but what it showed is right.
+/// Whether an index turned out to be wrong, but its entries are right.
 pub(super) fn is_harmless(shared: &Shared, source: &BlobSource) -> bool {
     verdict(shared, source) == Some(Verdict::Harmless)
 }
 
-/// The state of the index attached to a blob, and the index itself if it is here. Makes no request.
+/// The state of a blob's attached index, and the index itself if present. Makes no request.
 pub(super) fn state(shared: &Shared, source: &BlobSource) -> (Attached, Option<LayerIndex>) {
     match verdict(shared, source) {
         None | Some(Verdict::Missing) => (Attached::None, None),
@@ -89,21 +88,21 @@ pub(super) fn state(shared: &Shared, source: &BlobSource) -> (Attached, Option<L
     }
 }
 
-/// The index attached to a blob, if it is here. Makes no request.
+/// A blob's attached index, if present. Makes no request.
 fn stored(shared: &Shared, source: &BlobSource) -> Option<LayerIndex> {
     let (index, _) = named(source)?;
     if verdict(shared, source) != Some(Verdict::Fine) {
         return None;
     }
     let name = names::attached_index_name(&source.descriptor.digest, &index.digest);
-    // A manifest that claims another size is found out when the blob is asked for.
+    // A manifest that claims the wrong size is detected when the blob is requested.
     shared.stored_index(source, &name, &Protection::Plain).ok().flatten().filter(|index| problem(source, index).is_none())
 }
 
-/// The index attached to a blob, fetched if it is not here. `None` if there is none that can be used.
+/// A blob's attached index, fetched if not present. `None` if there is no usable one.
 ///
 /// # Errors
-/// Those of a registry that could not be asked.
+/// Those of a registry that could not be reached.
 pub(super) async fn get(shared: &Arc<Shared>, source: &BlobSource) -> Result<Option<LayerIndex>, Error> {
     let Some((index, key)) = named(source) else { return Ok(None) };
     if verdict(shared, source) != Some(Verdict::Fine) {
@@ -120,7 +119,7 @@ pub(super) async fn get(shared: &Arc<Shared>, source: &BlobSource) -> Result<Opt
     match arrive(shared, source, index, &name).await {
         Ok(index) => Ok(Some(index)),
         Err(error) if is_useless(error.kind) => {
-            tracing::debug!("{} is read without its attached index {}: {error}", source.label(), index.digest.short());
+            tracing::debug!("reading {} without its attached index {}: {error}", source.label(), index.digest.short());
             shared.attached_indexes.set(key, Verdict::Missing);
             Ok(None)
         }
@@ -128,7 +127,7 @@ pub(super) async fn get(shared: &Arc<Shared>, source: &BlobSource) -> Result<Opt
     }
 }
 
-/// Failures that another attempt would have as well.
+/// Whether a retry would fail as well.
 fn is_useless(kind: ErrorKind) -> bool {
     matches!(kind, ErrorKind::NotFound | ErrorKind::Gone | ErrorKind::Integrity | ErrorKind::Invalid | ErrorKind::Unsupported)
 }
@@ -156,7 +155,7 @@ async fn arrive(shared: &Arc<Shared>, source: &BlobSource, index: &Descriptor, n
     .await
 }
 
-/// The bytes of an index blob, in memory or, if they are many, in the cache. They grow with what arrives, never with what is claimed.
+/// Fetches an index blob, into memory or, if large, into the cache. Storage grows with the bytes that arrive, never with the claimed size.
 async fn fetch(shared: &Arc<Shared>, source: &BlobSource, index: &Descriptor) -> Result<Array<u8>, Error> {
     let _turn = shared.turns.request(Use::Demand).await?;
     let mut stream = shared.fetch(&source.repository, index, 0..index.size).await?;
@@ -170,13 +169,13 @@ async fn fetch(shared: &Arc<Shared>, source: &BlobSource, index: &Descriptor) ->
     Ok(bytes)
 }
 
-/// Why a sound index cannot be used to read a blob; what [`layer::decode_attached`] does not know.
+/// Why a valid index cannot be used for a blob, beyond the checks in [`layer::decode_attached`].
 fn problem(source: &BlobSource, index: &LayerIndex) -> Option<&'static str> {
     if index.blob_digest() != source.descriptor.digest || index.blob_length() != source.descriptor.size {
-        return Some("it is of another blob");
+        return Some("it belongs to another blob");
     }
     if index.is_archive() != (source.form == Form::Archive) {
-        return Some("it is of another form");
+        return Some("it has another form");
     }
     let plain = index.codec() == Codec::Identity;
     if !plain && source.form == Form::Raw || plain && index.stream_length() != index.blob_length() {
@@ -190,7 +189,7 @@ fn problem(source: &BlobSource, index: &LayerIndex) -> Option<&'static str> {
             return Some("a span takes too much of the blob");
         }
         if plain && span.blob != span.stream {
-            return Some("a span lies elsewhere");
+            return Some("a span is misplaced");
         }
     }
     let mut end = 0;
@@ -203,14 +202,14 @@ fn problem(source: &BlobSource, index: &LayerIndex) -> Option<&'static str> {
     None
 }
 
-/// Keeps the index of a layer that was packed here: as the index attached to it, so that what others read of it and what
-/// is read here share one place in the cache; else as the blob's own.
+/// Stores the index of a layer packed here: as its attached index, so that content read by others and here shares one place in the cache; otherwise as
+/// the blob's own.
 pub(super) fn adopt(shared: &Shared, index: &LayerIndex, attached_index: Option<&Digest>) {
     let blob = index.blob_digest();
     let form = if index.is_archive() { Form::Archive } else { Form::Raw };
     let name = match attached_index {
         Some(by) if matches!(verdict_on(shared, &blob, by), Verdict::Fine | Verdict::Missing) => {
-            // It may have been asked for before it was sent.
+            // It may have been requested before it was sent.
             shared.attached_indexes.set(names::attached(&blob, by), Verdict::Fine);
             names::attached_index_name(&blob, by)
         }
@@ -220,14 +219,14 @@ pub(super) fn adopt(shared: &Shared, index: &LayerIndex, attached_index: Option<
         return;
     }
     if let Err(error) = shared.cache.store_document(names::INDEX, &name, index.as_bytes(), &Protection::Plain) {
-        tracing::warn!(%error, "the index of a packed layer is not kept and will be rebuilt when needed");
+        tracing::warn!(%error, "cannot store the index of a packed layer; it will be rebuilt when needed");
     }
 }
 
-/// Whether what was shown by a distrusted index may be read by the index that was made from the blob itself.
+/// Whether content shown through a distrusted index may be read through the index built from the blob itself.
 ///
 /// # Errors
-/// Integrity if the two have other entries: then the places of files are not those that were shown.
+/// Integrity if their entries differ: files would not be where they were shown.
 pub(super) fn check_entries(shared: &Shared, source: &BlobSource, own: &LayerIndex) -> Result<(), Error> {
     let Some((index, key)) = named(source).filter(|_| source.form == Form::Archive) else { return Ok(()) };
     let lies = || {
@@ -247,7 +246,7 @@ pub(super) fn check_entries(shared: &Shared, source: &BlobSource, own: &LayerInd
     if same { Ok(()) } else { Err(lies()) }
 }
 
-/// Whether two indexes describe the same entries at the same places.
+/// Whether two indexes describe the same entries at the same offsets.
 fn has_entries_of(one: &LayerIndex, other: &LayerIndex) -> bool {
     one.stream_length() == other.stream_length()
         && one.entry_count() == other.entry_count()

@@ -1,9 +1,8 @@
-//! The one memory budget of a process (`--memory-limit`), and how many requests are in flight.
+//! The memory budget of a process (`--memory-limit`), and its limit on requests in flight.
 //!
-//! The budget is cut into shares by use. Within a share a request is granted as a whole or waits as a whole, and its
-//! holder asks for no more of the same share before it gives it back; a holder of one share waits for another one in
-//! this order only: packing, spans, windows. So nothing ever waits in a circle. Prefetch has a share of its own, so a reader
-//! that waits for bytes never queues behind bytes that no reader has asked for yet.
+//! The budget is divided into shares by use. Within a share a request is granted or waits as a whole, and its holder requests no more of the same
+//! share before releasing it; a holder of one share waits for another only in this order: packing, spans, windows. So there are no cyclic waits.
+//! Prefetch has its own share, so a reader that waits for bytes never queues behind bytes that no reader has asked for.
 
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -15,24 +14,24 @@ use super::decode::DecoderPool;
 use crate::error::{Error, ErrorKind};
 use crate::layer::Windows;
 
-/// Memory is counted in pieces of this size.
+/// Granularity of memory accounting, in bytes.
 const PIECE: u64 = 1 << 10;
-/// Shares are so many parts of the limit.
+/// Shares are multiples of this fraction (1/n) of the limit.
 const PARTS: u64 = 32;
 
-/// The budget by default.
+/// The default budget, in bytes.
 pub const MEMORY_LIMIT: u64 = 256 << 20;
-/// The least budget with which everything works.
+/// The smallest budget with which everything works, in bytes.
 pub const MEMORY_LEAST: u64 = 32 << 20;
 
-/// The purpose of a share of memory.
+/// What memory is used for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Use {
-    /// Spans that a reader waits for.
+    /// Spans that a reader is waiting for.
     Demand,
-    /// Spans that a reader will probably ask for soon.
+    /// Spans that a reader will probably request soon.
     Prefetch,
-    /// Windows of decoders; indexes and trees of encrypted artifacts, which must not reach the disk while they are made.
+    /// Decoder windows; indexes and trees of encrypted artifacts, which must not reach the disk under construction.
     Large,
     /// Packing and sending layers.
     Packing,
@@ -41,12 +40,12 @@ pub enum Use {
 impl Use {
     const ALL: [Self; 4] = [Self::Demand, Self::Prefetch, Self::Large, Self::Packing];
 
-    /// Its share in parts. What is left of them is for spans that the cache did not keep.
+    /// Its share, in parts. The remaining parts are for spans that the cache did not store.
     fn parts(self) -> u64 {
         match self {
             Self::Demand => 3,
             Self::Prefetch => 2,
-            // 136 MiB of the default: `zstd --long=27` and `--ultra -22` need 128.5.
+            // 136 MiB by default: `zstd --long=27` and `--ultra -22` need 128.5.
             Self::Large => 17,
             Self::Packing => 9,
         }
@@ -58,25 +57,25 @@ struct Inner {
     /// In the order of [`Use::ALL`].
     shares: [Arc<Semaphore>; 4],
     decoder_pool: DecoderPool,
-    /// Decoders that wait for their window.
+    /// Decoders waiting for their window.
     waiting: AtomicUsize,
     readers: AtomicU64,
 }
 
-/// The memory that a process may take for what it reads and publishes. Cheap to clone: all clones are one.
+/// The memory that a process may use for reading and publishing. Cheap to clone; clones share it.
 #[derive(Clone)]
 pub struct Budget {
     inner: Arc<Inner>,
 }
 
-/// Memory that was granted, until it is dropped.
+/// Granted memory, released on drop.
 #[derive(Debug)]
 pub struct Granted {
     _permit: OwnedSemaphorePermit,
 }
 
 impl Budget {
-    /// A budget of so many bytes, [`MEMORY_LEAST`] at least.
+    /// A budget of this many bytes, at least [`MEMORY_LEAST`].
     pub fn new(limit: u64) -> Self {
         let limit = limit.max(MEMORY_LEAST);
         let share = |purpose| Arc::new(Semaphore::new(pieces(share_of(limit, purpose)) as usize));
@@ -84,23 +83,22 @@ impl Budget {
         Self { inner: Arc::new(Inner { limit, shares, decoder_pool, waiting: AtomicUsize::new(0), readers: AtomicU64::new(0) }) }
     }
 
-    /// Bytes that one use may take together.
+    /// Bytes available to one use in total.
     pub fn share(&self, purpose: Use) -> u64 {
         share_of(self.inner.limit, purpose)
     }
 
-    /// Bytes that indexes of encrypted layers, or trees of encrypted artifacts, may take while they are kept for later.
+    /// Bytes of indexes of encrypted layers, or trees of encrypted artifacts, that may be kept for later.
     pub fn kept(&self) -> u64 {
         self.share(Use::Large) / 4
     }
 
-    /// Bytes that recently fetched spans may take.
+    /// Bytes of recently fetched spans that may be kept.
     pub(super) fn recent(&self) -> u64 {
         self.inner.limit / PARTS
     }
 
-    /// Waits for memory, first come, first served; for none it does not wait. What is larger than the whole share is granted
-    /// alone.
+    /// Waits for memory, first come, first served; a request for zero bytes does not wait. A request larger than the whole share is granted alone.
     ///
     /// # Errors
     /// None while the process lives.
@@ -112,19 +110,19 @@ impl Budget {
         Ok(Granted { _permit: permit })
     }
 
-    /// Waits for the memory of a decoder's window. Decoders that only wait for another reader make way.
+    /// Waits for the memory of a decoder's window. Pooled decoders are dropped to make room.
     async fn take_window(&self, bytes: u64) -> Result<Granted, Error> {
         let mut taking = std::pin::pin!(self.take(Use::Large, bytes));
         if let Some(granted) = futures_util::FutureExt::now_or_never(&mut taking) {
             return granted;
         }
-        // Before the pool is cleared: nothing enters it from now on.
+        // Set before the pool is cleared: nothing enters it from now on.
         let _waiting = Waiting::new(&self.inner.waiting);
         self.inner.decoder_pool.clear();
         taking.await
     }
 
-    /// Decoders that wait for the next sequential reader.
+    /// Decoders kept for the next sequential reader.
     pub(super) fn decoder_pool(&self) -> &DecoderPool {
         &self.inner.decoder_pool
     }
@@ -134,7 +132,7 @@ impl Budget {
         self.inner.waiting.load(Ordering::SeqCst) > 0
     }
 
-    /// A number that no other reader has.
+    /// A number unique to a reader.
     pub(super) fn next_reader(&self) -> u64 {
         self.inner.readers.fetch_add(1, Ordering::Relaxed)
     }
@@ -179,8 +177,8 @@ fn pieces(bytes: u64) -> u32 {
     u32::try_from(bytes.div_ceil(PIECE)).unwrap_or(u32::MAX).min(u32::MAX >> 4)
 }
 
-/// Trims a list of unused things, the most recent last, to a number and to bytes of memory; the most recent
-/// one stays whatever it takes. What takes no memory goes for the number only.
+/// Trims a list of unused items, most recent last, to a count and a number of bytes; the most recent one always stays. Items without memory are removed
+/// only by count.
 pub fn trim<T>(kept: &mut VecDeque<T>, count: usize, memory: u64, bytes: impl Fn(&T) -> u64) {
     let mut total: u64 = kept.iter().map(&bytes).sum();
     let mut at = 0;
@@ -198,7 +196,7 @@ pub fn trim<T>(kept: &mut VecDeque<T>, count: usize, memory: u64, bytes: impl Fn
     }
 }
 
-/// Turns of one mount's requests and first passes.
+/// Limits one mount's concurrent requests and first passes.
 pub(super) struct Turns {
     demand: Arc<Semaphore>,
     prefetch: Arc<Semaphore>,
@@ -211,13 +209,13 @@ impl Turns {
         Self { demand: turns(requests), prefetch: turns(requests / 2), passes: turns(passes) }
     }
 
-    /// Waits for the turn of one request.
+    /// Waits for a request slot.
     pub(super) async fn request(&self, purpose: Use) -> Result<OwnedSemaphorePermit, Error> {
         let turns = if purpose == Use::Prefetch { &self.prefetch } else { &self.demand };
         Arc::clone(turns).acquire_owned().await.map_err(|_| ended())
     }
 
-    /// Waits for the turn of one first pass.
+    /// Waits for a first-pass slot.
     pub(super) async fn pass(&self) -> Result<OwnedSemaphorePermit, Error> {
         Arc::clone(&self.passes).acquire_owned().await.map_err(|_| ended())
     }

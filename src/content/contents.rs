@@ -1,4 +1,4 @@
-//! Opening blobs: executes the plan by which each is read, and makes or fetches the index that this takes.
+//! Opens blobs: executes the plan for reading each, and builds or fetches the index it needs.
 
 use std::sync::Arc;
 
@@ -23,13 +23,13 @@ use crate::seal::{EnvelopeHeader, EnvelopeKey, Passphrase};
 
 struct Inner {
     shared: Arc<Shared>,
-    /// Passes over whole blobs.
+    /// Passes over whole blobs in progress.
     passes: Flight<ReaderKey, Result<LayerIndex, Error>>,
-    /// Held for map operations only, never across an await.
+    /// Locked for map operations only, never across an await.
     readers: Mutex<Readers>,
 }
 
-/// Opens blobs of one registry or layout through one cache. Cheap to clone.
+/// Opens blobs of one registry or layout through a cache. Cheap to clone.
 #[derive(Clone)]
 pub struct Contents {
     inner: Arc<Inner>,
@@ -43,29 +43,27 @@ impl Contents {
         Self { inner: Arc::new(Inner { shared, passes: Flight::default(), readers }) }
     }
 
-    /// Bytes received and decoded so far, by anything. What stands still is stuck.
+    /// Total bytes received and decoded. If it stands still, something is stuck.
     pub fn progress(&self) -> u64 {
         self.inner.shared.progress()
     }
 
-    /// Lets go of indexes and streams that are not being read.
+    /// Releases indexes and streams that are not being read.
     pub fn let_go(&self) {
-        // They end outside of the lock.
+        // Dropped outside the lock.
         let kept = self.inner.readers.lock().let_go();
         drop(kept);
     }
 
-    /// Waits for work of this machine, which counts as progress for as long as it goes on.
+    /// Awaits local work, which counts as progress while it lasts.
     pub async fn working<T>(&self, work: impl Future<Output = T>) -> T {
         self.inner.shared.working(work).await
     }
 
-    /// The index of a blob: from the cache, else the one attached to it, else by one pass over the blob that also fills the
-    /// cache.
+    /// The index of a blob: from the cache, else the attached one, else built in one pass over the blob that also fills the cache.
     ///
     /// # Errors
-    /// Integrity, if the blob is not what the manifest says or is not a readable archive; KeyMissing and KeyWrong;
-    /// what the registry answers.
+    /// Integrity if the blob does not match the manifest or is not a readable archive; KeyMissing and KeyWrong; errors of the registry.
     pub async fn index(&self, source: &BlobSource) -> Result<LayerIndex, Error> {
         match self.plan(source).await? {
             (_, Some(index)) => Ok(index),
@@ -73,13 +71,13 @@ impl Contents {
         }
     }
 
-    /// How a blob is read, and by which index; whatever is missing for that is fetched or made.
+    /// How to read a blob, and through which index; fetches or builds what is missing.
     async fn plan(&self, source: &BlobSource) -> Result<(Plan, Option<LayerIndex>), Error> {
         loop {
             let (facts, index) = self.facts(source)?;
             match plan::choose(&facts) {
                 Step::Read(plan) => return Ok((plan, index)),
-                // If there is none after all, the next facts say so.
+                // If it turns out not to exist, the next facts say so.
                 Step::FetchIndex => {
                     if let Some(index) = attached_index::get(&self.inner.shared, source).await? {
                         return Ok((Plan::Attached, Some(index)));
@@ -91,7 +89,7 @@ impl Contents {
         }
     }
 
-    /// The facts about a blob, and the index that is at hand. Makes no request.
+    /// The facts about a blob, and its index if present. Makes no request.
     fn facts(&self, source: &BlobSource) -> Result<(Facts, Option<LayerIndex>), Error> {
         let shared = &self.inner.shared;
         let (form, size, is_sealed) = (source.form, source.descriptor.size, source.sealing != Sealing::None);
@@ -108,7 +106,7 @@ impl Contents {
         Ok((facts, own.or(stored)))
     }
 
-    /// The index that a pass over the whole blob gives, unless another task or process has made it.
+    /// Builds the index in a pass over the whole blob, unless another task or process has done so.
     async fn read_whole(&self, source: &BlobSource) -> Result<LayerIndex, Error> {
         let task = (Arc::clone(&self.inner.shared), source.clone());
         let reading = self.inner.passes.run(ReaderKey::new(source, Plan::Indexed), || async move {
@@ -121,39 +119,38 @@ impl Contents {
         reading.await.unwrap_or_else(|abandoned| Err(Error::new(ErrorKind::Other, format!("{}: {abandoned}", source.label()))))
     }
 
-    /// The index attached to a blob, if there is a usable one: the attributes of a raw blob are recorded nowhere else.
+    /// A blob's attached index, if usable: the attributes of a raw blob are recorded nowhere else.
     ///
     /// # Errors
-    /// Those of a registry that could not be asked.
+    /// Those of a registry that could not be reached.
     pub async fn attached_index(&self, source: &BlobSource) -> Result<Option<LayerIndex>, Error> {
         attached_index::get(&self.inner.shared, source).await
     }
 
-    /// Whether nothing is known against the index attached to a blob.
+    /// Whether a blob's attached index is not known to be wrong.
     pub fn trusts(&self, source: &BlobSource) -> bool {
         use super::verdicts::Verdict;
         matches!(attached_index::verdict(&self.inner.shared, source), None | Some(Verdict::Fine | Verdict::Missing))
     }
 
-    /// Keeps the index of a layer that was just packed here, so that nothing of it has to be fetched; `attached_index` is
-    /// the digest of the blob that it travels as. Not for what is encrypted: it is stored as it is. Blocks on the disk.
+    /// Stores the index of a layer just packed here, so that nothing of it has to be fetched; `attached_index` is the digest of its index blob. Not for
+    /// encrypted content: it is stored unsealed. Blocks on the disk.
     pub fn adopt(&self, index: &LayerIndex, attached_index: Option<&Digest>) {
         attached_index::adopt(&self.inner.shared, index, attached_index);
     }
 
-    /// The same for an archive that was sealed here in an envelope. Blocks on the disk.
+    /// The same for an archive sealed here in an envelope. Blocks on the disk.
     ///
     /// # Errors
-    /// Integrity if the index is not that of what the envelope holds.
+    /// Integrity if the index does not match the content of the envelope.
     pub fn adopt_sealed(&self, source: &BlobSource, header: EnvelopeHeader, key: &EnvelopeKey, index: &LayerIndex) -> Result<(), Error> {
         envelope::adopt(&self.inner.shared, source, &Opened { header, key: key.clone() }, index)
     }
 
-    /// How what is derived from a blob has to be stored: sealed, if it comes from an encrypted artifact. Derive a
-    /// key of your own from it for each thing.
+    /// How to store data derived from a blob: sealed, if it comes from an encrypted artifact. Derive a separate key from it for each object.
     ///
     /// # Errors
-    /// KeyMissing and KeyWrong; what the registry answers, if the blob was never opened here.
+    /// KeyMissing and KeyWrong; errors of the registry, if the blob was never opened here.
     pub async fn protection(&self, source: &BlobSource) -> Result<Protection, Error> {
         match source.sealing {
             Sealing::None => Ok(Protection::Plain),
@@ -161,16 +158,15 @@ impl Contents {
         }
     }
 
-    /// The key for a new envelope: from the passphrase that opens `source`, else from the first one there is; `None`
-    /// if none was given.
+    /// The key for a new envelope: from the passphrase that opens `source`, else from the first passphrase; `None` if there is none.
     ///
     /// # Errors
-    /// KeyMissing and KeyWrong; what the registry answers, if the source was never opened here.
+    /// KeyMissing and KeyWrong; errors of the registry, if the source was never opened here.
     pub async fn seal_key(&self, source: Option<&BlobSource>, salt: [u8; 32]) -> Result<Option<EnvelopeKey>, Error> {
         envelope::key_for(&self.inner.shared, source, salt).await
     }
 
-    /// The same cache, keys and memory, filled from another place that has the blobs at hand.
+    /// The same cache, keys and memory, filled from another source that has the blobs at hand.
     pub fn filled_from(&self, pull: Arc<dyn Pull>) -> Self {
         let shared = &self.inner.shared;
         let (keys, verify, io_timeout) = (shared.keys.clone(), shared.policy(), shared.io_timeout);
@@ -183,12 +179,12 @@ impl Contents {
         &self.inner.shared.budget
     }
 
-    /// Resources for making the index of a layer, sealed or not.
+    /// Resources for building the index of a layer, sealed or not.
     pub fn resources(&self, sealing: Sealing) -> Resources {
         self.inner.shared.resources(sealing)
     }
 
-    /// Tries these passphrases first until the answer is dropped.
+    /// Tries these passphrases first until the result is dropped.
     pub fn lend(&self, passphrases: Vec<Passphrase>) -> Lent {
         self.inner.shared.keys.lend(passphrases)
     }
@@ -198,12 +194,12 @@ impl Contents {
         !self.inner.shared.keys.is_empty()
     }
 
-    /// Whether an encrypted blob was opened or made on this machine, and the keys at hand open it. Asks no registry.
+    /// Whether an encrypted blob was opened or created on this machine and the available keys open it. Sends no request.
     pub async fn was_opened(&self, source: &BlobSource) -> bool {
         source.sealing == Sealing::OciSync && envelope::was_opened(&self.inner.shared, source).await
     }
 
-    /// A reader of a blob, if it takes neither the network nor a key.
+    /// A reader of a blob, if opening it needs neither the network nor a key.
     pub(super) fn ready(&self, source: &BlobSource) -> Result<Option<Arc<Reader>>, Error> {
         if let Some(reader) = self.opened(source) {
             return Ok(Some(reader));
@@ -215,7 +211,7 @@ impl Contents {
         }
     }
 
-    /// The reader of a blob, whatever it takes.
+    /// The reader of a blob, whatever opening it takes.
     pub(super) async fn reader(&self, source: &BlobSource) -> Result<Arc<Reader>, Error> {
         if let Some(reader) = self.opened(source) {
             return Ok(reader);
@@ -230,7 +226,7 @@ impl Contents {
         }
     }
 
-    /// A reader that is open and may be used by this source.
+    /// An open reader that this source may use.
     fn opened(&self, source: &BlobSource) -> Option<Arc<Reader>> {
         let get = |plan| self.inner.readers.lock().get(&ReaderKey::new(source, plan));
         if source.sealing != Sealing::None {
@@ -240,7 +236,7 @@ impl Contents {
             return get(Plan::Single);
         }
         let trusted = self.trusts(source);
-        // What was shown by an index that turned out wrong is compared with the blob's own first.
+        // Content shown through an index that turned out wrong is first compared with the blob's own.
         let comparable = source.form == Form::Raw || trusted || attached_index::is_harmless(&self.inner.shared, source);
         let indexed = if comparable { get(Plan::Indexed) } else { None };
         let attached = || if trusted && source.index.is_some() { get(Plan::Attached) } else { None };
@@ -262,7 +258,7 @@ impl Contents {
         })
     }
 
-    /// The reader of a plan; a new one only if none is open.
+    /// The reader for a plan; a new one only if none is open.
     fn add(&self, source: &BlobSource, plan: Plan, mode: impl FnOnce() -> Result<Mode, Error>) -> Result<Arc<Reader>, Error> {
         let key = ReaderKey::new(source, plan);
         let known = self.inner.readers.lock().get(&key);
@@ -280,7 +276,7 @@ impl Contents {
     }
 }
 
-/// Nothing is ever read of a blob without bytes, so its digest is checked beforehand.
+/// An empty blob is never read, so its digest is checked up front.
 pub(super) fn check_empty(source: &BlobSource) -> Result<(), Error> {
     let Descriptor { digest, size, .. } = &source.descriptor;
     if *size > 0 || Hasher::new(digest.algorithm()).finish() == *digest {
@@ -290,7 +286,7 @@ pub(super) fn check_empty(source: &BlobSource) -> Result<(), Error> {
     Err(Error::new(ErrorKind::Integrity, message))
 }
 
-/// Makes the index of a blob by one pass, unless another daemon did so meanwhile.
+/// Builds the index of a blob in one pass, unless another daemon has done so meanwhile.
 async fn index_plain(shared: &Arc<Shared>, source: &BlobSource) -> Result<LayerIndex, Error> {
     let name = names::index(source);
     let _claim = shared.claim(&format!("{}.{name}", names::INDEX)).await;
@@ -303,7 +299,7 @@ async fn index_plain(shared: &Arc<Shared>, source: &BlobSource) -> Result<LayerI
     shared.working(spawn_blocking(move || storing.store_index(&source, &name, index, &Protection::Plain))).await
 }
 
-/// The same for what lies in an envelope: the tag is checked first, then the ciphertext is read once more.
+/// The same for the content of an envelope: the tag is checked first, then the ciphertext is read again.
 async fn index_sealed(shared: &Arc<Shared>, source: &BlobSource) -> Result<LayerIndex, Error> {
     let opened = envelope::open(shared, source).await?;
     let protection = opened.protection(source, "index");
@@ -318,12 +314,12 @@ async fn index_sealed(shared: &Arc<Shared>, source: &BlobSource) -> Result<Layer
     let blob = stored_blob(shared, source).await?;
     let index = envelope::index(shared, source, &opened, &blob).await?;
     let index = shared.store_index(source, &name, index, &protection);
-    // The sealed cache has it now; the ciphertext only stood in until then.
+    // The sealed cache has it now; the ciphertext was only needed until then.
     shared.forget_stream(&blob.key);
     Ok(index)
 }
 
-/// A reader of the ciphertext that an envelope's contents come from.
+/// A reader of the ciphertext behind an envelope's content.
 async fn stored_blob(shared: &Arc<Shared>, source: &BlobSource) -> Result<Arc<Reader>, Error> {
     let stored = envelope::as_stored(source);
     let index = index_plain(shared, &stored).await?;

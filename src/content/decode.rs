@@ -1,5 +1,4 @@
-//! Decoders that go on span after span, and the pool in which they wait for the next sequential reader where decoding cannot
-//! begin in the middle.
+//! Sequential decoders, and the pool in which they wait for the next sequential reader if decoding cannot start in the middle.
 
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -10,38 +9,38 @@ use parking_lot::Mutex;
 use crate::error::{Error, ErrorKind};
 use crate::layer::{LayerIndex, Restart, Span, SpanDecoder, Windows};
 
-/// Longest span that is decoded; the layer module makes none longer than 4 MiB.
+/// Longest span to decode, in bytes; the layer module creates none longer than 4 MiB.
 const LONGEST: u64 = 16 << 20;
-/// Decoders that wait at most, of all streams.
+/// Most pooled decoders, over all streams.
 const DECODERS: usize = 8;
-/// How long a decoder waits.
+/// How long a decoder stays in the pool.
 pub(super) const IDLE: Duration = Duration::from_secs(60);
 
 /// Decodes consecutive spans.
 pub(super) struct SequentialDecoder {
     decoder: SpanDecoder,
     windows: Arc<dyn Windows>,
-    /// The span that comes next.
+    /// The next span.
     next: u32,
-    /// The blob up to where it was fed.
+    /// Blob offset up to which it was fed.
     fed: u64,
-    /// Fed, but not consumed by the decoder yet.
+    /// Fed, but not yet consumed by the decoder.
     rest: Vec<u8>,
 }
 
 impl SequentialDecoder {
-    /// A decoder in front of a span that can restart.
+    /// A decoder positioned before a span that can restart.
     pub(super) fn new(index: &LayerIndex, number: u32, windows: &Arc<dyn Windows>) -> Result<Self, Error> {
         let (decoder, windows) = (SpanDecoder::new(index, number, windows)?, Arc::clone(windows));
         Ok(Self { decoder, windows, next: number, fed: 0, rest: Vec::new() })
     }
 
-    /// The span that comes next.
+    /// The next span.
     pub(super) fn next(&self) -> u32 {
         self.next
     }
 
-    /// Decodes the next span from the whole of its blob range.
+    /// Decodes the next span from its complete blob range.
     pub(super) fn decode(&mut self, index: &LayerIndex, span: &Span, blob: &[u8]) -> Result<Vec<u8>, Error> {
         let gap = self.fed != 0 && span.blob.start > self.fed;
         if self.fed != 0 && (span.restart == Restart::Clean || gap && span.restart != Restart::No) {
@@ -83,20 +82,20 @@ impl SequentialDecoder {
 
 struct Entry {
     since: Instant,
-    /// The number of the reader that it belongs to.
+    /// The number of the reader it belongs to.
     reader: u64,
     decoder: SequentialDecoder,
 }
 
-/// The waiting decoders, the most recent last. Each holds the memory of its window.
+/// The pooled decoders, most recent last. Each holds the memory of its window.
 #[derive(Default)]
 pub(super) struct DecoderPool {
-    /// Held for a few moves.
+    /// Locked briefly.
     entries: Mutex<VecDeque<Entry>>,
 }
 
 impl DecoderPool {
-    /// The decoder of a reader that has least to decode before it reaches `span`, if it stands at `restart` or behind it.
+    /// The decoder of a reader with the least left to decode before `span`, if it is at `restart` or later.
     pub(super) fn take(&self, reader: u64, restart: u32, span: u32) -> Option<SequentialDecoder> {
         let mut entries = self.entries.lock();
         let fits = |entry: &Entry| entry.reader == reader && (restart..=span).contains(&entry.decoder.next());
@@ -105,10 +104,10 @@ impl DecoderPool {
         entries.remove(place).map(|entry| entry.decoder)
     }
 
-    /// Keeps a decoder, unless memory `is_short`; the one that waited longest goes if there are too many.
+    /// Pools a decoder, unless memory `is_short`; drops the oldest if there are too many.
     pub(super) fn put(&self, is_short: impl FnOnce() -> bool, reader: u64, decoder: SequentialDecoder) {
         let mut entries = self.entries.lock();
-        // Under the lock: a waiter for memory clears the decoders that were put before it was seen here.
+        // Under the lock: a waiter for memory clears the decoders pooled before it was seen here.
         if is_short() {
             return;
         }
@@ -118,12 +117,12 @@ impl DecoderPool {
         }
     }
 
-    /// Drops what waited too long.
+    /// Drops decoders that waited too long.
     pub(super) fn expire(&self) {
         self.entries.lock().retain(|entry| entry.since.elapsed() < IDLE);
     }
 
-    /// Drops all.
+    /// Drops all decoders.
     pub(super) fn clear(&self) {
         self.entries.lock().clear();
     }

@@ -1,7 +1,7 @@
-//! A raw blob from the registry straight to a caller that wants all of it once: checked as a whole, never cached.
+//! Downloads a raw blob straight to a caller that reads it once: verified as a whole, never cached.
 //!
-//! An extraction of many gigabytes neither writes them twice nor drives what mounts use out of the cache. Never serves a
-//! range: that is the work of [`ContentStream`](super::ContentStream).
+//! An extraction of many gigabytes thus neither writes them twice nor evicts what mounts use. Never serves a range; see
+//! [`ContentStream`](super::ContentStream).
 
 use std::sync::Arc;
 
@@ -17,10 +17,10 @@ use crate::layer::Form;
 use crate::oci::Hasher;
 use crate::registry::BlobStream;
 
-/// Smaller blobs are read as mounts read them: they take little room, and are often read again.
+/// Smallest downloaded blob, in bytes; smaller ones are read through the cache: they take little room and are often reread.
 const DOWNLOAD_LEAST: u64 = 4 << 20;
 
-/// A raw blob on its way, from its first byte to its last.
+/// A raw blob being downloaded from start to end.
 pub struct Download {
     shared: Arc<Shared>,
     source: BlobSource,
@@ -31,8 +31,8 @@ pub struct Download {
 }
 
 impl Contents {
-    /// Begins to download a raw blob. `None` for one that is better read as a stream: an archive, one that is sealed, small, or at
-    /// least half in the cache.
+    /// Starts downloading a raw blob. `None` for one that is better read as a stream: an archive, or a blob that is sealed, small, or at least half
+    /// cached.
     ///
     /// # Errors
     /// Errors of the registry.
@@ -57,15 +57,15 @@ impl Contents {
 }
 
 impl Download {
-    /// Whether a blob is one that may be downloaded: raw, not sealed, and not small.
+    /// Whether a blob may be downloaded: raw, unsealed, and not small.
     pub fn suits(source: &BlobSource) -> bool {
         source.form == Form::Raw && source.sealing == Sealing::None && source.descriptor.size >= DOWNLOAD_LEAST
     }
 
-    /// The next bytes; `None` once all of them were handed over and their digest is right.
+    /// The next bytes; `None` once all were returned and their digest matches.
     ///
     /// # Errors
-    /// Integrity at the end if the bytes are not those of the digest; TimedOut and what the registry answers.
+    /// Integrity at the end if the bytes do not match the digest; TimedOut and errors of the registry.
     pub async fn next(&mut self) -> Result<Option<Bytes>, Error> {
         let next = self.shared.next_piece(&mut self.stream, || format!("{}: no byte", self.source.label())).await?;
         let Some(piece) = next else {

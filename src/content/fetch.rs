@@ -1,5 +1,4 @@
-//! Fetching: consecutive missing spans become one request, whose spans are verified, decoded, kept and handed out
-//! one after the other.
+//! Fetches spans: consecutive missing spans become one request, whose spans are verified, decoded, stored and handed out one after the other.
 
 use std::collections::BTreeMap;
 use std::ops::Range;
@@ -19,18 +18,18 @@ use crate::cache::{Claim, Trust};
 use crate::error::{Error, ErrorKind};
 use crate::layer::{Codec, Restart, Span};
 
-/// Most spans of one request.
+/// Most spans per request.
 const RUN: usize = 8;
-/// Spans on the way to the one that is wanted which are kept as well.
+/// Most spans decoded on the way to the wanted one that are stored too.
 const ON_THE_WAY: u32 = 16;
 
-/// Resources that one fetch holds while it runs.
+/// Resources held by a running fetch.
 struct Held {
     memory: Option<Granted>,
     turn: Option<OwnedSemaphorePermit>,
 }
 
-/// Fetches spans that readers wait for.
+/// Fetches spans that readers are waiting for.
 pub(super) fn demand(reader: &Arc<Reader>, pending: Vec<PendingSpan>, rank: Use) {
     for pending in runs(pending, |pending_span| pending_span.span) {
         let reader = Arc::clone(reader);
@@ -38,8 +37,8 @@ pub(super) fn demand(reader: &Arc<Reader>, pending: Vec<PendingSpan>, rank: Use)
     }
 }
 
-/// Fetches spans that readers will probably want. Takes its share of memory and requests before it takes the duty
-/// for a span, so that no reader ever waits for a fetch that itself waits for its turn.
+/// Prefetches spans. Acquires memory and a request slot before it takes responsibility for a span, so that no reader ever waits for a fetch that is
+/// itself waiting.
 pub(super) fn ahead(reader: &Arc<Reader>, spans: Range<u32>) {
     let missing: Vec<u32> = spans.filter(|span| !reader.has(*span) && !reader.in_flight.has(*span)).collect();
     for spans in runs(missing, |span| *span) {
@@ -56,14 +55,14 @@ pub(super) fn ahead(reader: &Arc<Reader>, spans: Range<u32>) {
             }
         });
         if sequential {
-            // A decoder that has to go through everything goes once, run after run.
+            // A decoder that has to decode everything in between does so once, run after run.
             break;
         }
     }
 }
 
-/// Takes the duty for the first consecutive spans that still need it, and for no others: a duty that is dropped is
-/// an error to its waiters. What lies behind a gap is fetched when it is wanted.
+/// Takes responsibility for the first consecutive spans that still need it, and no others: dropping it is an error to the waiters. Spans after a gap
+/// are fetched when wanted.
 fn take_ahead(reader: &Reader, spans: &[u32]) -> Vec<PendingSpan> {
     let mut pending = Vec::new();
     for span in spans {
@@ -77,7 +76,7 @@ fn take_ahead(reader: &Reader, spans: &[u32]) -> Vec<PendingSpan> {
     pending
 }
 
-/// Counts one fetch ahead until it ends, in whatever way.
+/// Counts a prefetch until it ends in any way.
 struct UnderWay(Arc<Reader>);
 
 impl Drop for UnderWay {
@@ -95,7 +94,7 @@ async fn hold_ahead(reader: &Reader, spans: &[u32]) -> Result<Held, Error> {
     Ok(Held { memory: Some(memory), turn })
 }
 
-/// Cuts ascending spans into runs of consecutive ones.
+/// Splits ascending spans into consecutive runs.
 fn runs<T>(spans: Vec<T>, number: impl Fn(&T) -> u32) -> Vec<Vec<T>> {
     let mut runs: Vec<Vec<T>> = Vec::new();
     for span in spans {
@@ -107,7 +106,7 @@ fn runs<T>(spans: Vec<T>, number: impl Fn(&T) -> u32) -> Vec<Vec<T>> {
     runs
 }
 
-/// Bytes of memory that fetching spans one after the other takes.
+/// Memory needed to fetch spans one after the other, in bytes.
 fn cost(reader: &Reader, spans: impl Iterator<Item = u32>) -> u64 {
     let length = |range: &Range<u64>| range.end - range.start;
     spans.filter_map(|number| reader.span(number)).map(|span| 2 * length(&span.blob) + length(&span.stream)).max().unwrap_or(0)
@@ -117,7 +116,7 @@ fn can_restart(reader: &Reader, number: u32) -> bool {
     reader.span(number).is_none_or(|span| span.restart != Restart::No)
 }
 
-/// Answers every slot, whatever happens.
+/// Answers every pending span, whatever happens.
 async fn run(reader: &Arc<Reader>, pending: Vec<PendingSpan>, rank: Use, held: Held) {
     let mut open: BTreeMap<u32, PendingSpan> = pending.into_iter().map(|pending_span| (pending_span.span, pending_span)).collect();
     if let Err(error) = attempt(reader, &mut open, rank, held).await {
@@ -127,12 +126,11 @@ async fn run(reader: &Arc<Reader>, pending: Vec<PendingSpan>, rank: Use, held: H
     }
 }
 
-/// Waits happen in one order for everybody: the pooled decoders, memory, claims, the turn of the request, the window of a
-/// decoder.
+/// Everyone waits in the same order: pooled decoders, memory, claims, the request slot, the decoder's window.
 async fn attempt(reader: &Arc<Reader>, open: &mut BTreeMap<u32, PendingSpan>, rank: Use, mut held: Held) -> Result<(), Error> {
     let Some(first) = open.keys().next().copied() else { return Ok(()) };
     let sequence = if can_restart(reader, first) { None } else { Some(reader.sequence.lock().await) };
-    // What a reader of ciphertext holds is accounted for by the reader that it serves.
+    // Memory for ciphertext is accounted to the reader that it serves.
     if held.memory.is_none() && reader.keeps() {
         held.memory = Some(reader.shared.budget.take(rank, cost(reader, open.keys().copied())).await?);
     }
@@ -143,7 +141,7 @@ async fn attempt(reader: &Arc<Reader>, open: &mut BTreeMap<u32, PendingSpan>, ra
     fetch(reader, open, first..last + 1, rank, held.turn.take(), sequence).await
 }
 
-/// Returns what came into the cache since the spans were joined.
+/// Completes spans that reached the cache since they were joined.
 fn look_again(reader: &Reader, open: &mut BTreeMap<u32, PendingSpan>) {
     let found: Vec<_> = open.keys().filter_map(|span| Some((*span, reader.piece(*span, reader.layout.span(*span))?))).collect();
     for (span, data) in found {
@@ -156,7 +154,7 @@ fn look_again(reader: &Reader, open: &mut BTreeMap<u32, PendingSpan>) {
 /// Keeps other daemons from fetching the same spans. In ascending order, so that no two wait for each other.
 async fn claims(reader: &Reader, spans: impl Iterator<Item = u32>) -> Vec<Claim> {
     let mut claims = Vec::new();
-    // A small blob is sooner fetched twice than claimed.
+    // Fetching a small blob twice is cheaper than claiming it.
     if reader.cached.is_some() && reader.keeps() && !matches!(reader.mode, Mode::Single { .. }) {
         for span in spans {
             claims.extend(reader.shared.claim(&format!("span.{}.{span}", reader.key.hex())).await);
@@ -165,7 +163,7 @@ async fn claims(reader: &Reader, spans: impl Iterator<Item = u32>) -> Vec<Claim>
     claims
 }
 
-/// Fetches and decodes spans, from the closest place before them where decoding can begin.
+/// Fetches and decodes spans, from the closest preceding restart point.
 async fn fetch(
     reader: &Arc<Reader>,
     open: &mut BTreeMap<u32, PendingSpan>,
@@ -196,7 +194,7 @@ async fn fetch(
     Ok(())
 }
 
-/// Where decoding begins and with what; without a decoder the stream is the blob.
+/// Where decoding starts and with which decoder; without one the stream is the blob.
 fn begin(reader: &Reader, first: u32, takes_pooled: bool) -> Result<(u32, Option<SequentialDecoder>), Error> {
     let Some(index) = reader.index().filter(|index| index.codec() != Codec::Identity) else { return Ok((first, None)) };
     let restart = index.restart_for(first);
@@ -232,7 +230,7 @@ async fn open_input(reader: &Reader, range: Range<u64>, rank: Use, turn: Option<
     Ok(Input::new(&reader.shared, Origin::Remote { stream, _turn: turn }, range))
 }
 
-/// One span whose bytes are here.
+/// One span whose blob bytes are present.
 struct Task {
     number: u32,
     span: Span,
@@ -242,8 +240,8 @@ struct Task {
     rank: Use,
 }
 
-/// Verifies, decodes, keeps and hands out one span; the decoder comes back. On a thread that may block, however small
-/// the span is: keeping it may begin an eviction.
+/// Verifies, decodes, stores and hands out one span; returns the decoder. On a blocking thread, however small the span is: storing it may cause an
+/// eviction.
 async fn work(reader: &Arc<Reader>, task: Task, decoder: Option<SequentialDecoder>) -> Result<Option<SequentialDecoder>, Error> {
     let worker = Arc::clone(reader);
     blocking(move || work_here(&worker, task, decoder)).await
@@ -278,7 +276,7 @@ fn work_here(reader: &Reader, task: Task, mut decoder: Option<SequentialDecoder>
     Ok(decoder)
 }
 
-/// Compares the bytes of a span with what is known of them.
+/// Compares the bytes of a span with what is known about them.
 fn verify(reader: &Reader, number: u32, span: &Span, blob: &[u8]) -> Result<Trust, Error> {
     let message = match reader.check_span(number, span, blob) {
         Checked::Right => return Ok(Trust::Proved),

@@ -1,6 +1,6 @@
-//! Spans that are being fetched: one fetch a span, however many readers wait.
+//! Spans in flight: one fetch per span, however many readers wait.
 //!
-//! Unlike a single flight by key, one computation here answers many keys, each as soon as its part is there.
+//! Unlike single flight by key, one computation here answers many keys, each as soon as its part is there.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -14,21 +14,21 @@ use crate::error::{Error, ErrorKind};
 type Outcome = Result<Bytes, Error>;
 type Running = Arc<Mutex<HashMap<u32, watch::Receiver<Option<Outcome>>>>>;
 
-/// The spans of one stream that are being fetched.
+/// The spans of one stream in flight.
 #[derive(Default)]
 pub(super) struct InFlight {
-    /// Held only for map operations, never across an await.
+    /// Locked only for map operations, never across an await.
     running: Running,
 }
 
-/// The duty to answer for one span. Dropped without an answer, it tells that the fetch was abandoned.
+/// The duty to answer for one span. Dropping it unanswered reports that the fetch was abandoned.
 pub(super) struct PendingSpan {
     pub(super) span: u32,
     sender: watch::Sender<Option<Outcome>>,
     running: Running,
 }
 
-/// The right to the answer for one span.
+/// A waiter for one span.
 pub(super) struct Waiting {
     receiver: watch::Receiver<Option<Outcome>>,
 }
@@ -52,9 +52,9 @@ impl InFlight {
 }
 
 impl PendingSpan {
-    /// Hands the outcome to every waiter.
+    /// Gives the outcome to all waiters.
     pub(super) fn complete(self, outcome: Outcome) {
-        // Removed before it is announced: later readers look into the cache first.
+        // Removed before it is announced: later readers look in the cache first.
         self.running.lock().remove(&self.span);
         self.sender.send_replace(Some(outcome));
     }

@@ -1,4 +1,4 @@
-//! Bytes of a range of the (unsealed) blob, wherever they come from, gathered span by span.
+//! Reads a range of the (unsealed) blob forward, from any origin, span by span.
 
 use std::ops::Range;
 use std::sync::Arc;
@@ -14,25 +14,25 @@ use crate::error::{Error, ErrorKind};
 use crate::registry::BlobStream;
 use crate::seal::{ENVELOPE_HEADER, EnvelopeReader};
 
-/// Ciphertext is read in pieces of this size.
+/// Size of ciphertext reads, in bytes.
 const PIECE: u64 = 256 << 10;
 
 /// Where the bytes come from.
 pub(super) enum Origin {
-    /// One request, which holds its turn until it ends.
+    /// One request, which holds its slot until it ends.
     Remote {
         /// The bytes as they arrive.
         stream: BlobStream,
-        /// The turn, given back at the end.
+        /// The request slot, released at the end.
         _turn: OwnedSemaphorePermit,
     },
-    /// The checked ciphertext of an envelope.
+    /// The verified ciphertext of an envelope.
     Envelope {
-        /// The blob as it is stored.
+        /// The blob as stored.
         blob: Arc<Reader>,
-        /// Decrypts what was read.
+        /// Decrypts the ciphertext.
         envelope: Box<EnvelopeReader>,
-        /// The use that the reads count for.
+        /// The use that the reads are accounted to.
         rank: Use,
     },
 }
@@ -41,7 +41,7 @@ pub(super) enum Origin {
 pub(super) struct Input {
     origin: Origin,
     shared: Arc<Shared>,
-    /// Place in the blob of the first byte of `buffer`.
+    /// Blob offset of the first byte in `buffer`.
     start: u64,
     buffer: BytesMut,
     /// End of the range.
@@ -53,13 +53,13 @@ impl Input {
         Self { origin, shared: Arc::clone(shared), start: range.start, buffer: BytesMut::new(), end: range.end }
     }
 
-    /// A forward reader of what is inside an opened envelope; `blob` reads the ciphertext.
+    /// A forward reader of an opened envelope's content; `blob` reads the ciphertext.
     pub(super) fn of_envelope(shared: &Arc<Shared>, blob: &Arc<Reader>, opened: &Opened, range: Range<u64>, rank: Use) -> Self {
         let envelope = Box::new(EnvelopeReader::new(&opened.key, &opened.header));
         Self::new(shared, Origin::Envelope { blob: Arc::clone(blob), envelope, rank }, range)
     }
 
-    /// The bytes of a range that begins no earlier than that of the last call.
+    /// The bytes of a range that starts no earlier than that of the last call.
     pub(super) async fn take(&mut self, range: &Range<u64>) -> Result<Bytes, Error> {
         if range.start < self.start || range.end > self.end || range.start > range.end {
             return Err(Error::new(ErrorKind::Other, format!("bytes {range:?} cannot be read in order: the index is not consistent")));

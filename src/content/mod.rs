@@ -1,9 +1,8 @@
 //! One blob or layer as a range reader: its index, fetching, verifying, unsealing, decompressing, caching.
 //!
-//! Owns the way of bytes from a registry to a reader: the first streaming pass, later fetches of single spans,
-//! what is trusted before a blob is whole, prefetch, and the bound on memory while all that happens. Promises
-//! that what it serves belongs to the digest that was asked for (or says [`Verified::Partial`]). Knows nothing
-//! of manifests, trees or paths.
+//! Moves bytes from a registry to a reader: the first streaming pass, later fetches of single spans, trust before a blob is complete, prefetch, and
+//! the memory bound for all of it. Guarantees that everything it serves belongs to the requested digest (or says [`Verified::Partial`]). Knows
+//! nothing about manifests, trees or paths.
 
 mod attached_index;
 mod budget;
@@ -54,10 +53,10 @@ pub enum Sealing {
     OciSync,
 }
 
-/// Which blob, and how it is meant.
+/// A blob, and how to interpret it.
 #[derive(Clone, Debug)]
 pub struct BlobSource {
-    /// The repository that it is asked from.
+    /// The repository to request it from.
     pub repository: Repository,
     /// Digest and claimed size.
     pub descriptor: Descriptor,
@@ -65,60 +64,60 @@ pub struct BlobSource {
     pub form: Form,
     /// Sealing.
     pub sealing: Sealing,
-    /// A digest is what the user trusts, so nothing is served before the whole blob was checked.
+    /// The user trusts a digest, so nothing is served before the whole blob is verified.
     pub strict: bool,
-    /// The blob that is said to hold its index.
+    /// The blob that the manifest names as its index.
     pub index: Option<Descriptor>,
 }
 
 impl BlobSource {
-    /// The blob as messages name it.
+    /// The blob's name in messages.
     fn label(&self) -> String {
         format!("blob {} of {}", self.descriptor.digest.short(), self.repository)
     }
 }
 
-/// How much of a stream has been checked against the digest that was asked for.
+/// How much of a stream was verified against the requested digest.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Verified {
-    /// All of it, or every span by a digest of its own.
+    /// All of it, or every span by its own digest.
     Whole,
-    /// Only the transport vouches for what is read now.
+    /// Only the transport vouches for the bytes being read.
     Partial,
-    /// Nothing was read yet, and nothing will be served before it was checked.
+    /// Nothing was read yet, and nothing will be served before it is verified.
     Unread,
 }
 
-/// When a blob may be served before the whole of it was checked.
+/// When a blob may be served before it is verified as a whole.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum VerifyPolicy {
-    /// Where the transport vouches for the registry and no digest was asked for.
+    /// If the transport vouches for the registry and no digest was requested.
     #[default]
     Auto,
     /// Never.
     Strict,
-    /// Always: what is read goes to somebody who checks it too, and who gets the last byte only once the digest holds.
+    /// Always: the recipient verifies the bytes too, and gets the last byte only once the digest matches.
     Relayed,
 }
 
-/// The services and limits that reading uses.
+/// The services and limits for reading.
 #[derive(Clone)]
 pub struct Config {
     /// Where blobs come from.
     pub pull: Arc<dyn Pull>,
-    /// Where they are kept.
+    /// Where they are cached.
     pub cache: SpanCache,
     /// Passphrases.
     pub keys: KeyRing,
-    /// When a blob may be served unchecked.
+    /// When a blob may be served unverified.
     pub verify: VerifyPolicy,
-    /// Waits without progress end after this time.
+    /// Limit for waits without progress.
     pub io_timeout: Duration,
-    /// Parallel requests for spans; half as many again for prefetch.
+    /// Concurrent requests for spans; half as many again for prefetch.
     pub concurrency: usize,
-    /// Parallel first passes. Each holds a few MiB.
+    /// Concurrent first passes. Each holds a few MiB.
     pub passes: usize,
-    /// The memory that they share with everything else of the process.
+    /// The memory budget, shared with the rest of the process.
     pub budget: Budget,
 }
 
@@ -139,7 +138,7 @@ impl Config {
 }
 
 impl Sealing {
-    /// Bytes that the seal adds to the blob.
+    /// Bytes that sealing adds to the blob.
     fn overhead(self) -> u64 {
         match self {
             Self::None => 0,

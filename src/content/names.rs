@@ -1,18 +1,18 @@
-//! Names under which the cache keeps what comes from one blob.
+//! Cache names of everything derived from a blob.
 //!
-//! A blob is a stream for each form (unpacked, as it is) and sealing, with a cache key of its own. What is read of it by an
-//! attached index is another. The keys are pure functions of the descriptor.
+//! A blob has one stream per form (unpacked, raw) and sealing, each with its own cache key. Content read through an attached index is another stream.
+//! The keys are pure functions of the descriptor.
 
 use super::{BlobSource, Sealing};
 use crate::layer::Form;
 use crate::oci::Digest;
 
-/// Kind of the documents that hold indexes.
+/// Document kind of indexes.
 pub(super) const INDEX: &str = "index";
-/// Kind of the documents that hold envelope headers whose tag held.
+/// Document kind of envelope headers with a verified tag.
 pub(super) const ENVELOPE: &str = "envelope";
 
-/// The cache keys of every stream that may come from a blob; what pins an artifact pins all of them.
+/// The cache keys of all streams that may come from a blob; pinning an artifact pins all of them.
 pub fn stream_keys(source: &BlobSource) -> Vec<Digest> {
     let blob = &source.descriptor;
     let mut keys = Vec::new();
@@ -25,7 +25,7 @@ pub fn stream_keys(source: &BlobSource) -> Vec<Digest> {
     keys
 }
 
-/// The stream of a blob. That of a raw blob may hold unproved spans; those of archives hold none.
+/// The stream of a blob. That of a raw blob may hold unproved spans; those of archives do not.
 pub(super) fn stream(blob: &Digest, form: Form, sealing: Sealing) -> Digest {
     match (form, sealing) {
         (Form::Archive, Sealing::None) => *blob,
@@ -33,7 +33,7 @@ pub(super) fn stream(blob: &Digest, form: Form, sealing: Sealing) -> Digest {
     }
 }
 
-/// The document that holds the index of a checked blob.
+/// The document with the index of a verified blob.
 pub(super) fn index(source: &BlobSource) -> String {
     index_of(&source.descriptor.digest, source.form, source.sealing)
 }
@@ -43,23 +43,22 @@ pub(super) fn index_of(blob: &Digest, form: Form, sealing: Sealing) -> String {
     format!("{}.{}", blob.path_name(), suffix(form, sealing))
 }
 
-/// The stream of a blob that is read by an index attached to it. An artifact that names another index, or none, never reads what
-/// was kept by this one.
+/// The stream of a blob read through an attached index. An artifact that names another index, or none, never reads content stored through this one.
 pub(super) fn attached(blob: &Digest, index: &Digest) -> Digest {
     Digest::of(format!("{blob} by {index}").as_bytes())
 }
 
-/// The document that holds an index attached to a blob.
+/// The document with a blob's attached index.
 pub(super) fn attached_index_name(blob: &Digest, index: &Digest) -> String {
     format!("{}.by-{}", blob.path_name(), index.path_name())
 }
 
-/// The document that says that such an index is not to be used.
+/// The document that marks such an index as unusable.
 pub(super) fn distrusted(blob: &Digest, index: &Digest) -> String {
     format!("{}.not-by-{}", blob.path_name(), index.path_name())
 }
 
-/// The document that holds the header of a blob's envelope.
+/// The document with a blob's envelope header.
 pub(super) fn envelope(blob: &Digest) -> String {
     blob.path_name()
 }

@@ -1,5 +1,5 @@
-//! The first pass over a blob: everything of it once, from one request, hashed on one thread while another
-//! decompresses, indexes and fills the cache. Nothing becomes visible before the digest holds.
+//! The first pass over a blob: all of it in one request, hashed on one thread while another decompresses, indexes and fills the cache. Nothing becomes
+//! visible before the digest is verified.
 
 use std::ops::Range;
 use std::sync::Arc;
@@ -16,7 +16,7 @@ use crate::error::{Error, ErrorKind};
 use crate::layer::{Form, LayerIndex, Scan, SpanSink};
 use crate::oci::{Digest, Hasher};
 
-/// Pieces in a queue, and their largest size: 4 MiB a pass, shared by both threads.
+/// Pieces in a queue, and their largest size: 4 MiB per pass, shared by both threads.
 const QUEUE: usize = 16;
 const PIECE: usize = 256 << 10;
 
@@ -27,7 +27,7 @@ struct Hashed {
     probe: Option<KeyProbe>,
 }
 
-/// Reads a blob whole. `probe` sees all of its bytes and comes back finished.
+/// Reads a blob whole. `probe` sees all its bytes and is returned finished.
 pub(super) async fn run(
     shared: &Arc<Shared>,
     source: &BlobSource,
@@ -35,7 +35,7 @@ pub(super) async fn run(
     probe: Option<KeyProbe>,
 ) -> Result<(LayerIndex, Option<KeyProbe>), Error> {
     let _turn = shared.turns.pass().await?;
-    tracing::debug!(size = source.descriptor.size, "reading {} whole, to index it", source.label());
+    tracing::debug!(size = source.descriptor.size, "reading {} completely to index it", source.label());
     let scan = ScanThread::start(shared, source, fill);
     let (to_hash, pieces) = mpsc::channel(QUEUE);
     let algorithm = Hasher::new(source.descriptor.digest.algorithm());
@@ -51,7 +51,7 @@ pub(super) async fn run(
 
 /// The thread that scans a logical blob piece by piece.
 pub(super) struct ScanThread {
-    /// Takes the pieces; both queues are bounded.
+    /// Receives the pieces; both queues are bounded.
     pub(super) pieces: mpsc::Sender<Bytes>,
     verdict: oneshot::Sender<Digest>,
     scanning: Spawned<Option<Result<LayerIndex, Error>>>,
@@ -68,11 +68,11 @@ impl ScanThread {
         Self { pieces, verdict, scanning }
     }
 
-    /// Ends the scan now that the digest held: what was filled becomes visible.
+    /// Ends the scan after the digest was verified: the fill becomes visible.
     pub(super) async fn finish(self, source: &BlobSource, digest: Digest) -> Result<LayerIndex, Error> {
         let Self { pieces, verdict, scanning } = self;
         drop(pieces);
-        // A thread that is gone is reported by its handle.
+        // A thread that ended early is reported when it is joined.
         let _ = verdict.send(digest);
         match scanning.await {
             Ok(Some(result)) => result.map_err(|error| broken(source, &error)),
@@ -81,7 +81,7 @@ impl ScanThread {
     }
 }
 
-/// Splits what arrives, so that queues bounded in pieces are bounded in bytes.
+/// Splits incoming data, so that queues bounded in pieces are bounded in bytes.
 pub(super) fn pieces(data: &Bytes) -> impl Iterator<Item = Bytes> + '_ {
     (0..data.len()).step_by(PIECE).map(|start| data.slice(start..data.len().min(start + PIECE)))
 }
@@ -115,7 +115,7 @@ fn hash(mut hasher: Hasher, mut pieces: mpsc::Receiver<Bytes>, mut probe: Option
     Hashed { digest: hasher.finish(), length, probe }
 }
 
-/// Compares what arrived with what the manifest says.
+/// Compares what arrived with the manifest.
 pub(super) fn check(source: &BlobSource, digest: &Digest, length: u64) -> Result<(), Error> {
     let expected = source.descriptor.digest;
     if *digest == expected && length == source.descriptor.size {
@@ -143,7 +143,7 @@ fn abandoned(source: &BlobSource) -> Error {
     Error::new(ErrorKind::Other, format!("{}: reading it was abandoned; see the log", source.label()))
 }
 
-/// Scans what arrives and waits for the verdict on it. `None` if the verdict never comes.
+/// Scans incoming data and waits for the verdict on it. `None` if the verdict never comes.
 fn run_scan(
     shared: &Shared,
     mut scan: Scan,
@@ -155,7 +155,7 @@ fn run_scan(
     let mut failure = None;
     while let Some(piece) = pieces.blocking_recv() {
         shared.moved(piece.len());
-        // After a failure the rest is still taken: whether the digest is right decides whose fault it was.
+        // After a failure the rest is still consumed: the digest decides whose fault it was.
         if failure.is_none()
             && let Err(error) = scan.push(&piece, &mut sink)
         {
@@ -170,7 +170,7 @@ fn run_scan(
     Some(scan.finish(digest, &mut sink).inspect(|_| sink.commit()))
 }
 
-/// Hands spans to the cache. A cache that fails only means that spans are fetched again.
+/// Passes spans to the cache. If the cache fails, spans are only fetched again.
 struct Filling {
     fill: Option<Fill>,
 }
@@ -180,7 +180,7 @@ impl Filling {
         if let Some(fill) = &mut self.fill
             && let Err(error) = work(fill)
         {
-            tracing::warn!(%error, "going on without the cache");
+            tracing::warn!(%error, "continuing without the cache");
             self.fill = None;
         }
     }
@@ -189,7 +189,7 @@ impl Filling {
         if let Some(fill) = self.fill.take()
             && let Err(error) = fill.commit()
         {
-            tracing::warn!(%error, "the blob that was read is not kept in the cache");
+            tracing::warn!(%error, "cannot cache the blob that was read");
         }
     }
 }

@@ -1,34 +1,34 @@
-//! Which way to read a blob: a pure choice from a few facts.
+//! Chooses how to read a blob: a pure function of a few facts.
 
 use crate::layer::{Form, RAW_SPAN};
 
-/// Facts about a blob that decide how it is read.
+/// The facts that decide how a blob is read.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Facts {
     /// Archive or raw.
     pub(super) form: Form,
-    /// Whether its content lies in an envelope.
+    /// Whether it is in an envelope.
     pub(super) is_sealed: bool,
     /// Its size in bytes, as claimed.
     pub(super) size: u64,
-    /// Whether the index that was made here from the whole blob is at hand.
+    /// Whether the index built here from the whole blob is present.
     pub(super) is_indexed: bool,
-    /// The index attached to it.
+    /// The state of its attached index.
     pub(super) attached: Attached,
-    /// Whether nothing may be served before all of it was checked.
+    /// Whether nothing may be served before the whole blob is verified.
     pub(super) strict: bool,
-    /// Whether it turned out wrong while it was served unchecked.
+    /// Whether it turned out wrong while being served unverified.
     pub(super) was_wrong: bool,
 }
 
-/// The state of the index attached to a blob.
+/// The state of a blob's attached index.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Attached {
     /// There is none, or it cannot be fetched.
     None,
     /// It can probably be fetched.
     Expected,
-    /// It is at hand.
+    /// It is present.
     Here,
     /// A span did not match it.
     Doubted,
@@ -37,32 +37,32 @@ pub(super) enum Attached {
 /// How a reader gets the bytes of a blob.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub(super) enum Plan {
-    /// In one piece, compared with the digest of the blob. Needs no index.
+    /// In one piece, verified against the blob's digest. Needs no index.
     Single,
-    /// Span by span, by the index that was made here from the whole blob.
+    /// Span by span, through the index built here from the whole blob.
     Indexed,
-    /// Span by span, by the index attached to it.
+    /// Span by span, through the attached index.
     Attached,
-    /// Span by span as a trusted transport delivers them, while the whole is being checked.
+    /// Span by span as delivered by a trusted transport, while the whole is being verified.
     Unchecked,
-    /// Out of its envelope, by the index that was made here.
+    /// From its envelope, through the index built here.
     Sealed,
 }
 
 /// The next step towards a reader.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Step {
-    /// All that this plan needs is at hand.
+    /// Everything this plan needs is present.
     Read(Plan),
-    /// The attached index has to be fetched.
+    /// Fetch the attached index.
     FetchIndex,
-    /// The blob has to be read whole once, which gives its index.
+    /// Read the whole blob once, which yields its index.
     ReadWhole,
-    /// The same for what lies in an envelope.
+    /// The same for the content of an envelope.
     Unseal,
 }
 
-/// Whether a blob is one span, so that its own digest is all that is needed to check it.
+/// Whether a blob is a single span, which its own digest suffices to verify.
 pub(super) fn is_single(form: Form, is_sealed: bool, size: u64) -> bool {
     form == Form::Raw && !is_sealed && size <= RAW_SPAN
 }
@@ -75,7 +75,7 @@ pub(super) fn choose(facts: &Facts) -> Step {
     if is_single(facts.form, facts.is_sealed, facts.size) {
         return Step::Read(Plan::Single);
     }
-    // An index that was made from the blob itself cannot lie.
+    // An index built from the blob itself cannot lie.
     if facts.is_indexed {
         return Step::Read(Plan::Indexed);
     }
@@ -83,10 +83,9 @@ pub(super) fn choose(facts: &Facts) -> Step {
         (Attached::Here, _) => Step::Read(Plan::Attached),
         (Attached::Expected, _) => Step::FetchIndex,
         (_, Form::Archive) => Step::ReadWhole,
-        // Readers by an index that turned out wrong were told that what they read is verified.
+        // Readers through the wrong index were told that their content is verified.
         (Attached::Doubted, Form::Raw) => Step::ReadWhole,
-        // What turned out wrong once is checked before its first byte: bad bytes stay an error, and bytes that the registry
-        // has mended are read again.
+        // A blob that was wrong once is verified before its first byte: bad bytes stay an error, and bytes repaired in the registry are read again.
         (Attached::None, Form::Raw) if facts.strict || facts.was_wrong => Step::ReadWhole,
         (Attached::None, Form::Raw) => Step::Read(Plan::Unchecked),
     }
@@ -121,7 +120,7 @@ mod tests {
             (Facts { strict: true, was_wrong: true, is_indexed: true, attached: Doubted, ..small(Raw) }, Step::Read(Plan::Single)),
             (Facts { size: RAW_SPAN + 1, ..usual(Raw) }, Step::Read(Plan::Unchecked)),
             (small(Archive), Step::ReadWhole),
-            // The index that was made here comes first.
+            // The index built here takes precedence.
             (Facts { is_indexed: true, ..attached(Archive, Here) }, Step::Read(Plan::Indexed)),
             (Facts { is_indexed: true, strict: true, was_wrong: true, ..attached(Raw, Expected) }, Step::Read(Plan::Indexed)),
             (Facts { is_indexed: true, ..attached(Archive, Doubted) }, Step::Read(Plan::Indexed)),
@@ -131,7 +130,7 @@ mod tests {
             (attached(Raw, Expected), Step::FetchIndex),
             (attached(Archive, Doubted), Step::ReadWhole),
             (attached(Raw, Doubted), Step::ReadWhole),
-            // What is sealed is never read otherwise.
+            // Sealed content is never read in any other way.
             (Facts { is_sealed: true, is_indexed: true, attached: Here, ..small(Raw) }, Step::Unseal),
             (Facts { is_sealed: true, strict: true, ..usual(Archive) }, Step::Unseal),
         ];

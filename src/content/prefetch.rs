@@ -1,25 +1,24 @@
-//! When to read ahead: a window that doubles while a reader goes on sequentially. Pure.
+//! Decides when to prefetch: a window that doubles while a reader is sequential. Pure.
 
 use std::collections::VecDeque;
 use std::ops::Range;
 
-/// The first window.
+/// The first window, in bytes.
 const FIRST: u64 = 1 << 20;
-/// The largest window.
+/// The largest window, in bytes.
 const LARGEST: u64 = 64 << 20;
-/// How far a read may be from where the last one ended and still count as its successor: the kernel sends the
-/// parts of one readahead in any order.
+/// How far a read may be from the end of the last one and still count as sequential: the kernel sends the parts of one readahead in any order.
 const SLACK: u64 = 512 << 10;
-/// Readers of one stream that are followed at once.
+/// Readers of one stream tracked at once.
 const READERS: usize = 8;
 
 #[derive(Clone, Copy, Debug)]
 struct Track {
     /// Where the reader's last read ended.
     next: u64,
-    /// Bytes to read ahead; 0 until the reader has proved sequential.
+    /// Bytes to prefetch; 0 until the reader has proved sequential.
     window: u64,
-    /// Up to where was read ahead.
+    /// How far prefetching has got.
     reached: u64,
     /// The largest window that has paid off so far.
     largest: u64,
@@ -32,13 +31,13 @@ pub(super) struct Tracks {
 }
 
 impl Tracks {
-    /// No readers yet. The window stays small where the cache is: what is fetched ahead must survive until it is read.
+    /// No readers yet. The window is limited by the cache size: prefetched content must survive until it is read.
     pub(super) fn new(cache_size: u64) -> Self {
         Self { tracks: VecDeque::new(), largest: (cache_size / 8).clamp(FIRST, LARGEST) }
     }
 
-    /// Notes a read and answers what to read ahead. `end` is where the reader certainly stops; `missed` says that
-    /// the read found neither its bytes nor a fetch of them.
+    /// Records a read and returns what to prefetch. `end` is where the reader stops at the latest; `missed` means that the bytes were neither present nor
+    /// being fetched.
     pub(super) fn note(&mut self, read: &Range<u64>, end: u64, missed: bool) -> Option<Range<u64>> {
         let follows = |track: &Track| read.start + SLACK >= track.next && read.start <= track.next + SLACK;
         let Some(place) = self.tracks.iter().position(follows) else {
@@ -51,7 +50,7 @@ impl Tracks {
         let mut track = self.tracks.remove(place)?;
         let moved = read.end > track.next;
         if missed && read.start >= track.next && read.end <= track.reached {
-            // Fetched ahead, and evicted before it was read.
+            // Prefetched, and evicted before it was read.
             track.largest = (track.window / 2).max(FIRST);
             track.window = track.largest / 2;
             track.reached = read.end;
@@ -63,7 +62,7 @@ impl Tracks {
         ahead
     }
 
-    /// Reading ahead did not pay off: readers have to prove sequential again.
+    /// Prefetching did not pay off: readers must prove sequential again.
     pub(super) fn calm(&mut self) {
         self.tracks.clear();
     }

@@ -1,4 +1,4 @@
-//! One logical stream and everything that is under way for it.
+//! One logical stream and everything in progress for it.
 
 use std::ops::Range;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
@@ -21,47 +21,47 @@ use crate::error::{Error, ErrorKind};
 use crate::layer::{Form, LayerIndex, RAW_SPAN, Restart, Span};
 use crate::oci::{Digest, Hasher};
 
-/// Most spans that a claimed size may make: 1 TiB of raw blob, 8 MiB of borders.
+/// Most spans for a claimed size: 1 TiB of raw blob, 8 MiB of boundaries.
 const RAW_SPANS: u64 = 1 << 20;
 
-/// How a reader gets its bytes, and what that takes.
+/// How a reader gets its bytes, with the state it needs.
 pub(super) enum Mode {
-    /// In one piece, compared with the digest of the blob.
+    /// In one piece, verified against the blob's digest.
     Single {
-        /// Whether that was done.
+        /// Whether it was verified.
         checked: AtomicBool,
     },
-    /// By the index that was made here.
+    /// Through the index built here.
     Indexed(LayerIndex),
-    /// By the attached index, which is not compared with the blob yet.
+    /// Through the attached index, which has not been compared with the blob yet.
     Attached(LayerIndex),
-    /// As the transport delivers them, while the whole is being checked.
+    /// As delivered by the transport, while the whole is being verified.
     Unchecked {
-        /// That check.
+        /// The running check.
         check: Box<RunningCheck>,
-        /// Set once the digest was found to hold.
+        /// Set once the digest was verified.
         index: OnceLock<LayerIndex>,
     },
-    /// Out of an envelope.
+    /// From an envelope.
     Sealed {
-        /// The index of what lies in it.
+        /// The index of its content.
         index: LayerIndex,
-        /// The blob as it is stored.
+        /// The blob as stored.
         blob: Arc<Reader>,
         /// The key.
         opened: Opened,
     },
-    /// The ciphertext for a sealed reader, which accounts for its reads. Uses what the cache has, and stores nothing.
+    /// The ciphertext for a sealed reader, which accounts for its memory. Uses the cache but stores nothing.
     Ciphertext(LayerIndex),
 }
 
 impl Mode {
-    /// One span that was not read yet.
+    /// A single span that was not read yet.
     pub(super) fn single() -> Self {
         Self::Single { checked: AtomicBool::new(false) }
     }
 
-    /// A check that is about to begin.
+    /// A check about to start.
     pub(super) fn unchecked(source: &BlobSource) -> Self {
         Self::Unchecked { check: Box::new(RunningCheck::new(source)), index: OnceLock::new() }
     }
@@ -79,26 +79,26 @@ impl Mode {
 pub(super) struct Reader {
     pub(super) shared: Arc<Shared>,
     pub(super) source: BlobSource,
-    /// Tells the readers of this process apart.
+    /// Distinguishes the readers of this process.
     pub(super) number: u64,
     pub(super) layout: Layout,
-    /// The key of the stream in the cache.
+    /// The cache key of the stream.
     pub(super) key: Digest,
     pub(super) cached: Option<CachedStream>,
     pub(super) mode: Mode,
     pub(super) in_flight: InFlight,
-    /// Held by the one fetch that uses a pooled decoder; taken before memory is.
+    /// Held by the one fetch that uses a pooled decoder; taken before memory.
     pub(super) sequence: tokio::sync::Mutex<()>,
-    /// Fetches ahead that have not ended.
+    /// Prefetches in progress.
     pub(super) under_way: AtomicUsize,
-    /// Held for the bookkeeping of one read.
+    /// Locked for the bookkeeping of one read.
     pub(super) tracks: Mutex<Tracks>,
-    /// The cache has no room for what is fetched ahead.
+    /// The cache has no room for prefetched spans.
     pub(super) crowded: AtomicBool,
 }
 
 impl Reader {
-    /// A reader that gets its bytes in this way.
+    /// A reader in this mode.
     ///
     /// # Errors
     /// Unsupported for a raw blob of more than 1 TiB.
@@ -140,23 +140,22 @@ impl Reader {
         self.layout.length()
     }
 
-    /// The spans that a range lies in.
+    /// The spans that overlap a range.
     pub(super) fn spans_of(&self, range: &Range<u64>) -> Range<u32> {
         self.layout.spans_of(&(range.start.min(self.length())..range.end.min(self.length())))
     }
 
-    /// How far the stream was checked.
+    /// How much of the stream is verified.
     pub(super) fn verified(&self) -> Verified {
         match &self.mode {
             Mode::Single { checked } if !checked.load(Ordering::Relaxed) && !self.has(0) => Verified::Unread,
-            // A reader that waited for the digest may come before the index is kept.
+            // A reader that waited for the digest may get here before the index is stored.
             Mode::Unchecked { check, index } if index.get().is_none() && !check.has_held() => Verified::Partial,
             _ => Verified::Whole,
         }
     }
 
-    /// Whether it must not be used any more: the attached index turned out wrong, or a blob that is not checked yet came from
-    /// where the transport vouches for nothing.
+    /// Whether it must not be used any more: the attached index turned out wrong, or an unverified blob came over an untrusted transport.
     pub(super) fn is_distrusted(&self) -> bool {
         match &self.mode {
             Mode::Attached(_) => self.shared.attached_indexes.is_distrusted(&self.key),
@@ -164,12 +163,12 @@ impl Reader {
         }
     }
 
-    /// Whether it serves a blob whose digest is not known to hold yet.
+    /// Whether it serves a blob whose digest is not verified yet.
     pub(super) fn is_unchecked(&self) -> bool {
         self.open_check().is_some()
     }
 
-    /// The check of a blob that is served meanwhile, unless it has succeeded.
+    /// The check of a blob being served unverified, unless it has succeeded.
     pub(super) fn open_check(&self) -> Option<&RunningCheck> {
         match &self.mode {
             Mode::Unchecked { check, index } if index.get().is_none() => Some(check),
@@ -182,14 +181,14 @@ impl Reader {
         !matches!(self.mode, Mode::Ciphertext(_))
     }
 
-    /// Notes that a span does not fit the index.
+    /// Records that a span does not match the index.
     pub(super) fn found_wrong(&self) {
         if let Mode::Attached(_) = self.mode {
             attached_index::distrust(&self.shared, &self.source);
         }
     }
 
-    /// Bytes of memory that its index takes: one that is stored as it is is mapped.
+    /// Memory taken by its index, in bytes: an index stored unsealed is mapped.
     pub(super) fn memory(&self) -> u64 {
         match &self.mode {
             Mode::Sealed { index, .. } => index.as_bytes().len() as u64,
@@ -197,12 +196,12 @@ impl Reader {
         }
     }
 
-    /// The index, once there is one.
+    /// The index, if there is one yet.
     pub(super) fn index(&self) -> Option<&LayerIndex> {
         self.mode.index()
     }
 
-    /// A span, with its digest where one is known.
+    /// A span, with its digest if known.
     pub(super) fn span(&self, number: u32) -> Option<Span> {
         let stream = self.layout.span(number);
         if let Some(span) = self.index().and_then(|index| index.span(number)).filter(|span| span.stream == stream) {
@@ -212,7 +211,7 @@ impl Reader {
         is_raw.then(|| Span { blob: stream.clone(), stream, restart: Restart::Clean, digest: None })
     }
 
-    /// Compares the bytes that the blob has for a span with what is known of them.
+    /// Verifies the blob bytes of a span as far as possible.
     pub(super) fn check_span(&self, number: u32, span: &Span, blob: &[u8]) -> Checked {
         match (&self.mode, span.digest) {
             (Mode::Single { checked }, _) => {
@@ -234,7 +233,7 @@ impl Reader {
         }
     }
 
-    /// The error of a blob that turned out wrong while it was read.
+    /// The error of a blob that turned out wrong while being read.
     pub(super) fn failure(&self) -> Result<(), Error> {
         match self.open_check().and_then(RunningCheck::failure) {
             Some(failure) => Err(failure.clone()),
@@ -242,13 +241,13 @@ impl Reader {
         }
     }
 
-    /// All of a range, if it is in the cache or in memory.
+    /// A whole range, if it is in the cache or in memory.
     pub(super) fn here(&self, range: &Range<u64>) -> Option<Bytes> {
         let spans = self.layout.spans_of(range);
         if spans.end.saturating_sub(spans.start) == 1 {
             return self.piece(spans.start, range.clone());
         }
-        // Looks before it copies: a long range of which the end is missing costs nothing here.
+        // Checks before copying: a long range with a missing end costs nothing here.
         if !spans.clone().all(|span| self.has(span)) {
             return None;
         }
@@ -275,7 +274,7 @@ impl Reader {
             match self.cached_piece(cached, span, within.clone()) {
                 Ok(Some(data)) => return Some(data),
                 Ok(None) => {}
-                Err(error) => tracing::warn!(%error, "a cached span of {} cannot be read and is fetched again", self.source.label()),
+                Err(error) => tracing::warn!(%error, "cannot read a cached span of {}; fetching it again", self.source.label()),
             }
         }
         let data = self.shared.recent.get(self.number, span)?;
@@ -290,17 +289,17 @@ impl Reader {
         if found.is_some() || self.source.form != Form::Raw || !cached.has(number) {
             return Ok(found);
         }
-        // A reader that did not know its digest has left it.
+        // Left by a reader that did not know its digest.
         let Some(span) = self.span(number) else { return Ok(None) };
         cached.prove(number, |data| matches!(self.check_span(number, &span, data), Checked::Right))?;
         cached.read(number, within)
     }
 
-    /// Keeps a span in the cache; whether there was room.
+    /// Stores a span in the cache; returns whether there was room.
     pub(super) fn store(&self, span: u32, data: &[u8], trust: Trust) -> bool {
         let Some(cached) = &self.cached else { return false };
         cached.store(span, data, trust).unwrap_or_else(|error| {
-            tracing::warn!(%error, "a span of {} is not kept", self.source.label());
+            tracing::warn!(%error, "cannot cache a span of {}", self.source.label());
             false
         })
     }
@@ -309,7 +308,7 @@ impl Reader {
         self.tracks.lock()
     }
 
-    /// Notes whether the cache had room; without room nothing more is fetched ahead.
+    /// Records whether the cache had room; without room nothing more is prefetched.
     pub(super) fn note_room(&self, had_room: bool, rank: Use) {
         if had_room {
             self.crowded.store(false, Ordering::Relaxed);
@@ -319,7 +318,7 @@ impl Reader {
         }
     }
 
-    /// Goes on checking a blob that is served meanwhile, with a span that is here now. Blocks.
+    /// Continues the check of a blob being served unverified, with a span that has just arrived. Blocks.
     pub(super) fn advance(&self, fresh: Option<(u32, &[u8])>) {
         let Mode::Unchecked { check, index } = &self.mode else { return };
         if index.get().is_some() {
@@ -329,7 +328,7 @@ impl Reader {
             Verdict::Open => {}
             Verdict::Held(found) => {
                 let stored = self.shared.store_index(&self.source, &names::index(&self.source), *found, &Protection::Plain);
-                // Another task may have found out at the same time.
+                // Another task may have set it at the same time.
                 let _ = index.set(stored);
             }
             Verdict::Failed => {
@@ -341,38 +340,38 @@ impl Reader {
     }
 }
 
-/// The outcome of checking a span.
+/// The outcome of verifying a span.
 pub(super) enum Checked {
-    /// Its digest is the expected one.
+    /// It matches its digest.
     Right,
     /// It has no digest yet, and the transport is trusted.
     Open,
-    /// Its digest is another one.
+    /// It does not match its digest.
     Wrong {
-        /// The digest that it should have.
+        /// The expected digest.
         expected: Digest,
-        /// The digest that it has.
+        /// The actual digest.
         found: Digest,
     },
-    /// It has no digest yet, and the registry sent other bytes than before.
+    /// It has no digest yet, but differs from what the registry sent before.
     Changed,
-    /// It should have a digest, and has none.
+    /// It should have a digest, but has none.
     Unknown,
 }
 
-/// The part of a span that begins at `start`.
+/// The part of a span's `data` that starts at `start`.
 pub(super) fn part_of(data: &Bytes, start: u64, within: &Range<u64>) -> Bytes {
     let place = |offset: u64| usize::try_from(offset.saturating_sub(start)).unwrap_or(usize::MAX).min(data.len());
     data.slice(place(within.start)..place(within.end).max(place(within.start)))
 }
 
-/// The layout that an index describes.
+/// The layout described by an index.
 pub(super) fn layout_of(index: &LayerIndex) -> Layout {
     let starts: Vec<u64> = (0..index.span_count()).filter_map(|number| index.span(number)).map(|span| span.stream.start).collect();
     Layout::new(starts, index.stream_length(), index.members().collect::<Vec<_>>())
 }
 
-/// The layout of a raw blob of a claimed size.
+/// The layout of a raw blob with a claimed size.
 pub(super) fn raw_layout(size: u64) -> Result<Layout, Error> {
     let count = size.div_ceil(RAW_SPAN);
     if count > RAW_SPANS {

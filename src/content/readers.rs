@@ -1,4 +1,4 @@
-//! The open readers of one mount: one for each way to read a blob, however many streams hold it.
+//! The open readers of a mount: one per way to read a blob, however many streams use it.
 
 use std::collections::{HashMap, VecDeque};
 use std::sync::{Arc, Weak};
@@ -10,12 +10,12 @@ use super::{BlobSource, Sealing};
 use crate::layer::Form;
 use crate::oci::{Digest, Repository};
 
-/// Readers that stay open after their last use, so that small files of one layer do not open it each.
+/// Readers kept open after their last use, so that small files of one layer do not reopen it each time.
 const KEPT: usize = 32;
-/// Known readers beyond which those that are gone are cleared away: each of them still takes the memory of one that is there.
+/// Number of known readers at which dead entries are purged.
 const KNOWN: usize = 64;
 
-/// The key of a reader. The repository is part of it, since access is granted per repository.
+/// The key of a reader. Includes the repository, since access is granted per repository.
 #[derive(Clone, PartialEq, Eq, Hash)]
 pub(super) struct ReaderKey {
     repository: Repository,
@@ -24,7 +24,7 @@ pub(super) struct ReaderKey {
     is_archive: bool,
     sealing: Sealing,
     plan: Plan,
-    /// The index attached to it, if it is read by that.
+    /// The attached index, if it is read through that.
     index: Option<Digest>,
 }
 
@@ -42,24 +42,24 @@ impl ReaderKey {
     }
 }
 
-/// The readers that are open, and those that stay open for a while.
+/// The open readers, and those kept open for a while.
 pub(super) struct Readers {
-    /// Bytes of memory that the indexes of those that are kept may take.
+    /// Memory limit for the indexes of kept readers, in bytes.
     memory: u64,
     known: HashMap<ReaderKey, Weak<Reader>>,
-    /// How many are known when those that are gone are cleared away the next time.
+    /// The number of known readers at which to purge dead entries next.
     clear_at: usize,
-    /// The most recent last.
+    /// Most recent last.
     kept: VecDeque<Arc<Reader>>,
 }
 
 impl Readers {
-    /// None yet.
+    /// No readers yet.
     pub(super) fn new(memory: u64) -> Self {
         Self { memory, known: HashMap::new(), clear_at: KNOWN, kept: VecDeque::new() }
     }
 
-    /// A reader that is still there.
+    /// An existing reader.
     pub(super) fn get(&mut self, key: &ReaderKey) -> Option<Arc<Reader>> {
         let reader = self.known.get(key)?.upgrade()?;
         if let Some(place) = self.kept.iter().position(|kept| Arc::ptr_eq(kept, &reader)) {
@@ -83,7 +83,7 @@ impl Readers {
         reader
     }
 
-    /// Hands out the readers that stay open unused.
+    /// Returns the unused readers that are kept open.
     pub(super) fn let_go(&mut self) -> VecDeque<Arc<Reader>> {
         std::mem::take(&mut self.kept)
     }

@@ -1,4 +1,4 @@
-//! Reading a range: what is here, what others fetch already, and what is fetched for it and ahead of it.
+//! Reads a range: cached spans, spans in flight, new fetches, and prefetching.
 
 use std::ops::Range;
 use std::sync::Arc;
@@ -15,11 +15,11 @@ use super::running_check::Wanting;
 use crate::blocking::spawn_blocking;
 use crate::error::{Error, ErrorKind};
 
-/// Spans of one request that are waited for together.
+/// Spans of one request awaited together.
 const GROUP: u32 = 16;
 
 impl Reader {
-    /// Bytes of a range, clipped to the stream. Ready at once if they are here.
+    /// Bytes of a range, clipped to the stream. Ready at once if present.
     pub(super) async fn read(self: &Arc<Self>, range: Range<u64>) -> Result<Bytes, Error> {
         let range = range.start.min(self.length())..range.end.min(self.length());
         if range.is_empty() {
@@ -49,7 +49,7 @@ impl Reader {
         Ok(data.freeze())
     }
 
-    /// Bytes of a short range for another reader. Boxed, since readers of envelopes read from readers.
+    /// Bytes of a short range for another reader. Boxed, since envelope readers read from readers.
     pub(super) fn read_for(self: &Arc<Self>, range: Range<u64>, rank: Use) -> BoxFuture<'_, Result<Bytes, Error>> {
         Box::pin(async move {
             if let Some(data) = self.here(&range) {
@@ -68,10 +68,10 @@ impl Reader {
         })
     }
 
-    /// Waits until the digest of a blob that is served meanwhile is known, and fetches what is missing for that.
+    /// Waits until the digest of a blob served unverified is known, fetching what is missing for that.
     ///
     /// # Errors
-    /// Integrity if the digest does not hold.
+    /// Integrity if the digest does not match.
     pub(super) async fn finish_verification(self: &Arc<Self>) -> Result<(), Error> {
         while self.is_unchecked() {
             let reader = Arc::clone(self);
@@ -89,7 +89,7 @@ impl Reader {
         Ok(())
     }
 
-    /// The next spans of a range from `next` on: what is here, what others fetch, and what is fetched from now on.
+    /// The next spans of a range from `next` on: cached ones, ones in flight, and newly fetched ones.
     fn gather(self: &Arc<Self>, range: &Range<u64>, next: u32, rank: Use) -> Gathered {
         let spans = self.layout.spans_of(range);
         let first = spans.start.max(next);
@@ -125,11 +125,11 @@ impl Reader {
 /// Some spans of a request.
 struct Gathered {
     parts: Vec<Part>,
-    /// The span that comes after them.
+    /// The span after them.
     next: u32,
 }
 
-/// Part of an answer.
+/// Part of the result.
 enum Part {
     Here(Bytes),
     Later { waiting: Waiting, start: u64, within: Range<u64> },

@@ -1,4 +1,4 @@
-//! The last few spans that the cache did not keep, so that small reads of one span do not fetch it again.
+//! The most recent spans that the cache did not store, so that small reads of one span do not refetch it.
 
 use std::collections::VecDeque;
 
@@ -17,10 +17,10 @@ struct State {
     bytes: u64,
 }
 
-/// A bounded number of bytes over all readers; the oldest go first.
+/// A bounded number of bytes over all readers; the oldest are dropped first.
 pub(super) struct Recent {
     limit: u64,
-    /// Held for a few moves only, never across an await.
+    /// Locked briefly, never across an await.
     state: Mutex<State>,
 }
 
@@ -29,7 +29,7 @@ impl Recent {
         Self { limit, state: Mutex::default() }
     }
 
-    /// Remembers a span, dropping the oldest ones.
+    /// Adds a span, dropping the oldest ones.
     pub(super) fn put(&self, reader: u64, span: u32, data: Bytes) {
         let mut state = self.state.lock();
         if data.len() as u64 > self.limit || state.entries.iter().any(|entry| (entry.reader, entry.span) == (reader, span)) {
@@ -43,13 +43,13 @@ impl Recent {
         }
     }
 
-    /// A span, if it is still here.
+    /// A span, if still present.
     pub(super) fn get(&self, reader: u64, span: u32) -> Option<Bytes> {
         let state = self.state.lock();
         state.entries.iter().rev().find(|entry| (entry.reader, entry.span) == (reader, span)).map(|entry| entry.data.clone())
     }
 
-    /// Forgets everything of a reader.
+    /// Drops all spans of a reader.
     pub(super) fn forget(&self, reader: u64) {
         let mut state = self.state.lock();
         state.entries.retain(|entry| entry.reader != reader);

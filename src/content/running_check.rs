@@ -1,5 +1,5 @@
-//! The check of a raw blob that is served meanwhile: its spans are hashed in order as they come in, from memory or from the
-//! cache, until the whole digest is known.
+//! The running check of a raw blob served unverified: its spans are hashed in order as they arrive, from memory or from the cache, until the whole
+//! digest is known.
 
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -13,41 +13,41 @@ use crate::error::{Error, ErrorKind};
 use crate::layer::{Form, LayerIndex, Resources, Scan, SpanSink};
 use crate::oci::Hasher;
 
-/// State of the spans before `next`.
+/// The state after the spans before `next`.
 struct Progress {
     next: u32,
-    /// Taken when the last span was hashed, or could not be.
+    /// `None` once the last span was hashed or hashing failed.
     hashing: Option<(Hasher, Scan)>,
 }
 
-/// The check of one raw blob.
+/// The running check of one raw blob.
 pub(super) struct RunningCheck {
-    /// Held while spans are hashed, on blocking threads only.
+    /// Locked while spans are hashed, on blocking threads only.
     progress: Mutex<Progress>,
-    /// SHA-256 of each span that was hashed: one that is fetched again must be the same. Held for one look.
+    /// SHA-256 of each hashed span: a refetched one must match. Locked only for a glance.
     hashed: Mutex<Vec<[u8; 32]>>,
     failure: OnceLock<Error>,
-    /// The digest holds.
+    /// The digest matches.
     held: AtomicBool,
 }
 
-/// The next input that the check needs.
+/// What the check needs next.
 pub(super) enum Wanting {
-    /// This span, then those behind it.
+    /// This span, then the following ones.
     Span(u32),
-    /// Nothing: it has ended.
+    /// Nothing: it is complete.
     Nothing,
-    /// It was given up.
+    /// It was abandoned.
     Never,
 }
 
-/// How a check ended.
+/// The state of a check.
 pub(super) enum Verdict {
     /// Not all spans were seen yet.
     Open,
-    /// The digest holds.
+    /// The digest matches.
     Held(Box<LayerIndex>),
-    /// It does not.
+    /// The digest does not match.
     Failed,
 }
 
@@ -63,12 +63,12 @@ impl RunningCheck {
         self.failure.get()
     }
 
-    /// Whether the digest was found to hold.
+    /// Whether the digest was verified.
     pub(super) fn has_held(&self) -> bool {
         self.held.load(Ordering::Acquire)
     }
 
-    /// Which span is hashed next. Blocks while others are hashed.
+    /// The next span to hash. Blocks while another thread hashes.
     pub(super) fn wanting(&self, layout: &Layout) -> Wanting {
         let progress = self.progress.lock();
         match progress.hashing {
@@ -78,7 +78,7 @@ impl RunningCheck {
         }
     }
 
-    /// Whether a span that was just fetched is, as far as is known, the one that was hashed before.
+    /// Whether a span just fetched is consistent with the one hashed before, as far as known.
     pub(super) fn agrees(&self, number: u32, data: &[u8]) -> bool {
         let hashed = self.hashed.lock().get(number as usize).copied();
         hashed.is_none_or(|expected| expected == span_digest(data))
@@ -90,7 +90,7 @@ impl RunningCheck {
         progress.add(number, data);
     }
 
-    /// Notes that a span is here, and hashes as far as there are spans. Blocks.
+    /// Reports that a span has arrived, and hashes as far as spans are available. Blocks.
     pub(super) fn advance(
         &self,
         source: &BlobSource,
@@ -99,7 +99,7 @@ impl RunningCheck {
         fresh: Option<(u32, &[u8])>,
     ) -> Verdict {
         loop {
-            // The thread that hashes now looks into the cache once more before it stops.
+            // The thread that is hashing looks into the cache once more before it stops.
             let Some(mut progress) = self.progress.try_lock() else { return Verdict::Open };
             if let Some((number, data)) = fresh.filter(|(number, _)| *number == progress.next) {
                 self.add(&mut progress, number, data);
@@ -130,12 +130,12 @@ impl RunningCheck {
             return scan.finish(found, &mut Nowhere).map_or(Verdict::Open, |index| Verdict::Held(Box::new(index)));
         }
         let message = format!(
-            "{}: the registry's bytes do not match: expected {expected}, found {found} over {} bytes; it is not served any more",
+            "{}: the registry's bytes do not match: expected {expected}, found {found} over {} bytes; it is no longer served",
             source.label(),
             source.descriptor.size,
         );
         tracing::error!("{message}");
-        // The first failure stays.
+        // The first failure is kept.
         let _ = self.failure.set(Error::new(ErrorKind::Integrity, message));
         Verdict::Failed
     }
@@ -146,7 +146,7 @@ impl Progress {
         if let Some((hasher, scan)) = &mut self.hashing {
             hasher.update(data);
             if let Err(error) = scan.push(data, &mut Nowhere) {
-                tracing::warn!(%error, "a blob stays unverified");
+                tracing::warn!(%error, "cannot verify a blob");
                 self.hashing = None;
             }
         }
@@ -158,7 +158,7 @@ fn span_digest(data: &[u8]) -> [u8; 32] {
     Sha256::digest(data).into()
 }
 
-/// The spans are in the cache already.
+/// The spans are already in the cache.
 struct Nowhere;
 
 impl SpanSink for Nowhere {

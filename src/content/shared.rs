@@ -1,4 +1,4 @@
-//! State shared by all readers of one mount. When the cache fails, reading goes on without it.
+//! State shared by all readers of a mount. If the cache fails, reading continues without it.
 
 use std::ops::Range;
 use std::sync::Arc;
@@ -21,20 +21,20 @@ use crate::oci::{Descriptor, Digest, Repository};
 use crate::registry::{BlobStream, Pull, Trust};
 use crate::sys::array::Scratch;
 
-/// The cache keeps no document that takes a larger part of it.
+/// Largest document that the cache stores, as a fraction (1/n) of its size.
 const DOCUMENT_SHARE: u64 = 4;
-/// An index up to this size is made however small the cache is.
+/// An index up to this many bytes is built however small the cache is.
 const LEAST_INDEX: u64 = 64 << 20;
-/// The index of an encrypted layer may be so many times in memory at once: as tables, put together, sealed, and as a tree.
+/// How many times the index of an encrypted layer may be in memory at once: as tables, assembled, sealed, and as a tree.
 const SEALED_COPIES: u64 = 4;
-/// Largest window of a frame in an encrypted layer, 8 MiB and what a decoder has beside it. Its memory is that of the index.
+/// Largest frame window in an encrypted layer: 8 MiB plus the decoder's own. Its memory is counted with the index.
 const SEALED_WINDOW: u64 = 9 << 20;
-/// Work that goes on for so long is noted as progress.
+/// Interval at which ongoing work is recorded as progress.
 const WORKING: Duration = Duration::from_secs(1);
-/// Most wrong streams that are remembered.
+/// Most wrong streams remembered.
 const POISONED: usize = 4096;
 
-/// The parts of a mount that reading needs.
+/// The parts of a mount needed for reading.
 pub(super) struct Shared {
     pub(super) pull: Arc<dyn Pull>,
     pub(super) cache: SpanCache,
@@ -47,7 +47,7 @@ pub(super) struct Shared {
     pub(super) attached_indexes: Verdicts,
     verify: VerifyPolicy,
     progress: AtomicU64,
-    /// Streams that turned out wrong while they were read. Held for one look.
+    /// Streams that turned out wrong while being read. Locked only for a glance.
     poisoned: BoundedMap<Digest, (), POISONED>,
 }
 
@@ -72,7 +72,7 @@ impl Shared {
         self.verify
     }
 
-    /// Whether nothing of a blob may be served before all of it was checked.
+    /// Whether nothing of a blob may be served before it is verified as a whole.
     pub(super) fn strict(&self, source: &BlobSource) -> bool {
         match self.verify {
             VerifyPolicy::Strict => true,
@@ -81,18 +81,18 @@ impl Shared {
         }
     }
 
-    /// A range of a blob from the registry. Whatever names the blob exists, so a blob that the registry lacks is Gone.
+    /// A range of a blob from the registry. The blob was referred to by something, so if the registry lacks it the error is Gone.
     pub(super) async fn fetch(&self, repository: &Repository, descriptor: &Descriptor, range: Range<u64>) -> Result<BlobStream, Error> {
         let stream = self.pull.blob(repository, descriptor, range).await.map_err(Error::absent_is_gone)?;
         Ok(Box::pin(stream.map_err(Error::absent_is_gone)))
     }
 
-    /// A number that no other reader of this process has.
+    /// A number unique to a reader in this process.
     pub(super) fn next_reader(&self) -> u64 {
         self.budget.next_reader()
     }
 
-    /// Remembers that a stream is wrong, so that its blob is never again served by this process before it was checked.
+    /// Remembers that a stream is wrong, so that this process never again serves its blob before verifying it.
     pub(super) fn poison(&self, key: Digest) {
         self.poisoned.put(key, ());
     }
@@ -102,8 +102,8 @@ impl Shared {
         self.poisoned.get(key).is_some()
     }
 
-    /// Resources for making the index of a blob: space in the cache, or memory for what must not reach the disk. The
-    /// bounds are those of what the index is kept in.
+    /// Resources for building the index of a blob: space in the cache, or memory for content that must not reach the disk. The limits are those of the
+    /// place where the index is kept.
     pub(super) fn resources(&self, sealing: Sealing) -> Resources {
         let limits = Limits::default();
         match sealing {
@@ -125,31 +125,30 @@ impl Shared {
         }
     }
 
-    /// Memory for decoders.
+    /// The memory pool for decoder windows.
     pub(super) fn windows(&self) -> Arc<dyn Windows> {
         Arc::new(self.budget.clone())
     }
 
-    /// Notes that bytes arrived or were decoded.
+    /// Records that bytes arrived or were decoded.
     pub(super) fn moved(&self, bytes: usize) {
         self.progress.fetch_add(bytes as u64, Ordering::Relaxed);
         self.cache.moved(bytes as u64);
     }
 
-    /// The next bytes of a transfer; `None` at its end. `subject` begins the error of a registry that stands still: "SUBJECT arrived
-    /// for 60 s".
+    /// The next bytes of a transfer; `None` at its end. `subject` starts the error for a stalled registry: "SUBJECT arrived for 60 s".
     ///
     /// # Errors
-    /// TimedOut; what the registry answers.
+    /// TimedOut; errors of the registry.
     pub(super) async fn next_piece(&self, stream: &mut BlobStream, subject: impl FnOnce() -> String) -> Result<Option<Bytes>, Error> {
         let stalled = |_| Error::new(ErrorKind::TimedOut, format!("{} arrived for {} s", subject(), self.io_timeout.as_secs()));
         let piece = tokio::time::timeout(self.io_timeout, stream.next()).await.map_err(stalled)?.transpose()?;
-        // Piece by piece, since a span may take longer than anything may stand still.
+        // Piece by piece, since a span may take longer than the stall limit.
         self.moved(piece.as_ref().map_or(0, Bytes::len));
         Ok(piece)
     }
 
-    /// Waits for work of this machine, which counts as progress for as long as it goes on.
+    /// Awaits local work, which counts as progress while it lasts.
     pub(super) async fn working<T>(&self, work: impl Future<Output = T>) -> T {
         let mut work = std::pin::pin!(work);
         loop {
@@ -160,27 +159,27 @@ impl Shared {
         }
     }
 
-    /// Bytes that arrived or were decoded so far.
+    /// Total bytes that arrived or were decoded.
     pub(super) fn progress(&self) -> u64 {
         self.progress.load(Ordering::Relaxed)
     }
 
-    /// The stored index of a blob. A broken one, or one of something else, is forgotten.
+    /// The stored index of a blob. A broken one, or one for something else, is removed.
     ///
     /// # Errors
-    /// The manifest claims another size than the blob has.
+    /// The manifest claims a different size than the blob has.
     pub(super) fn stored_index(&self, source: &BlobSource, name: &str, protection: &Protection) -> Result<Option<LayerIndex>, Error> {
         let bytes = match self.cache.document(names::INDEX, name, protection) {
             Ok(Some(bytes)) => bytes,
             Ok(None) => return Ok(None),
             Err(error) => {
-                tracing::warn!(%error, "the index of {} cannot be read from the cache", source.label());
+                tracing::warn!(%error, "cannot read the index of {} from the cache", source.label());
                 return Ok(None);
             }
         };
         let problem = match LayerIndex::open(bytes) {
-            Ok(index) if index.blob_digest() != source.descriptor.digest => "it is of another blob".to_owned(),
-            Ok(index) if index.is_archive() != (source.form == Form::Archive) => "it is of another form".to_owned(),
+            Ok(index) if index.blob_digest() != source.descriptor.digest => "it belongs to another blob".to_owned(),
+            Ok(index) if index.is_archive() != (source.form == Form::Archive) => "it has another form".to_owned(),
             Ok(index) => return self.check_size(source, &index).map(|()| Some(index)),
             Err(error) => error.to_string(),
         };
@@ -189,7 +188,7 @@ impl Shared {
         Ok(None)
     }
 
-    /// Compares what a manifest claims with what the blob was found to be.
+    /// Compares a manifest's claims with the actual blob.
     pub(super) fn check_size(&self, source: &BlobSource, index: &LayerIndex) -> Result<(), Error> {
         let found = index.blob_length() + source.sealing.overhead();
         if found == source.descriptor.size {
@@ -205,14 +204,14 @@ impl Shared {
     /// Removes an index that turned out wrong.
     pub(super) fn forget_index(&self, name: &str) {
         if let Err(error) = self.cache.forget_document(names::INDEX, name) {
-            tracing::warn!(%error, "an unusable index cannot be removed from the cache");
+            tracing::warn!(%error, "cannot remove an unusable index from the cache");
         }
     }
 
-    /// Stores an index and answers it as it is stored: mapped, where it is plain, so that it costs no memory.
+    /// Stores an index and returns the stored one: mapped if plain, so that it takes no memory.
     pub(super) fn store_index(&self, source: &BlobSource, name: &str, index: LayerIndex, protection: &Protection) -> LayerIndex {
         if let Err(error) = self.cache.store_document(names::INDEX, name, index.as_bytes(), protection) {
-            tracing::warn!(%error, "the index of {} is not kept and will be rebuilt when needed", source.label());
+            tracing::warn!(%error, "cannot cache the index of {}; it will be rebuilt when needed", source.label());
             return index;
         }
         match self.stored_index(source, name, protection) {
@@ -221,7 +220,7 @@ impl Shared {
         }
     }
 
-    /// The cached stream under a key; `None` if there is nothing to cache or the cache fails.
+    /// The cached stream with a key; `None` if there is nothing to cache or the cache fails.
     pub(super) fn cached(&self, key: &Digest, layout: &Layout, protection: &Protection) -> Option<CachedStream> {
         if layout.length() == 0 {
             return None;
@@ -235,7 +234,7 @@ impl Shared {
         }
     }
 
-    /// Begins to fill a stream; `None` if the cache fails.
+    /// Starts filling a stream; `None` if the cache fails.
     pub(super) fn fill(&self, key: &Digest, protection: &Protection) -> Option<Fill> {
         match self.cache.fill(key, protection) {
             Ok(fill) => Some(fill),
@@ -249,12 +248,12 @@ impl Shared {
     /// Drops the data of a stream.
     pub(super) fn forget_stream(&self, key: &Digest) {
         if let Err(error) = self.cache.forget_stream(key) {
-            tracing::warn!(%error, "an unusable stream cannot be removed from the cache");
+            tracing::warn!(%error, "cannot remove an unusable stream from the cache");
         }
     }
 
-    /// Waits until no other process computes `name`. `None` if the cache cannot tell, or the other one stands still for as
-    /// long as a transfer may stall: then the work is done twice rather than not at all.
+    /// Waits until no other process computes `name`. `None` if the cache cannot tell, or the other process stalls for as long as a transfer may: doing the
+    /// work twice is better than not at all.
     pub(super) async fn claim(&self, name: &str) -> Option<Claim> {
         // Progress there counts as progress here.
         let moved = || {

@@ -1,4 +1,4 @@
-//! An open logical stream, as it is handed out: which reader answers it, and when that one is replaced.
+//! The open logical stream handed to callers: which reader serves it, and when that is replaced.
 
 use std::ops::Range;
 use std::sync::Arc;
@@ -13,9 +13,9 @@ use super::{BlobSource, Sealing, Verified, attached_index};
 use crate::error::{Error, ErrorKind};
 use crate::layer::Form;
 
-/// Ranges that are remembered one by one.
+/// Most failed ranges remembered individually.
 const FAILED: usize = 64;
-/// How long an outage counts for the reader that met it: until the kernel has asked for every page of a read that failed.
+/// How long an outage applies to the reader that met it: until the kernel has asked for every page of a failed read.
 const OUTAGE: Duration = Duration::from_secs(1);
 
 /// An open logical stream. Cheap to clone.
@@ -27,24 +27,24 @@ pub struct ContentStream {
 enum Inner {
     /// A blob.
     Blob(Box<Blob>),
-    /// Bytes that are here already.
+    /// Bytes that are already present.
     Bytes(Bytes),
 }
 
 struct Blob {
     contents: Contents,
     source: BlobSource,
-    /// Answers reads. None until the first read of a raw blob that has to be read whole before; replaced when it is no longer
-    /// trusted. Held for one look.
+    /// Serves reads. `None` until the first read of a raw blob that must be read whole first; replaced when it is no longer trusted. Locked only for a
+    /// glance.
     reader: Mutex<Option<Arc<Reader>>>,
-    /// Spans that were asked for of a blob that is served before it is checked. Held briefly.
+    /// Requested spans of a blob served unverified. Locked briefly.
     seen: Mutex<Seen>,
-    /// Ranges that failed: the kernel asks several times for what it did not get. Held briefly.
+    /// Failed ranges: the kernel retries what it did not get. Locked briefly.
     failed: Mutex<Vec<Failed>>,
 }
 
 impl Contents {
-    /// The logical stream of a blob. An archive is indexed first; a raw blob costs nothing here.
+    /// The logical stream of a blob. An archive is indexed first; for a raw blob nothing is fetched.
     ///
     /// # Errors
     /// Those of [`Contents::index`].
@@ -52,7 +52,7 @@ impl Contents {
         check_empty(source)?;
         let reader = match self.ready(source)? {
             Some(reader) => Some(reader),
-            // With an index that is still to come, only the reader knows how far it will be verified.
+            // If the index is still to be fetched, only the reader knows how far it will be verified.
             None if source.form == Form::Raw && source.sealing == Sealing::None && !attached_index::is_expected(self.shared(), source) => {
                 None
             }
@@ -70,12 +70,12 @@ impl Contents {
 }
 
 impl ContentStream {
-    /// A stream of bytes that were checked elsewhere (a manifest).
+    /// A stream of bytes verified elsewhere (a manifest).
     pub fn of_bytes(bytes: Bytes) -> Self {
         Self { inner: Arc::new(Inner::Bytes(bytes)) }
     }
 
-    /// Length of the stream in bytes (for a raw blob that was never read whole: as claimed).
+    /// Length of the stream in bytes (for a raw blob never read whole: as claimed).
     pub fn length(&self) -> u64 {
         match &*self.inner {
             Inner::Blob(blob) => blob.reader().map_or(blob.source.descriptor.size, |reader| reader.length()),
@@ -83,7 +83,7 @@ impl ContentStream {
         }
     }
 
-    /// How far it is verified.
+    /// How much of it is verified.
     pub fn verified(&self) -> Verified {
         match &*self.inner {
             Inner::Blob(blob) => blob.reader().map_or(Verified::Unread, |reader| reader.verified()),
@@ -91,7 +91,7 @@ impl ContentStream {
         }
     }
 
-    /// Whether all of a range is here, so that reading it asks nobody. It may be gone a moment later.
+    /// Whether a whole range is present, so that reading it sends no request. That may change a moment later.
     pub fn holds(&self, range: &Range<u64>) -> bool {
         match &*self.inner {
             Inner::Blob(blob) => blob.reader().is_some_and(|reader| reader.spans_of(range).all(|span| reader.has(span))),
@@ -99,13 +99,12 @@ impl ContentStream {
         }
     }
 
-    /// Bytes of a range, all of them or an error; clipped to the stream. Completes at once (without suspending)
-    /// when everything is in the cache, so that a FUSE thread can answer by itself. Sequential calls prefetch. The call
-    /// that completes a whole blob which is served while it is checked gets its bytes once the digest holds.
+    /// Bytes of a range, all of them or an error; clipped to the stream. Completes without suspending if everything is cached, so that a FUSE thread can
+    /// answer by itself. Sequential calls prefetch. The call that completes a blob served unverified returns once the digest is verified.
     ///
     /// # Errors
-    /// Those of [`Contents::index`]. A range that failed a check fails again without being fetched again, and so does for a
-    /// moment one that could not be fetched.
+    /// Those of [`Contents::index`]. A range that failed verification fails again without being refetched, and so does, for a moment, one that could not be
+    /// fetched.
     pub async fn read(&self, range: Range<u64>) -> Result<Bytes, Error> {
         match &*self.inner {
             Inner::Blob(blob) => {
@@ -116,7 +115,7 @@ impl ContentStream {
                 if let Err(error) = answer.as_ref()
                     && matches!(error.kind, ErrorKind::Integrity | ErrorKind::TimedOut | ErrorKind::Unreachable)
                 {
-                    // Without a trusted reader it is the blob as a whole that failed.
+                    // Without a trusted reader, the whole blob failed.
                     let is_whole = error.kind == ErrorKind::Integrity && blob.reader().is_none_or(|reader| reader.is_distrusted());
                     remember(&blob.failed, if is_whole { 0..u64::MAX } else { range }, error);
                 }
@@ -139,7 +138,7 @@ impl Blob {
         if let Some(reader) = self.reader().filter(|reader| !reader.is_distrusted()) {
             match read_checked(&reader, &self.seen, range.clone()).await {
                 Err(error) if error.kind == ErrorKind::Integrity && reader.is_distrusted() => {
-                    tracing::info!("{error}; reading it again by what the blob itself says");
+                    tracing::info!("{error}; reading it again through the blob's own index");
                 }
                 answer => return answer,
             }
@@ -150,7 +149,7 @@ impl Blob {
     }
 }
 
-/// Reads. A reader that has thereby seen every span of an unchecked blob waits for the digest.
+/// Reads. A reader that has now seen every span of an unverified blob waits for the digest.
 async fn read_checked(reader: &Arc<Reader>, seen: &Mutex<Seen>, range: Range<u64>) -> Result<Bytes, Error> {
     if !reader.is_unchecked() {
         return reader.read(range).await;
@@ -158,7 +157,7 @@ async fn read_checked(reader: &Arc<Reader>, seen: &Mutex<Seen>, range: Range<u64
     let seen = || seen.lock();
     seen().add(reader.spans_of(&range));
     let data = reader.read(range).await?;
-    // Asked only now: what was asked for at the same time counts, in whatever order it is answered.
+    // Evaluated only now: concurrent requests count, in whatever order they are answered.
     let completes = seen().count == reader.layout.count();
     if completes {
         reader.finish_verification().await?;
@@ -166,10 +165,10 @@ async fn read_checked(reader: &Arc<Reader>, seen: &Mutex<Seen>, range: Range<u64
     Ok(data)
 }
 
-/// Spans that were asked for.
+/// Requested spans.
 #[derive(Default)]
 struct Seen {
-    /// One bit a span.
+    /// One bit per span.
     bits: Vec<u64>,
     count: u32,
 }
@@ -193,7 +192,7 @@ impl Seen {
 struct Failed {
     range: Range<u64>,
     error: Error,
-    /// Until when that counts; `None` for what failed a check, which another attempt would not change.
+    /// Until when that applies; `None` for a failed verification, which a retry would not change.
     until: Option<Instant>,
 }
 
@@ -203,14 +202,14 @@ impl Failed {
     }
 }
 
-/// The error of a range that could not be read before.
+/// The error of a range that failed before.
 fn remembered(failed: &Mutex<Vec<Failed>>, range: &Range<u64>) -> Option<Error> {
     let failed = failed.lock();
     let found = failed.iter().find(|failed| failed.counts() && failed.range.start < range.end && range.start < failed.range.end);
     found.map(|failed| failed.error.clone())
 }
 
-/// Remembers what could not be read; when that was much, all of it counts as failed.
+/// Remembers a failed range; after too many, everything counts as failed.
 fn remember(failed: &Mutex<Vec<Failed>>, range: Range<u64>, error: &Error) {
     let mut failed = failed.lock();
     failed.retain(Failed::counts);

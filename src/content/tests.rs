@@ -1,4 +1,4 @@
-//! Blobs of a registry in memory, read through a cache in a temporary directory.
+//! Blobs in an in-memory registry, read through a cache in a temporary directory.
 
 use std::io::Write as _;
 use std::ops::Range;
@@ -25,7 +25,7 @@ mod sealed;
 const REPOSITORY: &str = "team/app";
 const MIB: u64 = 1 << 20;
 
-/// A registry, a cache directory and a mount's worth of reading.
+/// A registry, a cache directory and a mount's readers.
 struct ContentFixture {
     memory: Arc<Memory>,
     directory: TempDir,
@@ -58,19 +58,19 @@ impl ContentFixture {
         BlobSource { repository, descriptor, form, sealing: Sealing::None, strict: false, index: None }
     }
 
-    /// Requests for blobs so far.
+    /// Blob requests so far.
     fn requests(&self) -> usize {
         self.memory.count(RequestKind::Blob)
     }
 
-    /// Bytes of blobs asked for so far.
+    /// Blob bytes requested so far.
     fn asked(&self) -> u64 {
         let ranges = self.memory.requests().into_iter().filter_map(|request| request.range);
         ranges.map(|range| range.end - range.start).sum()
     }
 }
 
-/// Bytes that hardly compress and differ everywhere.
+/// Incompressible bytes without repetition.
 fn noise(length: usize, seed: u64) -> Vec<u8> {
     let mut state = seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1;
     let mut data = Vec::with_capacity(length + 8);
@@ -106,7 +106,7 @@ fn zstd(data: &[u8]) -> Vec<u8> {
     zstd::bulk::compress(data, 1).unwrap()
 }
 
-/// Where a file lies in the stream.
+/// The stream range of a file.
 fn extent(index: &LayerIndex, path: &str) -> Range<u64> {
     let entry = (0..index.entry_count()).filter_map(|number| index.entry(number)).find(|entry| entry.path == path.as_bytes()).unwrap();
     assert_eq!(entry.kind, FileKind::File);
@@ -114,7 +114,7 @@ fn extent(index: &LayerIndex, path: &str) -> Range<u64> {
     extent.stream..extent.stream + extent.length
 }
 
-/// Reads a whole stream as a program does that reads 128 KiB at a time.
+/// Reads a whole stream like a program that reads 128 KiB at a time.
 async fn read_all(stream: &ContentStream) -> Result<Vec<u8>, Error> {
     let mut data = Vec::new();
     while (data.len() as u64) < stream.length() {
@@ -128,7 +128,7 @@ fn is_stored(place: &ContentFixture, source: &BlobSource) -> bool {
     place.cache(1 << 30).document(names::INDEX, &names::index(source), &cache::Protection::Plain).unwrap().is_some()
 }
 
-/// Waits for what a background task will do.
+/// Waits for a background task.
 async fn until(mut condition: impl FnMut() -> bool) {
     let waiting = async {
         while !condition() {

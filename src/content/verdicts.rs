@@ -1,12 +1,12 @@
-//! Verdicts on attached indexes: the ones that were met, and whether they were found to fit their blobs.
+//! Verdicts on attached indexes: those encountered, and whether they match their blobs.
 
 use crate::bounded::BoundedMap;
 use crate::oci::Digest;
 
-/// Most verdicts that are remembered.
+/// Most verdicts remembered.
 const VERDICTS: usize = 1 << 16;
 
-/// The verdict on one index for one blob.
+/// The verdict on an index for a blob.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Verdict {
     /// Nothing is known against it.
@@ -15,18 +15,18 @@ pub(super) enum Verdict {
     Missing,
     /// A span did not match.
     Distrusted,
-    /// A span did not match, but its entries are those of the blob.
+    /// A span did not match, but its entries are the blob's.
     Harmless,
-    /// A span did not match, and its entries are not those of the blob.
+    /// A span did not match, and its entries are not the blob's.
     Lies,
 }
 
-/// The verdicts on the indexes that were met.
+/// The verdicts on all indexes encountered.
 #[derive(Default)]
 pub(super) struct Verdicts {
-    /// What is forgotten is found on disk again, if it was distrusted.
+    /// A forgotten verdict is found on disk again if it was Distrusted.
     known: BoundedMap<Digest, Verdict, VERDICTS>,
-    /// Held while an index is opened: few bytes may become many.
+    /// Locked while an index is opened: few bytes may expand to many.
     pub(super) opening: tokio::sync::Mutex<()>,
 }
 
@@ -39,7 +39,7 @@ impl Verdicts {
         self.known.put(key, verdict);
     }
 
-    /// Whether a stream was read by an index that turned out wrong. Looks into memory only.
+    /// Whether a stream was read through an index that turned out wrong. Checks memory only.
     pub(super) fn is_distrusted(&self, key: &Digest) -> bool {
         matches!(self.get(key), Some(Verdict::Distrusted | Verdict::Harmless | Verdict::Lies))
     }

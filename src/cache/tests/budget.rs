@@ -10,7 +10,7 @@ fn the_least_recently_used_spans_go_first_and_the_budget_holds() {
     let stream = cache.stream(&blob(1), &layout, &Protection::Plain).unwrap();
     for span in 0..40 {
         assert!(store(&stream, 1, &layout, span));
-        // Span 0 is used all the time.
+        // Span 0 is used constantly.
         assert!(check(&stream, 1, &layout, 0));
         assert!(fixture.occupied() <= fixture.size, "{}", fixture.occupied());
     }
@@ -128,9 +128,9 @@ fn clear_unlinks_what_is_not_pinned_and_open_streams_go_on() {
     assert!((0..4).all(|span| check(&streams[0], 1, &layout, span)));
     assert!(cache.document("index", &blob(1).to_string(), &Protection::Plain).unwrap().is_some());
     assert!(cache.document("index", &blob(2).to_string(), &Protection::Plain).unwrap().is_none());
-    // What is pinned can still be found.
+    // Pinned content can still be found.
     assert!(cache.document("manifest", "of anything", &Protection::Plain).unwrap().is_some());
-    // The cleared stream serves what it has open, or nothing, and stores into a new life.
+    // The cleared stream serves from its open files, or nothing, and stores into a new life.
     check(&streams[1], 2, &layout, 1);
     assert!(store(&streams[1], 2, &layout, 3) && check(&streams[1], 2, &layout, 3));
     assert_eq!(cache.usage().unwrap().streams, 2);
@@ -157,7 +157,7 @@ fn a_forgotten_stream_is_gone_in_every_form_and_others_stay() {
     assert!(store(&stream, 1, &fine, 0) && check(&stream, 1, &fine, 0));
 }
 
-/// Bytes that spans and documents occupy.
+/// Disk usage of spans and documents.
 fn occupied_with_documents(fixture: &CacheFixture) -> u64 {
     let mut documents = Vec::new();
     files(&fixture.path().join("v2/documents"), &mut documents);
@@ -197,7 +197,7 @@ fn documents_count_and_go_after_the_spans_the_oldest_first_and_pinned_ones_never
             (0..number).all(|earlier| has("tree", &earlier.to_string())) || !(stream.has(0) || stream.has(1)),
             "{number}: spans go first"
         );
-        // Looking was a use.
+        // Looking it up counted as a use.
         (0..=number)
             .filter(|earlier| has("tree", &earlier.to_string()))
             .for_each(|earlier| grow_old("tree", &earlier.to_string(), 100 - earlier));
@@ -205,7 +205,7 @@ fn documents_count_and_go_after_the_spans_the_oldest_first_and_pinned_ones_never
     let kept: Vec<u64> = (0..40).filter(|number| has("tree", &number.to_string())).collect();
     assert!(kept.len() > 10 && kept.len() < 25 && kept == (40 - kept.len() as u64..40).collect::<Vec<_>>(), "{kept:?}");
     assert!(has("tree", "pinned") && has("index", &of_pinned) && has("tree", "used"));
-    // A span still finds room.
+    // There is still room for a span.
     assert!(store(&stream, 1, &layout, 0) && occupied_with_documents(&fixture) <= fixture.size);
 }
 
@@ -230,7 +230,7 @@ fn a_stream_that_died_in_its_place_is_swept() {
     assert!(!directory.exists());
 }
 
-/// Deleted files of a cache that this process still has open.
+/// Deleted cache files that this process still has open.
 fn deleted_and_open(fixture: &CacheFixture) -> usize {
     let links = fs::read_dir("/proc/self/fd").unwrap().filter_map(|link| fs::read_link(link.unwrap().path()).ok());
     links.filter(|target| target.starts_with(fixture.path()) && target.to_string_lossy().ends_with(" (deleted)")).count()

@@ -1,4 +1,4 @@
-//! Documents, their names, and who may read the directory.
+//! Documents, their names, and permissions of the directory.
 
 use std::os::unix::fs::PermissionsExt;
 

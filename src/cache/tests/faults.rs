@@ -1,4 +1,4 @@
-//! Damaged files, lost counters and what killed processes leave.
+//! Damaged files, lost counters and leftovers of killed processes.
 
 use std::os::unix::fs::FileExt;
 
@@ -56,7 +56,7 @@ fn a_table_that_cannot_be_opened_just_now_costs_nothing() {
     cache.pin("kept", &[blob(1)]).unwrap();
     let table = fixture.tables().remove(0);
     let aside = table.with_extension("aside");
-    // Opening it fails, as it does with too many open files.
+    // Opening it fails, as with too many open files.
     fs::rename(&table, &aside).unwrap();
     std::os::unix::fs::symlink(&aside, &table).unwrap();
     cache.clear(false).unwrap();
@@ -104,7 +104,7 @@ fn a_lost_or_garbled_ledger_is_recounted_before_anything_is_stored() {
             None => fs::remove_file(&ledger).unwrap(),
             Some(0) => flip(&ledger, 0),
             Some(at) => {
-                // As after a reboot: other boot, and a total that is too small.
+                // As after a reboot: another boot id, and a total that is too small.
                 let file = fs::OpenOptions::new().write(true).open(&ledger).unwrap();
                 file.write_all_at(&[0; 8], at).unwrap();
                 file.write_all_at(&[1; 8], 24).unwrap();
@@ -126,8 +126,7 @@ fn what_a_killed_writer_left_behind_is_swept_away() {
     let layout = even(16, 128 * KIB);
     let stream = cache.stream(&blob(1), &layout, &Protection::Plain).unwrap();
     assert!(store(&stream, 1, &layout, 0));
-    // Bytes without a table entry, as a writer leaves them that dies before it publishes, and an unfinished fill of
-    // an owner that is gone.
+    // Bytes without a table entry, as left by a writer that dies before publishing, and an unfinished fill of a dead owner.
     let file = fs::OpenOptions::new().write(true).open(&fixture.data_files()[0]).unwrap();
     file.write_all_at(&vec![9; MIB as usize], MIB).unwrap();
     let dead = fixture.path().join("v2/work/1000-00000000000000aa-0");
@@ -142,7 +141,7 @@ fn what_a_killed_writer_left_behind_is_swept_away() {
     }
 }
 
-/// A tmpfs, unmounted when it is dropped. `None`, said loudly, where mounting is not allowed.
+/// A tmpfs, unmounted when dropped. `None`, with a message, if mounting is not permitted.
 struct Tmpfs<'a>(&'a Path);
 
 impl<'a> Tmpfs<'a> {
@@ -194,7 +193,7 @@ fn a_write_that_the_disk_refuses_is_not_kept_and_no_error() {
     let layout = even(4, 64 * KIB);
     let stream = cache.stream(&blob(1), &layout, &Protection::Plain).unwrap();
     let mut unfinished = cache.fill(&blob(2), &Protection::Plain).unwrap();
-    // There are blocks, so the reservation holds, but no inodes: making the data file fails with ENOSPC.
+    // There are blocks, so the reservation succeeds, but no inodes: creating the data file fails with ENOSPC.
     let mut others = Vec::new();
     while let Ok(()) = fs::write(fixture.directory.path().join(others.len().to_string()), b"") {
         others.push(fixture.directory.path().join(others.len().to_string()));
@@ -241,7 +240,7 @@ fn a_stream_that_cannot_be_buried_does_not_die() {
     let layout = even(4, 100_000);
     fill(&cache, 1, &layout, &Protection::Plain);
     let stream = cache.stream(&blob(1), &layout, &Protection::Plain).unwrap();
-    // No directory can be made there, as on a full disk.
+    // No directory can be created there, as on a full disk.
     let work = fixture.path().join("v2/work");
     fs::remove_dir_all(&work).unwrap();
     fs::write(&work, "").unwrap();

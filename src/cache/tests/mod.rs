@@ -1,4 +1,4 @@
-//! Tests of the cache through its public signatures, with the files on disk as second witness.
+//! Tests of the cache through its public interface, with the files on disk as a second witness.
 
 mod budget;
 mod documents;
@@ -22,7 +22,7 @@ use crate::seal::ChunkKey;
 pub const KIB: u64 = 1 << 10;
 pub const MIB: u64 = 1 << 20;
 
-/// A cache in a directory of its own.
+/// A cache in its own directory.
 pub struct CacheFixture {
     pub directory: tempfile::TempDir,
     pub size: u64,
@@ -33,7 +33,7 @@ impl CacheFixture {
         Self { directory: tempfile::tempdir().unwrap(), size }
     }
 
-    /// Opens the cache once more; instances share nothing but the directory.
+    /// Opens the cache again; instances share nothing but the directory.
     pub fn open(&self) -> SpanCache {
         SpanCache::open(Config { directory: self.path(), size: self.size, min_free: 0 }).unwrap()
     }
@@ -42,12 +42,12 @@ impl CacheFixture {
         self.directory.path().join("cache")
     }
 
-    /// Bytes that the data files occupy, by stat.
+    /// Disk usage of the data files, by stat.
     pub fn occupied(&self) -> u64 {
         self.occupied_by_file().iter().map(|(_, bytes)| bytes).sum()
     }
 
-    /// Data files with what each occupies. Not one moment: other files change while one is looked at.
+    /// Data files with the disk usage of each. Not an atomic snapshot.
     pub fn occupied_by_file(&self) -> Vec<(PathBuf, u64)> {
         let occupied = |path: PathBuf| fs::metadata(&path).ok().map(|metadata| (path, metadata.blocks() * 512));
         self.data_files().into_iter().filter_map(occupied).collect()
@@ -81,7 +81,7 @@ fn files(directory: &Path, found: &mut Vec<PathBuf>) {
     }
 }
 
-/// Bytes that differ at every place and for every seed.
+/// Bytes that differ at every position and for every seed.
 pub fn bytes(seed: u64, range: Range<u64>) -> Vec<u8> {
     range.map(|at| (at.wrapping_mul(0x9e37_79b9_7f4a_7c15).wrapping_add(seed.wrapping_mul(0xd134_2543_de82_ef95)) >> 56) as u8).collect()
 }
@@ -104,7 +104,7 @@ pub fn store(stream: &CachedStream, seed: u64, layout: &Layout, span: u32) -> bo
     stream.store(span, &bytes(seed, span_range(layout, span)), Trust::Proved).unwrap()
 }
 
-/// Reads a span; whatever is answered must be right. Returns whether it was here.
+/// Reads a span; any result must be right. Returns whether it was present.
 pub fn check(stream: &CachedStream, seed: u64, layout: &Layout, span: u32) -> bool {
     let range = span_range(layout, span);
     match stream.read(span, range.clone()).unwrap() {
@@ -124,7 +124,7 @@ pub fn fill(cache: &SpanCache, seed: u64, layout: &Layout, protection: &Protecti
     kept
 }
 
-/// Gives a fill all spans and members in the order in which a scan does.
+/// Gives a fill all spans and members in the order of a scan.
 pub fn fill_spans(fill: &mut Fill, seed: u64, layout: &Layout) -> Vec<bool> {
     let mut members = layout.members().iter().peekable();
     (0..layout.count())

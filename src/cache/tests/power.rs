@@ -1,8 +1,6 @@
-//! Power cuts of the cache's disk: nothing of the cache is synced but documents, so anything may be lost or torn, yet
-//! what is answered afterwards is right.
+//! Power cuts of the cache's disk: only documents are synced, so anything else may be lost or torn, yet every later answer is right.
 //!
-//! The process that fills the cache is this test program, started again for one test, which works only if the
-//! environment says where.
+//! The process that fills the cache is this test binary, started again for a single test that runs only if the environment names a directory.
 
 use std::io::{BufRead, BufReader, Write};
 use std::process::{Command, Stdio};
@@ -13,7 +11,7 @@ use rand::{RngExt, SeedableRng};
 use super::*;
 use crate::durable::disk::Disk;
 
-/// Where a child works, and the seed of what it does.
+/// Where a child works, and its random seed.
 const WORK: &str = "OCIFS_TEST_CACHE_WORK";
 const SEED: &str = "OCIFS_TEST_CACHE_SEED";
 /// Streams and documents, more than fit.
@@ -33,7 +31,7 @@ fn document(number: u64) -> (String, Vec<u8>) {
     (format!("document-{number}"), bytes(1000 + number, 0..number * 5000))
 }
 
-/// One random step: evictions, replacements and first passes all happen, since the budget is small.
+/// One random step: evictions, replacements and first passes all occur, since the budget is small.
 fn step(cache: &SpanCache, random: &mut rand::rngs::StdRng) {
     let (number, layout) = (random.random_range(0..OBJECTS), layout());
     match random.random_range(0..10) {
@@ -54,7 +52,7 @@ fn step(cache: &SpanCache, random: &mut rand::rngs::StdRng) {
     }
 }
 
-/// Everything that is here has its own bytes. How many spans and documents that are.
+/// Checks that everything present has the right bytes. Returns the number of spans and documents.
 fn read_all(cache: &SpanCache) -> usize {
     let mut found = 0;
     for number in 0..OBJECTS {
@@ -99,7 +97,7 @@ fn after_a_power_cut_a_cached_read_is_right_or_a_miss() {
         let mut lines = BufReader::new(child.stdout.take().unwrap()).lines();
         let steps = random.random_range(1..60);
         assert_eq!(lines.by_ref().filter(|line| line.as_ref().is_ok_and(|line| line.ends_with("step"))).take(steps).count(), steps);
-        // Some rounds leave the kernel time to write a part of it.
+        // Some rounds give the kernel time to write part of it.
         if round % 2 == 1 {
             Command::new("sync").arg("--file-system").arg(disk.path()).status().unwrap();
         }
@@ -110,7 +108,7 @@ fn after_a_power_cut_a_cached_read_is_right_or_a_miss() {
         disk.restore_power();
         let cache = open(&disk.path());
         kept += read_all(&cache);
-        // What is stored now is found, whatever was lost.
+        // Content stored now is found, whatever was lost.
         for number in 0..3 {
             fill(&cache, number, &layout(), &Protection::Plain);
             let (key, content) = document(number);

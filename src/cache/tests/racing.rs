@@ -8,12 +8,12 @@ use proptest::prelude::{ProptestConfig, any, prop, prop_assert, proptest};
 
 use super::*;
 
-/// Longer than any test runs.
+/// Longer than any test.
 const PATIENCE: Duration = Duration::from_secs(3600);
-/// Tells this test binary, started again, to be the second process.
+/// Tells this test binary, started again, to act as the second process.
 const AS_CHILD: &str = "OCIFS_CACHE_TEST_DIRECTORY";
 
-/// Stores and reads spans of three streams at random; asserts that every answer is right. Returns (hits, stores).
+/// Stores and reads random spans of three streams, and asserts that every answer is right. Returns (hits, stores).
 fn churn(cache: &SpanCache, seed: u64, rounds: u64) -> (u64, u64) {
     let layout = even(24, 64 * KIB + 100);
     let streams: Vec<_> = (0..3).map(|number| cache.stream(&blob(number), &layout, &Protection::Plain).unwrap()).collect();
@@ -76,13 +76,13 @@ fn child(fixture: &CacheFixture, test: &str) -> Child {
         .unwrap()
 }
 
-/// The cache that a parent test has made for this process.
+/// The cache that a parent test created for this process.
 fn parents_cache() -> Option<SpanCache> {
     let directory = std::env::var_os(AS_CHILD)?.into();
     Some(SpanCache::open(Config { directory, size: 2 * MIB, min_free: 0 }).unwrap())
 }
 
-/// Also what a second process does in the test below.
+/// Also run by the second process of the test below.
 #[test]
 fn one_process_alone_never_sees_other_bytes() {
     let fixture = CacheFixture::new(2 * MIB);
@@ -108,7 +108,7 @@ fn two_processes_share_the_budget_and_never_see_other_bytes() {
     assert!(fixture.occupied() <= fixture.size);
 }
 
-/// Also what the process does that is killed in the test below.
+/// Also run by the process that is killed in the test below.
 #[test]
 fn an_unfinished_fill_and_a_claim_do_not_hinder_their_own_process() {
     let fixture = CacheFixture::new(2 * MIB);
@@ -151,7 +151,7 @@ fn a_killed_process_leaves_its_budget_and_its_claims_to_the_others() {
     for span in 0..24 {
         check(&stream, 1, &layout, span);
     }
-    // Most of the budget was the unfinished fill's. It can be had again.
+    // Most of the budget belonged to the unfinished fill. It is available again.
     let wide = even(13, 128 * KIB);
     let stream = cache.stream(&blob(9), &wide, &Protection::Plain).unwrap();
     for span in 0..13 {
@@ -200,7 +200,7 @@ async fn a_claim_is_waited_for_as_long_as_its_holder_moves_on_and_no_longer() {
         let slow = async {
             for _ in 0..100 {
                 tokio::time::sleep(patience / 2).await;
-                // What the others do says nothing of the holder.
+                // The progress of others says nothing about the holder.
                 fixture.open().moved(1);
                 holder.moved(1);
             }
@@ -213,7 +213,7 @@ async fn a_claim_is_waited_for_as_long_as_its_holder_moves_on_and_no_longer() {
         let waited = begun.elapsed();
         assert!(waited > patience * 50 && waited < patience * 52, "{waited:?}");
     }
-    // A free claim, and one that was given up, are granted at once.
+    // A free or released claim is granted at once.
     assert!(other.claim("two", Duration::ZERO, || ()).await.unwrap().is_some());
     let (claim, ()) = tokio::join!(other.claim("one", patience, || ()), async {
         tokio::time::sleep(patience / 2).await;
@@ -250,7 +250,7 @@ fn steps() -> impl prop::strategy::Strategy<Value = Vec<Step>> {
     prop::collection::vec(step, 1..60)
 }
 
-/// Streams of different cuts: small and large spans, a member.
+/// Streams with different layouts: small and large spans, a member.
 fn cuts(number: u8) -> Layout {
     match number {
         0 => even(12, 30_000),

@@ -3,7 +3,7 @@
 use super::*;
 
 fn with_members() -> Layout {
-    // Members of 1.5 MiB and 1 MiB, borders inside spans and away from block borders.
+    // Members of 1.5 MiB and 1 MiB, with boundaries inside spans and away from block boundaries.
     let first = 700_001..700_001 + 3 * MIB / 2;
     let second = first.end + 10..first.end + 10 + MIB;
     let length = second.end + 12_345;
@@ -155,7 +155,7 @@ fn an_unproved_span_is_a_miss_until_it_is_proved_and_dropped_if_it_is_wrong() {
     other.prove(2, |_| false).unwrap();
     assert_eq!((0..3).map(|span| check(&stream, 1, &layout, span)).collect::<Vec<_>>(), [true, true, false]);
     assert!(!stream.has(2));
-    // What is stored in its place counts for itself, and a proved span replaces an unproved one, never the reverse.
+    // A span stored in its place has its own state, and a proved span replaces an unproved one, never the reverse.
     assert!(stream.store(2, &[7; 10_000], Trust::Unproved).unwrap() && !check(&other, 1, &layout, 2));
     assert!(store(&stream, 1, &layout, 2) && check(&other, 1, &layout, 2));
     assert!(stream.store(2, &[7; 10_000], Trust::Unproved).unwrap() && check(&other, 1, &layout, 2));
@@ -177,7 +177,7 @@ fn a_member_that_is_announced_after_its_bytes_is_an_error() {
 fn more_members_than_files_may_be_open_are_all_readable() {
     let fixture = CacheFixture::new(1 << 30);
     let cache = fixture.open();
-    // Sparse members: each has one stored span of 4 KiB, the rest is never stored.
+    // Sparse members: each has one stored span of 4 KiB; the rest is never stored.
     let count = 400;
     let starts: Vec<u64> = (0..count).flat_map(|member| [member * MIB, member * MIB + 4096]).collect();
     let members: Vec<_> = (0..count).map(|member| member * MIB..(member + 1) * MIB).collect();

@@ -1,9 +1,9 @@
-//! Sealed streams and documents: same behaviour, no plaintext on disk, nothing for another key.
+//! Sealed streams and documents: same behaviour, no plaintext on disk, unreadable with another key.
 
 use super::*;
 use crate::seal::{EnvelopeKey, Passphrase};
 
-/// A key for `number`; deriving one is slow, so all come from one.
+/// A key for `number`; deriving one is slow, so all are derived from one.
 pub fn key(number: u8) -> Protection {
     static BASE: std::sync::LazyLock<ChunkKey> =
         std::sync::LazyLock::new(|| EnvelopeKey::derive(&Passphrase::new(b"passphrase".to_vec()), &[7; 32]).unwrap().cache_key());
@@ -16,7 +16,7 @@ fn layout() -> Layout {
     Layout::new((0..length).step_by(300_000).collect::<Vec<_>>(), length, [member])
 }
 
-/// Whether any file of the cache has 32 bytes of the stream in it.
+/// Whether any cache file contains 32 bytes of the stream.
 fn leaks(fixture: &CacheFixture, seed: u64, length: u64) -> bool {
     let mut all = Vec::new();
     files(&fixture.path(), &mut all);

@@ -1,27 +1,26 @@
-//! Files of the cache that change places: whatever stands where, a reader gets the right bytes or a miss.
+//! Swapped cache files: whatever file is in whose place, a reader gets the right bytes or a miss.
 
 use super::sealing::key;
 use super::*;
 use crate::durable;
 
-/// Streams by seed, protection and layout: two plain ones with spans in the main file, in a member, and in both, and
-/// two sealed ones.
+/// Streams by seed, protection and layout: two plain ones with spans in the main file, in a member, and in both, and two sealed ones.
 fn streams() -> [(u64, Protection, Layout); 4] {
     let members: Arc<[Range<u64>]> = std::iter::once(10_000..10_000 + MIB).collect();
     let plain = Layout::new((0..5).map(|span| span * 250_000).collect::<Vec<_>>(), 1_100_000, members);
     [(1, Protection::Plain, plain.clone()), (2, Protection::Plain, plain), (3, key(1), even(5, 10_000)), (4, key(1), even(5, 10_000))]
 }
 
-/// The bytes of a stream. Making them is slow.
+/// The bytes of a stream, cached since generating them is slow.
 fn stream_bytes(seed: u64) -> &'static [u8] {
     static ALL: [std::sync::OnceLock<Vec<u8>>; 5] = [const { std::sync::OnceLock::new() }; 5];
     ALL[seed as usize].get_or_init(|| bytes(seed, 0..2 * MIB))
 }
 
-/// Spans and documents of a full cache.
+/// Number of spans and documents in a full cache.
 const WHOLE: usize = 4 * 5 + 2 * 4;
 
-/// Kinds, keys and protections of documents; some kinds and keys swap their names.
+/// Kinds, keys and protections of documents; some have kind and key exchanged.
 fn documents() -> Vec<(&'static str, String, Protection)> {
     let mut all = Vec::new();
     for kind in ["index", "tree"] {
@@ -48,7 +47,7 @@ fn fill_all(cache: &SpanCache) {
     cache.pin("two", &[blob(2)]).unwrap();
 }
 
-/// Reads everything; what is answered is right. How many spans and documents were here.
+/// Reads everything; any result must be right. Returns how many spans and documents were present.
 fn read_all(cache: &SpanCache) -> usize {
     let mut found = 0;
     for (seed, protection, layout) in streams() {
@@ -76,7 +75,7 @@ fn swap(one: &Path, other: &Path) {
     fs::rename(&aside, other).unwrap();
 }
 
-/// All files of a fresh, full cache whose swap matters.
+/// All files of a new, full cache for which a swap matters.
 fn full() -> (CacheFixture, Vec<PathBuf>) {
     let fixture = CacheFixture::new(64 * MIB);
     fill_all(&fixture.open());

@@ -1,8 +1,8 @@
-//! Opening an oci-sync envelope: which passphrase fits, remembered without a secret, and reading what is inside.
+//! Opens an oci-sync envelope: finds the right passphrase, remembers it without a secret, and reads the content.
 //!
-//! The envelope is one message, so none of its plaintext is released before its tag was checked over all of it.
-//! The check runs while the stored blob is fetched and hashed; the ciphertext is cached meanwhile as the raw blob
-//! that it is, and a second, local pass decrypts, indexes and fills the sealed cache from it.
+//! The envelope is one message, so no plaintext is released before its tag is verified over all of it. The tag is computed while the stored blob is
+//! fetched and hashed; meanwhile the ciphertext is cached as the raw blob it is, and a second, local pass decrypts, indexes and fills the sealed
+//! cache from it.
 
 use std::sync::Arc;
 
@@ -22,16 +22,16 @@ use crate::layer::{Form, LayerIndex};
 use crate::oci::Digest;
 use crate::seal::{ENVELOPE_HEADER, EnvelopeHeader, EnvelopeKey};
 
-/// Bytes that the second pass reads at a time.
+/// Bytes read at a time by the second pass.
 const PIECE: u64 = 1 << 20;
 
-/// The envelope of a blob that was opened before, on this machine.
+/// The envelope of a blob that was opened before on this machine.
 async fn remembered(shared: &Arc<Shared>, source: &BlobSource) -> Result<Option<Opened>, Error> {
     let document = match shared.cache.document(names::ENVELOPE, &names::envelope(&source.descriptor.digest), &Protection::Plain) {
         Ok(Some(document)) => (*document).as_ref().to_vec(),
         Ok(None) => return Ok(None),
         Err(error) => {
-            tracing::warn!(%error, "the record of an opened envelope cannot be read from the cache");
+            tracing::warn!(%error, "cannot read the record of an opened envelope from the cache");
             return Ok(None);
         }
     };
@@ -50,12 +50,12 @@ async fn remembered(shared: &Arc<Shared>, source: &BlobSource) -> Result<Option<
     .await
 }
 
-/// Whether an envelope was opened before, on this machine, and a key that is at hand opens it.
+/// Whether an envelope was opened before on this machine and an available key opens it.
 pub(in crate::content) async fn was_opened(shared: &Arc<Shared>, source: &BlobSource) -> bool {
     matches!(remembered(shared, source).await, Ok(Some(_)))
 }
 
-/// Opens the envelope of a blob: from memory of it, else by a pass that checks its tag.
+/// Opens the envelope of a blob: from its record, else in a pass that verifies its tag.
 pub(in crate::content) async fn open(shared: &Arc<Shared>, source: &BlobSource) -> Result<Opened, Error> {
     if let Some(opened) = remembered(shared, source).await? {
         return Ok(opened);
@@ -83,15 +83,15 @@ pub(in crate::content) async fn open(shared: &Arc<Shared>, source: &BlobSource) 
     Ok(opened)
 }
 
-/// Remembers an envelope that was opened, or written here.
+/// Records an envelope that was opened or written here.
 fn remember(shared: &Shared, blob: &Digest, opened: &Opened) {
     let document = opened.to_document();
     if let Err(error) = shared.cache.store_document(names::ENVELOPE, &names::envelope(blob), &document, &Protection::Plain) {
-        tracing::warn!(%error, "the envelope {} is opened again when it is needed", blob.short());
+        tracing::warn!(%error, "cannot record the opened envelope {}; it will be reopened when needed", blob.short());
     }
 }
 
-/// Keeps the index of an archive that was packed and sealed here, sealed as well. Blocks on the disk.
+/// Stores the index of an archive packed and sealed here, sealed as well. Blocks on the disk.
 pub(in crate::content) fn adopt(shared: &Shared, source: &BlobSource, opened: &Opened, index: &LayerIndex) -> Result<(), Error> {
     let index = index.of_blob(source.descriptor.digest)?;
     shared.check_size(source, &index)?;
@@ -100,7 +100,7 @@ pub(in crate::content) fn adopt(shared: &Shared, source: &BlobSource, opened: &O
     Ok(())
 }
 
-/// The key of a new envelope: from the passphrase that opens `source`, else from the first one there is.
+/// The key for a new envelope: from the passphrase that opens `source`, else from the first passphrase.
 pub(in crate::content) async fn key_for(
     shared: &Arc<Shared>,
     source: Option<&BlobSource>,
@@ -116,19 +116,19 @@ pub(in crate::content) async fn key_for(
     key.await?.map(Some).ok_or_else(|| wrong_key(source))
 }
 
-/// Tells keys apart without showing them.
+/// Distinguishes keys without revealing them.
 fn proof_of(key: &EnvelopeKey) -> Vec<u8> {
     let mut proof = Vec::new();
     key.cache_key().for_object(PROOF).seal(0, PROOF, &mut proof);
     proof
 }
 
-/// The same blob, as it is stored.
+/// The same blob in its stored form.
 pub(in crate::content) fn as_stored(source: &BlobSource) -> BlobSource {
     BlobSource { form: Form::Raw, sealing: Sealing::None, index: None, ..source.clone() }
 }
 
-/// Checks the tag over a blob whose digest was checked earlier.
+/// Verifies the tag over a blob whose digest was verified earlier.
 async fn read_through(shared: &Arc<Shared>, stored: &BlobSource, index: LayerIndex, mut probe: KeyProbe) -> Result<KeyProbe, Error> {
     let size = index.stream_length();
     let blob = Reader::open(shared, stored, Mode::Ciphertext(index))?;
@@ -145,7 +145,7 @@ async fn read_through(shared: &Arc<Shared>, stored: &BlobSource, index: LayerInd
     Ok(probe)
 }
 
-/// The second pass: decrypts, indexes and fills the sealed cache from the checked ciphertext.
+/// The second pass: decrypts, indexes and fills the sealed cache from the verified ciphertext.
 pub(in crate::content) async fn index(
     shared: &Arc<Shared>,
     source: &BlobSource,
@@ -153,7 +153,7 @@ pub(in crate::content) async fn index(
     blob: &Arc<Reader>,
 ) -> Result<LayerIndex, Error> {
     let _turn = shared.turns.pass().await?;
-    // The tables and the index that is put together from them.
+    // For the tables and the index assembled from them.
     let _memory = shared.budget.take(Use::Large, shared.budget.share(Use::Large) / 2).await?;
     let key = names::stream(&source.descriptor.digest, source.form, source.sealing);
     let scan = ScanThread::start(shared, source, shared.fill(&key, &opened.protection(source, "stream")));

@@ -1,7 +1,7 @@
-//! Passphrases and the keys derived from them, kept in memory only.
+//! Passphrases and the keys derived from them, in memory only.
 //!
-//! Passphrases are asked for when the first sealed blob is read, in the order in which their sources were given,
-//! and wiped with the ring. Everything here blocks: deriving a key takes tens of milliseconds and 32 MiB.
+//! Passphrases are requested when the first sealed blob is read, in the order of their sources, and wiped with the ring. Everything here blocks:
+//! deriving a key takes tens of milliseconds and 32 MiB.
 
 use std::fmt;
 use std::sync::Arc;
@@ -12,17 +12,17 @@ use crate::bounded::BoundedMap;
 use crate::error::{Error, ErrorKind};
 use crate::seal::{EnvelopeKey, Passphrase};
 
-/// Most passphrases that are tried.
+/// Most passphrases tried.
 const PASSPHRASES: usize = 16;
-/// Salts whose keys are kept.
+/// Salts whose keys are cached.
 const SALTS: usize = 256;
 
-/// Where one passphrase comes from. Asked at most once successfully, on a thread that may block.
+/// The source of one passphrase. Queried until it succeeds once, on a blocking thread.
 pub trait PassphraseSource: Send + Sync {
-    /// The passphrase; `None` if this source has none to give.
+    /// The passphrase; `None` if this source has none.
     ///
     /// # Errors
-    /// Text for people that says which source failed and how.
+    /// A message that says which source failed and how.
     fn passphrase(&self) -> Result<Option<Passphrase>, String>;
 }
 
@@ -42,14 +42,14 @@ struct Ring {
     sources: Vec<(Arc<dyn PassphraseSource>, Asked)>,
     /// Tried first.
     lent: Vec<(u64, Passphrase)>,
-    /// How often any were lent.
+    /// Number of loans so far.
     loans: u64,
-    /// By salt, with the loans that they were derived after.
+    /// Keys by salt, with the loan count at their derivation.
     derived: BoundedMap<[u8; 32], (u64, Arc<[EnvelopeKey]>), SALTS>,
 }
 
-/// Passphrases that a ring has until this is dropped; then they are wiped. Keys that were derived from them stay, or what they opened
-/// could not be read any more.
+/// Passphrases lent to a ring until this is dropped, when they are wiped. Keys derived from them stay, or content already opened could not be read
+/// any more.
 #[must_use]
 pub struct Lent {
     ring: KeyRing,
@@ -62,10 +62,10 @@ impl Drop for Lent {
     }
 }
 
-/// The passphrases of a mount. Cheap to clone; the keys are wiped with the last clone.
+/// The passphrases of a mount. Cheap to clone; keys are wiped with the last clone.
 #[derive(Clone, Default)]
 pub struct KeyRing {
-    /// Held while a key is derived: one derivation at a time bounds the memory, and is the single flight.
+    /// Locked while a key is derived: one derivation at a time bounds the memory and acts as single flight.
     ring: Arc<Mutex<Ring>>,
 }
 
@@ -76,19 +76,19 @@ impl fmt::Debug for KeyRing {
 }
 
 impl KeyRing {
-    /// A ring whose passphrases come from these sources, tried in order.
+    /// A ring with passphrases from these sources, tried in order.
     pub fn new(sources: Vec<Arc<dyn PassphraseSource>>) -> Self {
         let sources = sources.into_iter().take(PASSPHRASES).map(|source| (source, Asked::NotYet)).collect();
         Self { ring: Arc::new(Mutex::new(Ring { sources, ..Ring::default() })) }
     }
 
-    /// Whether there is any source.
+    /// Whether there is no source.
     pub fn is_empty(&self) -> bool {
         let ring = self.lock();
         ring.sources.is_empty() && ring.lent.is_empty()
     }
 
-    /// Tries these passphrases first until the answer is dropped.
+    /// Tries these passphrases first until the result is dropped.
     pub fn lend(&self, passphrases: Vec<Passphrase>) -> Lent {
         let mut ring = self.lock();
         ring.loans += 1;
@@ -102,12 +102,12 @@ impl KeyRing {
         self.ring.lock()
     }
 
-    /// Makes sure that there is a passphrase, asking the sources if need be. Blocks.
+    /// Ensures that there is a passphrase, querying the sources if necessary. Blocks.
     pub(in crate::content) fn ask(&self) -> Result<(), Error> {
         self.lock().passphrases().map(drop)
     }
 
-    /// A key for a new envelope, from the first passphrase there is; `None` if no source has one. Blocks.
+    /// The key for a new envelope, from the first passphrase; `None` if no source has one. Blocks.
     ///
     /// # Errors
     /// KeyMissing if a source failed.
@@ -121,7 +121,7 @@ impl KeyRing {
         found.first().map(|passphrase| derive(passphrase, salt)).transpose()
     }
 
-    /// A key for a new envelope, from the passphrase whose key for another salt `fits`. Blocks.
+    /// The key for a new envelope, from the passphrase whose key for another salt `fits`. Blocks.
     ///
     /// # Errors
     /// KeyMissing if there is no passphrase.
@@ -139,7 +139,7 @@ impl KeyRing {
         Ok(None)
     }
 
-    /// The keys of an envelope that the passphrases give, in order. Blocks.
+    /// The keys of an envelope from all passphrases, in order. Blocks.
     ///
     /// # Errors
     /// KeyMissing if there is no passphrase.
@@ -182,7 +182,7 @@ impl Ring {
         let reason = if failures.is_empty() {
             "the artifact is encrypted and no passphrase was given (--passphrase-file, --passphrase-command, OCIFS_PASSPHRASE)".to_owned()
         } else {
-            format!("the artifact is encrypted and no passphrase could be had: {}", failures.join("; "))
+            format!("the artifact is encrypted and no passphrase could be read: {}", failures.join("; "))
         };
         Err(Error::new(ErrorKind::KeyMissing, reason))
     }

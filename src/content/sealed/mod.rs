@@ -1,5 +1,5 @@
-//! Content in oci-sync envelopes: passphrases and the keys made from them (`keys`), which of them opens a blob that passes by
-//! (`probe`), and opening, remembering and indexing what is inside (`envelope`).
+//! Content in oci-sync envelopes: passphrases and the keys derived from them (`keys`), finding the key for a streamed blob (`probe`), and opening,
+//! recording and indexing the content (`envelope`).
 
 pub(super) mod envelope;
 pub(super) mod keys;

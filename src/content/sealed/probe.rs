@@ -1,4 +1,4 @@
-//! The trial of every passphrase on an oci-sync envelope that passes by, and what fits.
+//! Tries every passphrase on a streamed oci-sync envelope.
 
 use super::keys::KeyRing;
 use crate::cache::Protection;
@@ -6,11 +6,11 @@ use crate::content::BlobSource;
 use crate::error::{Error, ErrorKind};
 use crate::seal::{ENVELOPE_HEADER, ENVELOPE_TAG, EnvelopeCheck, EnvelopeHeader, EnvelopeKey, ciphertext_length};
 
-/// First byte of the document that remembers an envelope; it changes with the format.
+/// First byte of the document that records an envelope; changed with the format.
 pub(in crate::content) const VERSION: u8 = 1;
 /// The plaintext that proves a key in that document.
 pub(in crate::content) const PROOF: &[u8] = b"ocifs envelope";
-/// An envelope whose tag held, and the key that fits.
+/// An envelope with a verified tag, and its key.
 #[derive(Clone)]
 pub(in crate::content) struct Opened {
     pub(in crate::content) header: EnvelopeHeader,
@@ -18,7 +18,7 @@ pub(in crate::content) struct Opened {
 }
 
 impl Opened {
-    /// How the cache protects one thing that comes from this envelope.
+    /// How the cache protects one object derived from this envelope.
     pub(in crate::content) fn protection(&self, source: &BlobSource, role: &str) -> Protection {
         let context = format!("ocifs {role} 1 {} {:?}", source.descriptor.digest, source.form);
         Protection::Sealed(self.key.cache_key().for_object(context.as_bytes()))
@@ -34,7 +34,7 @@ impl Opened {
     }
 }
 
-/// Tries every passphrase on a blob that passes by. Blocks.
+/// Tries every passphrase on a streamed blob. Blocks.
 pub(in crate::content) struct KeyProbe {
     keys: KeyRing,
     size: u64,
@@ -50,14 +50,14 @@ struct Begun {
 }
 
 impl KeyProbe {
-    /// A trial on a blob of a claimed size.
+    /// A probe for a blob of a claimed size.
     pub(in crate::content) fn new(keys: &KeyRing, source: &BlobSource) -> Result<Self, Error> {
         ciphertext_length(source.descriptor.size).map_err(|error| Error::new(error.kind, format!("{}: {error}", source.label())))?;
         let size = source.descriptor.size;
         Ok(Self { keys: keys.clone(), size, seen: 0, header: Vec::new(), tag: Vec::new(), begun: None })
     }
 
-    /// The next bytes of the blob as stored.
+    /// The next bytes of the stored blob.
     pub(in crate::content) fn update(&mut self, mut piece: &[u8]) {
         let header_missing = ENVELOPE_HEADER - self.header.len().min(ENVELOPE_HEADER);
         if header_missing > 0 {
@@ -81,7 +81,7 @@ impl KeyProbe {
         self.tag.extend_from_slice(tag.get(..tag_missing.min(tag.len())).unwrap_or_default());
     }
 
-    /// The key whose tag holds, now that the digest of the blob held.
+    /// The key whose tag matches, after the blob's digest was verified.
     pub(in crate::content) fn finish(self, source: &BlobSource) -> Result<Opened, Error> {
         let cut = || Error::new(ErrorKind::Integrity, format!("{} is too short for an oci-sync envelope", source.label()));
         let begun = self.begun.ok_or_else(cut)??;
@@ -100,6 +100,6 @@ fn begin(keys: &KeyRing, header: &[u8]) -> Result<Begun, Error> {
 
 /// The error of an envelope that no passphrase opens.
 pub(in crate::content) fn wrong_key(source: &BlobSource) -> Error {
-    let message = format!("{} is encrypted and none of the given passphrases opens it (its digest is right)", source.label());
+    let message = format!("{} is encrypted and none of the given passphrases decrypts it (its digest is correct)", source.label());
     Error::new(ErrorKind::KeyWrong, message)
 }

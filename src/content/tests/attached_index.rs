@@ -1,4 +1,4 @@
-//! Indexes that travel: what they save, and that none of them can lie.
+//! Attached indexes: what they save, and that none can lie.
 
 use parking_lot::Mutex;
 
@@ -6,7 +6,7 @@ use super::*;
 use crate::layer::tests::encode_attached;
 use crate::layer::{Metadata, PackEntry, Packed, Packer, Packing};
 
-/// An output that can be looked at afterwards.
+/// An output that can be examined afterwards.
 #[derive(Clone, Default)]
 struct Output(Arc<Mutex<Vec<u8>>>);
 
@@ -21,7 +21,7 @@ impl std::io::Write for Output {
     }
 }
 
-/// A file with attributes that are no defaults.
+/// A file with non-default attributes.
 pub(crate) fn file(path: &str, data: &[u8]) -> PackEntry {
     PackEntry {
         path: path.as_bytes().to_vec(),
@@ -37,7 +37,7 @@ fn pack(packing: Packing, files: &[(&str, &[u8])]) -> (Packed, Vec<u8>) {
     pack_entries(packing, &files.iter().map(|(path, data)| (file(path, data), *data)).collect::<Vec<_>>())
 }
 
-/// A layer and its bytes.
+/// A layer and its index, as bytes.
 pub(crate) fn pack_entries(packing: Packing, entries: &[(PackEntry, &[u8])]) -> (Packed, Vec<u8>) {
     let output = Output::default();
     let mut packer = Packer::new(packing, 2, Box::new(output.clone()));
@@ -60,7 +60,7 @@ fn form_of(packing: Packing) -> Form {
     if packing == Packing::Raw { Form::Raw } else { Form::Archive }
 }
 
-/// Ranges of the blob itself that were asked for.
+/// Requested ranges of the blob itself.
 fn ranges(fixture: &ContentFixture, source: &BlobSource) -> Vec<Range<u64>> {
     let wanted = source.descriptor.digest.to_string();
     fixture.memory.requests().into_iter().filter(|request| request.object == wanted).filter_map(|request| request.range).collect()
@@ -186,7 +186,7 @@ async fn a_flipped_span_is_never_served_and_the_blob_is_read_whole_instead() {
         let read = stream.read(start + 3 * MIB..start + 3 * MIB + 100).await.unwrap();
         assert_eq!(read, data[3 * MIB as usize..3 * MIB as usize + 100], "{packing:?}");
         assert!(!contents.trusts(&source) && !Contents::new(fixture.config(1 << 30)).trusts(&source));
-        // A stream that is opened now is read without the index from the start.
+        // A stream opened now is read without the index from the start.
         let again = contents.open(&source).await.unwrap();
         assert!(read_all(&again).await.unwrap()[start as usize..][..data.len()] == data, "{packing:?}");
         assert_eq!(again.verified(), Verified::Whole);
@@ -209,12 +209,12 @@ async fn a_blob_that_is_broken_itself_is_an_error_with_or_without_an_index() {
         for _ in 0..2 {
             assert_eq!(stream.read(range.clone()).await.unwrap_err().kind, ErrorKind::Integrity, "{packing:?}");
         }
-        // What was right of it before is not worth more now.
+        // Parts that were right before are of no use now.
         assert!(contents.open(&source).await.is_err() || contents.open(&source).await.unwrap().read(range).await.is_err());
     }
 }
 
-/// The index of a tar of the same length, said to be that of the blob.
+/// The index of another tar of the same length, claimed for the blob.
 fn lie(blob: Digest, path: &str, length: usize) -> Vec<u8> {
     let (packed, _) = pack(Packing::Tar, &[(path, &noise(length, 99))]);
     encode_attached(&packed.index.of_blob(blob).unwrap()).unwrap()
@@ -235,7 +235,7 @@ async fn an_index_of_other_entries_serves_nothing_and_what_it_showed_stays_an_er
         assert!(error.kind == ErrorKind::Integrity && error.message.contains("open the artifact again"), "{error}");
         assert_eq!(contents.open(&source).await.err().map(|error| error.kind), Some(ErrorKind::Integrity));
     }
-    // Opened again, here and by the next mount, it is what the blob says.
+    // Opened again, here and by the next mount, it shows the blob's own entries.
     assert!(!contents.trusts(&source));
     let plain = BlobSource { index: None, ..source };
     for contents in [contents, Contents::new(fixture.config(1 << 30))] {
@@ -259,7 +259,7 @@ async fn an_index_counts_only_for_artifacts_that_name_it() {
         let index = contents.index(source).await.unwrap();
         assert!(contents.open(source).await.unwrap().read(extent(&index, "a")).await.unwrap() == data);
     }
-    // From now on the blob's own index comes first, for everybody.
+    // From now on the blob's own index takes precedence, for everyone.
     assert_eq!(contents.index(&lying).await.unwrap().entry(0).unwrap().path, b"a");
     assert!(stream.read(0..MIB).await.is_err() || !contents.trusts(&lying));
 }
@@ -282,7 +282,7 @@ async fn what_was_packed_here_is_listed_without_any_request() {
         }
         assert_eq!(fixture.requests(), 0);
     }
-    // Without a name to travel by it is the blob's own.
+    // Without a name to attach by, it becomes the blob's own.
     let (packed, blob) = pack(Packing::GzipTar, &[("a", b"data")]);
     let fixture = ContentFixture::new();
     let source = fixture.add(Form::Archive, &blob);
@@ -311,7 +311,7 @@ async fn no_flip_of_an_index_can_panic_or_make_wrong_bytes_be_served() {
         let Ok(stream) = contents.open(&source).await else { continue };
         for entry in index.entries() {
             for extent in index.extents(entry.number) {
-                // The bytes are those of the stream at that place, or there is an error.
+                // The bytes are those of the stream at that offset, or there is an error.
                 if let Ok(read) = stream.read(extent.stream..extent.stream + extent.length).await {
                     let whole = decoded(&blob);
                     let end = (extent.stream + extent.length).min(whole.len() as u64) as usize;

@@ -17,7 +17,7 @@ async fn a_file_of_every_kind_of_archive_is_read_with_one_request_and_again_with
         assert_eq!(stream.read(extent(&index, "last")).await.unwrap(), "end");
         assert_eq!((fixture.requests(), stream.verified()), (1, Verified::Whole));
 
-        // Another mount finds everything, and its reads do not even have to wait.
+        // Another mount finds everything, and its reads need not even wait.
         let again = Contents::new(fixture.config(1 << 30));
         let stream = again.open(&source).now_or_never().unwrap().unwrap();
         assert_eq!(stream.read(extent(&index, "big")).now_or_never().unwrap().unwrap(), big);
@@ -53,7 +53,7 @@ async fn evicted_spans_are_fetched_again_alone_and_only_once() {
         let index = fixture.contents().index(&source).await.unwrap();
         fixture.cache(1 << 30).clear(true).unwrap();
         let contents = {
-            // `clear` takes the index as well; the data alone is what eviction takes.
+            // `clear` takes the index as well; eviction takes only the data.
             let cache = fixture.cache(1 << 30);
             cache.store_document(names::INDEX, &names::index(&source), index.as_bytes(), &cache::Protection::Plain).unwrap();
             Contents::new(Config { cache, ..fixture.config(1 << 30) })
@@ -79,7 +79,7 @@ async fn a_flipped_byte_of_a_span_is_never_served_and_only_the_open_file_remembe
     let fixture = ContentFixture::new();
     let big = noise(4 * MIB as usize, 4);
     let source = fixture.add(Form::Archive, &tar(&[("big", &big)]));
-    // No room at all: every span has to be fetched again.
+    // No room at all: every span must be refetched.
     let contents = Contents::new(fixture.config(0));
     let index = contents.index(&source).await.unwrap();
     let stream = contents.open(&source).await.unwrap();
@@ -204,7 +204,7 @@ async fn a_manifest_that_claims_another_size_than_the_checked_blob_is_refused() 
     assert_eq!(error.kind, ErrorKind::Integrity, "{error}");
 }
 
-/// One frame without a size, as `zstd --long` writes it to a pipe.
+/// One frame without a content size, as `zstd --long` writes it to a pipe.
 fn zstd_with_window(data: &[u8], window_log: u32) -> Vec<u8> {
     let mut encoder = zstd::stream::write::Encoder::new(Vec::new(), 1).unwrap();
     encoder.window_log(window_log).unwrap();
@@ -217,7 +217,7 @@ async fn a_parked_decoder_makes_way_for_a_window_that_is_wanted() {
     let fixture = ContentFixture::new();
     let big = noise(20 * MIB as usize, 31);
     let source = fixture.add(Form::Archive, &zstd_with_window(&tar(&[("big", &big)]), 24));
-    // Memory for one window of 16 MiB, and a cache that keeps hardly anything: read backwards, each read needs a decoder.
+    // Memory for one 16 MiB window, and a cache that stores almost nothing: read backwards, each read needs a decoder.
     let budget = Budget::new(MEMORY_LEAST);
     assert!((16 * MIB..32 * MIB).contains(&budget.share(budget::Use::Large)));
     let contents = Contents::new(Config { budget, ..fixture.config(2 * MIB) });

@@ -1,4 +1,4 @@
-//! Raw blobs: small ones, and large ones that are served while they are being checked.
+//! Raw blobs: small ones, and large ones served while being verified.
 
 use std::time::Duration;
 
@@ -46,10 +46,10 @@ async fn a_large_raw_blob_is_verified_once_all_of_it_was_read() {
     assert!(read_all(&stream).await.unwrap() == data);
     until(|| stream.verified() == Verified::Whole).await;
     assert_eq!(fixture.asked(), data.len() as u64);
-    // A stricter reader, and another mount, need no further byte.
+    // A stricter reader, and another mount, need no further bytes.
     let strict = BlobSource { strict: true, ..source };
     for contents in [contents, Contents::new(fixture.config(1 << 30))] {
-        // What was found out is kept a moment after it is known.
+        // The result is stored a moment after it is known.
         let opened = async {
             loop {
                 match contents.open(&strict).await.unwrap() {
@@ -87,7 +87,7 @@ async fn a_mismatch_found_at_the_end_fails_every_later_read_until_the_registry_i
 
     let contents = fixture.contents();
     let stream = contents.open(&source).await.unwrap();
-    // The read that completes the blob fails, and what follows.
+    // The read that completes the blob fails, and so do later ones.
     assert_eq!(read_all(&stream).await.unwrap_err().kind, ErrorKind::Integrity);
     let layout = reader::raw_layout(source.descriptor.size).unwrap();
     let key = names::stream(&source.descriptor.digest, Form::Raw, Sealing::None);
@@ -104,7 +104,7 @@ async fn a_mismatch_found_at_the_end_fails_every_later_read_until_the_registry_i
     let mended = contents.open(&source).await.unwrap();
     assert!(read_all(&mended).await.unwrap() == data);
     assert_eq!(mended.verified(), Verified::Whole);
-    // A stream that was opened on the wrong bytes never serves others.
+    // A stream opened on the wrong bytes never serves others.
     assert_eq!(stream.read(0..1).await.unwrap_err().kind, ErrorKind::Integrity);
 }
 
@@ -149,11 +149,11 @@ async fn an_outage_counts_for_a_moment_where_it_was_met() {
         let contents = fixture.contents();
         let stream = contents.open(&source).await.unwrap();
         fixture.memory.plan(RequestKind::Blob, 0, 1, Fault::Error(kind));
-        // The kernel asks for a page of what it did not get at once.
+        // The kernel retries a page that it did not get at once.
         assert_eq!(stream.read(0..MIB).await.unwrap_err().kind, kind);
         assert_eq!(stream.read(0..4096).await.unwrap_err().kind, kind);
         assert_eq!(fixture.requests(), 1);
-        // Others, and other places, ask for themselves.
+        // Other readers, and other offsets, send their own requests.
         assert_eq!(contents.open(&source).await.unwrap().read(0..4096).await.unwrap(), data[..4096]);
         assert_eq!(stream.read(2 * MIB..2 * MIB + 9).await.unwrap(), data[2 * MIB as usize..2 * MIB as usize + 9]);
         until(|| stream.read(0..4096).now_or_never().is_some_and(|read| read.is_ok())).await;
@@ -170,7 +170,7 @@ async fn readers_of_the_end_do_not_wait_for_the_rest() {
     for span in [0, 1, 2, 19] {
         one.read(span * MIB..span * MIB + 1).await.unwrap();
     }
-    // What others have read is not what this one has read.
+    // Content read by others does not count as read by this one.
     other.read(19 * MIB..20 * MIB).await.unwrap();
     assert_eq!(one.verified(), Verified::Partial);
 }
@@ -203,7 +203,7 @@ async fn a_span_that_is_fetched_again_before_the_blob_is_checked_must_be_the_sam
     let fixture = ContentFixture::new();
     let data = noise(6 * MIB as usize, 12);
     let source = fixture.add(Form::Raw, &data);
-    // The cache keeps nothing and memory hardly anything, so the first spans are soon gone.
+    // Cache and memory keep almost nothing, so the first spans are soon gone.
     let config = Config { budget: Budget::new(MEMORY_LEAST), ..fixture.config(0) };
     let contents = Contents::new(config);
     let stream = contents.open(&source).await.unwrap();
@@ -257,7 +257,7 @@ async fn spans_that_were_kept_unchecked_are_proved_before_a_strict_reader_gets_t
     let strict = Contents::new(fixture.config(1 << 30)).open(&strict).await.unwrap();
     strict.read(0..1).await.unwrap();
     fixture.cache(1 << 30).forget_stream(&names::stream(&source.descriptor.digest, Form::Raw, Sealing::None)).unwrap();
-    // A reader that knows no digest keeps a wrong span and a right one.
+    // A reader that knows no digest stores a wrong span and a right one.
     fixture.memory.plan(RequestKind::Blob, 0, 1, Fault::Flipped(0));
     let part = |span: u64| span * MIB..span * MIB + 9;
     let expected = |span: u64| data[part(span).start as usize..part(span).end as usize].to_vec();
@@ -273,7 +273,7 @@ async fn a_strict_blob_above_the_budget_is_fetched_again_by_span_digests() {
     let fixture = ContentFixture::with(Trust::Digest);
     let data = noise(6 * MIB as usize, 6);
     let source = fixture.add(Form::Raw, &data);
-    // Memory that holds hardly more than one span.
+    // Memory for hardly more than one span.
     let config = Config { budget: Budget::new(MEMORY_LEAST), ..fixture.config(2 * MIB) };
     let stream = Contents::new(config).open(&source).await.unwrap();
     assert!(read_all(&stream).await.unwrap() == data);

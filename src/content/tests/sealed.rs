@@ -65,7 +65,7 @@ async fn no_plaintext_and_no_name_of_a_sealed_archive_reaches_the_disk() {
     keeps_secret(&fixture, &[b"attack at dawn", b"secret-name"]);
 }
 
-/// None of the files of the cache holds any of these.
+/// No cache file contains any of these.
 fn keeps_secret(fixture: &ContentFixture, secrets: &[&[u8]]) {
     let mut folders = vec![fixture.directory.path().to_path_buf()];
     let mut files = 0;
@@ -118,7 +118,7 @@ async fn a_sealed_archive_above_the_budget_is_read_right_and_verified_by_span_di
     let fixture = ContentFixture::new();
     let archive = tar(&[("big", &noise(7 * MIB as usize, 2))]);
     let source = sealed(&fixture, &seal(&archive));
-    // Memory that holds hardly more than one span.
+    // Memory for hardly more than one span.
     let contents = Contents::new(Config { keys: ring(&[PASSPHRASE]), budget: Budget::new(MEMORY_LEAST), ..fixture.config(2 * MIB) });
     let stream = contents.open(&source).await.unwrap();
     assert!(read_all(&stream).await.unwrap() == archive);
@@ -154,7 +154,7 @@ async fn an_archive_that_was_sealed_here_is_listed_without_a_request_and_its_nam
     let index = contents.index(&source).await.unwrap();
     assert_eq!((index.entry(0).unwrap().path, fixture.requests()), (&b"secret-name"[..], 0));
     assert_eq!(contents.open(&source).await.unwrap().read(extent(&index, "secret-name")).await.unwrap(), "data");
-    // What is sealed next is sealed with the passphrase that opens this.
+    // The next archive is sealed with the passphrase that opens this one.
     let next = contents.seal_key(Some(&source), [3; 32]).await.unwrap().unwrap();
     let expected = EnvelopeKey::derive(&Passphrase::new(PASSPHRASE.into()), &[3; 32]).unwrap();
     let sealed_by = |key: &EnvelopeKey| {
