@@ -1,4 +1,4 @@
-//! The artifacts of one registry or layout, and what is known of its tags and lists.
+//! The artifacts of one registry or layout, and cached facts about its tags and lists.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -27,16 +27,16 @@ pub(super) struct Inner {
     pub(super) flight: Flight<Key, Result<Arc<Artifact>, Error>>,
 }
 
-/// Artifacts of one registry or layout, and what is known of its tags and lists. Cheap to clone.
+/// The artifacts of one registry or layout, and cached facts about its tags and lists. Cheap to clone.
 #[derive(Clone)]
 pub struct Artifacts {
     pub(super) inner: Arc<Inner>,
-    /// The platform chosen from an index.
+    /// The platform to choose from an index.
     pub(super) platform: Arc<Platform>,
 }
 
 impl Artifacts {
-    /// Artifacts of `pull`, read through `contents`, with trees and what was seen kept in `cache`.
+    /// The artifacts of `pull`, read through `contents`; trees and registry answers are stored in `cache`.
     pub fn new(pull: Arc<dyn Pull>, contents: Contents, cache: SpanCache, options: Options) -> Self {
         let platform = Arc::new(options.platform.clone());
         let registry_cache = Arc::new(RegistryCache::new(pull, cache.clone(), options));
@@ -44,17 +44,17 @@ impl Artifacts {
         Self { inner: Arc::new(Inner { registry_cache, contents, cache, kept, opened_here, flight }), platform }
     }
 
-    /// The same, with another platform chosen from an index.
+    /// The same for another platform.
     pub fn for_platform(&self, platform: &Platform) -> Self {
         Self { inner: Arc::clone(&self.inner), platform: Arc::new(platform.clone()) }
     }
 
-    /// The platform chosen from an index.
+    /// The platform to choose from an index.
     pub fn platform(&self) -> &Platform {
         &self.platform
     }
 
-    /// The place that everything comes from, as [`Pull::origin`] names it.
+    /// Where everything comes from, as in [`Pull::origin`].
     pub fn origin(&self) -> &str {
         self.inner.registry_cache.pull.origin()
     }
@@ -64,16 +64,16 @@ impl Artifacts {
         &self.inner.registry_cache.options
     }
 
-    /// The digest of a tag: known and fresh, else asked for (HEAD; the first time a GET of the manifest, which is
-    /// wanted next), else the last known while the registry is unreachable.
+    /// The digest of a tag: cached and fresh, else requested (HEAD; the first time a GET of the manifest, which is needed next), else the last known one
+    /// while the registry is unreachable.
     ///
     /// # Errors
-    /// NotFound only if the registry said so within 5 seconds, or offline for a tag that no list has.
+    /// NotFound only if the registry said so within 5 seconds, or offline for a tag that is in no list.
     pub async fn tag(&self, repository: &Repository, tag: &Tag) -> Result<Digest, Error> {
         self.inner.registry_cache.tag(repository, tag).await
     }
 
-    /// The tags of a repository, bookkeeping tags left out. NotFound if the registry knows no such repository.
+    /// The tags of a repository, without bookkeeping tags. NotFound if the repository does not exist.
     pub async fn tags(&self, repository: &Repository) -> Result<Listing, Error> {
         self.inner.registry_cache.tags(repository).await
     }
@@ -83,23 +83,23 @@ impl Artifacts {
         self.inner.registry_cache.repositories().await
     }
 
-    /// Notes that a repository turned out to exist.
+    /// Records that a repository exists.
     pub fn learned(&self, repository: &Repository) {
         self.inner.registry_cache.learned(repository);
     }
 
-    /// Names of a repository that are full references and no tags (a layout by `podman save`), with their manifests.
-    /// They name artifacts by digest; nothing else is known of them.
+    /// Names in a repository that are full references rather than tags (a layout by `podman save`), with their manifests. They name artifacts by digest;
+    /// nothing else is known about them.
     pub async fn odd_names(&self, repository: &Repository) -> Result<Arc<[(String, Descriptor)]>, Error> {
         Ok(self.inner.registry_cache.pull.odd_names(repository).await?.into())
     }
 
-    /// A manifest by digest, remembered on disk.
+    /// A manifest by digest, cached on disk.
     pub async fn manifest(&self, repository: &Repository, digest: &Digest) -> Result<Arc<Manifest>, Error> {
         self.inner.registry_cache.manifest(repository, digest).await
     }
 
-    /// The same for one that a tag or an index names: that it is missing is an error of the registry, and no absence.
+    /// The same for one that a tag or index refers to: if it is missing, that is an error of the registry instead of NotFound.
     pub async fn named_manifest(&self, repository: &Repository, digest: &Digest) -> Result<Arc<Manifest>, Error> {
         self.inner.registry_cache.named_manifest(repository, digest).await
     }
@@ -109,7 +109,7 @@ impl Artifacts {
         self.get(self.key(repository, *digest, view, None), strict).await
     }
 
-    /// One layer of an image manifest by itself, by its number there; an archive shows its whiteouts.
+    /// A single layer of an image manifest, by position; an archive shows its whiteouts.
     pub async fn layer(&self, repository: &Repository, manifest: &Manifest, number: usize, strict: bool) -> Result<Arc<Artifact>, Error> {
         self.get(self.key(repository, manifest.digest, ViewMode::Merged, Some(number)), strict).await
     }
@@ -119,7 +119,7 @@ impl Artifacts {
     }
 
     pub(super) async fn get(&self, key: Key, strict: bool) -> Result<Arc<Artifact>, Error> {
-        // A tree whose index turned out wrong is rebuilt.
+        // A tree whose attached index turned out wrong is rebuilt.
         let trusted = |artifact: &Arc<Artifact>| artifact.sources.iter().all(|source| self.inner.contents.trusts(source));
         if let Some(artifact) = self.inner.kept.get(&key).filter(trusted) {
             return Ok(artifact);
@@ -137,7 +137,7 @@ impl Artifacts {
         self.inner.registry_cache.referrers(repository, subject).await
     }
 
-    /// The stream that a file's content lies in; `blob` is the number that [`Content`](super::Content) names.
+    /// The stream that holds a file's content; `blob` is the number in [`Content`](super::Content).
     pub async fn stream(&self, repository: &Repository, artifact: &Artifact, blob: u32, strict: bool) -> Result<ContentStream, Error> {
         let mut source = artifact
             .source(blob)
@@ -152,7 +152,7 @@ impl Artifacts {
         self.open(&source).await
     }
 
-    /// Begins to download a raw blob that is wanted whole and once. `None` where [`Self::stream`] is the better way.
+    /// Starts downloading a raw blob that is needed whole and once. `None` if [`Self::stream`] is better.
     ///
     /// # Errors
     /// Errors of the registry.
@@ -167,7 +167,7 @@ impl Artifacts {
         self.inner.contents.download(&source).await.map_err(|error| of_blob("content", &source.descriptor, error))
     }
 
-    /// One blob as it is stored, neither unpacked nor opened.
+    /// A blob as stored, neither unpacked nor decrypted.
     pub async fn blob(&self, repository: &Repository, descriptor: &Descriptor, strict: bool) -> Result<ContentStream, Error> {
         let strict = strict || self.inner.registry_cache.options.strict;
         let (repository, descriptor) = (repository.clone(), descriptor.clone());
@@ -178,66 +178,65 @@ impl Artifacts {
         self.inner.contents.open(source).await.map_err(|error| of_blob("content", &source.descriptor, error))
     }
 
-    /// Forgets how fresh tags and lists are (all, or of one repository), so that the next use asks.
+    /// Expires tags and lists (all, or of one repository), so that the next use asks the registry.
     pub fn refresh(&self, repository: Option<&Repository>) {
         self.inner.registry_cache.refresh(repository);
     }
 
-    /// Lets go of unused trees, indexes and streams, and of all that the cache no longer holds.
+    /// Releases unused trees, indexes and streams, and everything removed from the cache.
     pub fn let_go(&self) {
         drop(self.inner.kept.take());
         self.inner.contents.let_go();
         self.inner.cache.let_go();
     }
 
-    /// Counts bytes that lie outside of the cache in its budget, for as long as the answer is held; `None` if there is no
-    /// room.
+    /// Counts bytes outside the cache in its budget while the result is held; `None` if there is no room.
     pub async fn room(&self, bytes: u64) -> Option<Arc<Room>> {
         let cache = self.inner.cache.clone();
         spawn_blocking(move || cache.room(bytes)).await.ok().flatten().map(Arc::new)
     }
 
-    /// Bytes received and decoded so far, of any stream: stands still only if nothing moves.
+    /// Total bytes received and decoded, over all streams: stands still only if nothing moves.
     pub fn progress(&self) -> u64 {
         self.inner.contents.progress()
     }
 
-    /// The memory that everything of this process shares.
+    /// The memory budget shared by the whole process.
     pub fn budget(&self) -> &Budget {
         self.inner.contents.budget()
     }
 
-    /// Resources for making the index of a layer; nothing of an encrypted one may reach the disk.
+    /// Resources for building the index of a layer; nothing of an encrypted one may reach the disk.
     pub fn resources(&self, encrypted: bool) -> Resources {
         self.inner.contents.resources(if encrypted { Sealing::OciSync } else { Sealing::None })
     }
 
-    /// Whether the registry is known not to answer just now, or is never asked, so that what was last known has to do.
+    /// Whether the registry is known not to answer at the moment, or is never contacted, so that cached answers must do.
     pub fn is_away(&self) -> bool {
         self.inner.registry_cache.is_away()
     }
 
-    /// Whether the last known list of a repository has a tag. Makes no request.
+    /// Whether the last known list of a repository contains a tag. Makes no request.
     pub fn is_listed(&self, repository: &Repository, tag: &Tag) -> bool {
         self.inner.registry_cache.is_listed(repository, tag)
     }
 
-    /// Whether what is known of a tag may be used without asking the registry.
+    /// Whether the cached digest of a tag may be used without asking the registry.
     pub fn is_fresh(&self, repository: &Repository, tag: &Tag) -> bool {
         self.inner.registry_cache.is_tag_fresh(repository, tag)
     }
 
-    /// The digest a tag held when the registry was last asked, however long ago.
+    /// The last known digest of a tag, however old.
     pub fn last_known(&self, repository: &Repository, tag: &Tag) -> Option<Digest> {
         self.inner.registry_cache.last_tag(repository, tag)
     }
 
-    /// How long ago the registry said what a tag holds; `None` where this process never heard it.
+    /// How long ago the registry reported a tag's digest; `None` if not in this process.
     pub fn tag_age(&self, repository: &Repository, tag: &Tag) -> Option<Duration> {
         self.inner.registry_cache.tag_age(repository, tag)
     }
 
-    /// Waits until everything that was seen is stored for offline use; awaited when a mount ends.
+    /// Waits until all cached answers are stored for offline use; awaited when a mount ends.
     pub async fn flush(&self) {
         self.inner.registry_cache.flush().await;
     }

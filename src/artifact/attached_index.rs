@@ -1,8 +1,7 @@
 //! How the index of a layer is attached to an artifact: media types and annotations, for reading and writing.
 //!
-//! Among titled layers the index is a layer of its own directly behind its data layer. Other manifests have no room
-//! for more layers: there the descriptor of the data layer names a blob, which a referrer keeps alive. Pure: what is
-//! found here is a claim, checked by `content` when it arrives.
+//! Among titled layers, the index is a layer of its own right after its data layer. Other manifests cannot hold extra layers: there the data layer's
+//! descriptor names a blob, which a referrer keeps alive. Pure: the result is a claim, which `content` verifies when the index arrives.
 
 use crate::oci::{Descriptor, Digest};
 
@@ -12,33 +11,33 @@ pub const INDEX_MEDIA_TYPE: &str = "application/vnd.ocifs.index.v1+zstd";
 pub const INDEX_ARTIFACT_TYPE: &str = "application/vnd.ocifs.index.v1";
 /// On an index layer: the digest of its data layer.
 pub const INDEX_OF: &str = "dev.ocifs.index.of";
-/// On a data layer: the digest of the blob that holds its index.
+/// On a data layer: the digest of its index blob.
 pub const INDEX_DIGEST: &str = "dev.ocifs.index";
-/// On a data layer: the size of that blob in bytes, in decimal.
+/// On a data layer: the size of its index blob in bytes, in decimal.
 pub const INDEX_SIZE: &str = "dev.ocifs.index.size";
 
-/// Media types of index layers begin so, also of those that a later version may write; none is ever shown.
+/// Prefix of the media types of index layers, including those of later versions; none is ever shown.
 const INDEX_LAYER: &str = "application/vnd.ocifs.index.v1+";
 
-/// The layer that carries the index of the layer before it.
+/// The layer that holds the index of the preceding layer.
 pub fn index_layer(of: &Digest, index: Digest, size: u64) -> Descriptor {
     let mut layer = Descriptor::new(INDEX_MEDIA_TYPE, index, size);
     layer.annotations.insert(INDEX_OF.to_owned(), of.to_string());
     layer
 }
 
-/// Binds an index blob to a layer that has no neighbour to carry it.
+/// Binds an index blob to a layer that cannot be followed by an index layer.
 pub fn bind(layer: &mut Descriptor, index: Digest, size: u64) {
     layer.annotations.insert(INDEX_DIGEST.to_owned(), index.to_string());
     layer.annotations.insert(INDEX_SIZE.to_owned(), size.to_string());
 }
 
-/// Whether a layer is an index and no content.
+/// Whether a layer is an index rather than content.
 pub fn is_index_layer(layer: &Descriptor) -> bool {
     layer.media_type.starts_with(INDEX_LAYER)
 }
 
-/// The index attached to a layer, by its number in the manifest: its neighbour, or what its annotations name.
+/// The index attached to a layer, by its position in the manifest: the following layer, or the one named in its annotations.
 pub fn index_of(layers: &[Descriptor], number: usize) -> Option<Descriptor> {
     let layer = layers.get(number).filter(|layer| !is_index_layer(layer))?;
     let neighbour = layers.get(number + 1).filter(|next| next.media_type == INDEX_MEDIA_TYPE);

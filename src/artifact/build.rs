@@ -1,4 +1,4 @@
-//! Artifacts: outlined, their layers indexed, their tree built once or mapped from the cache.
+//! Builds artifacts: outlines them, indexes their layers, and builds the tree once or maps it from the cache.
 
 use std::sync::Arc;
 
@@ -19,12 +19,12 @@ use crate::error::{Error, ErrorKind};
 use crate::layer::{Form, LayerIndex};
 use crate::oci::{Digest, Manifest, Repository};
 
-/// Layers of one artifact that are indexed at a time. What each may cost is bounded where it is done.
+/// Layers of one artifact indexed in parallel. The cost of each is bounded elsewhere.
 const PARALLEL: usize = 8;
-/// A tree in memory and what it is made from and sealed into are so many times as large as the indexes of its layers.
+/// Size of a tree in memory, with its inputs and its sealed form, as a multiple of the layers' indexes.
 const TREE_COPIES: u64 = 3;
 impl Inner {
-    /// The artifact of a key, built if it is not here yet.
+    /// The artifact of a key, built if not in memory yet.
     pub async fn build(self: &Arc<Self>, key: &Key, strict: bool) -> Result<Arc<Artifact>, Error> {
         let manifest = self.registry_cache.named_manifest(&key.repository, &key.manifest).await?;
         let mut reader = Reader::new(self, &key.repository, (key.view, &key.platform), strict);
@@ -40,7 +40,7 @@ impl Inner {
         Ok(artifact)
     }
 
-    /// The artifact, and whether nothing of it was left out that another attempt may find.
+    /// The artifact, and whether it is complete, so that a retry would find no more.
     async fn realise(
         self: &Arc<Self>,
         key: &Key,
@@ -72,13 +72,13 @@ impl Inner {
         Ok((Artifact { manifest, shown, dialect: plan.dialect, platform, tree, sources: sources.into(), steps, manifests }, whole))
     }
 
-    /// Remembers in memory what an encrypted artifact contains.
+    /// Records in memory what an encrypted artifact contains.
     async fn remember_secrets(self: &Arc<Self>, key: &Key, tree: &Tree) -> Result<(), Error> {
         let (me, key, tree) = (Arc::clone(self), key.clone(), tree.clone());
         spawn_blocking(move || me.opened_here.remember(&key, &tree)).await
     }
 
-    /// The warnings of the tree of an artifact, if that is here and needs no key.
+    /// The warnings of an artifact's tree, if that is cached and needs no key.
     pub fn known_warnings(&self, key: &Key, shown: &Manifest, plan: &mut Plan, sources: &mut [BlobSource]) -> Vec<String> {
         if sources.iter().any(|source| source.sealing != Sealing::None) {
             return Vec::new();
@@ -88,7 +88,7 @@ impl Inner {
         tree.map_or_else(Vec::new, |tree| tree.warnings().map(str::to_owned).collect())
     }
 
-    /// Leaves out the indexes that turned out wrong; returns the layers that they were of.
+    /// Drops the indexes that turned out wrong; returns their layers.
     fn drop_distrusted(&self, steps: &mut [Step], sources: &mut [BlobSource]) -> Vec<Digest> {
         let mut dropped = Vec::new();
         for (step, source) in steps.iter_mut().zip(sources).filter(|(_, source)| !self.contents.trusts(source)) {
@@ -98,7 +98,7 @@ impl Inner {
         dropped
     }
 
-    /// Builds the tree, and stores it where it has a name. What is protected stays in memory until it is sealed.
+    /// Builds the tree, and stores it if it has a name. Protected content stays in memory until sealed.
     async fn compose(
         self: &Arc<Self>,
         key: &Key,
@@ -122,7 +122,7 @@ impl Inner {
             }
             let Some(name) = name else { return Tree::open(Arc::new(composed.bytes)) };
             if let Err(error) = me.cache.store_document("tree", &name, &composed.bytes, &protection) {
-                tracing::warn!("the tree of {shown_as} cannot be kept: {error}");
+                tracing::warn!("cannot cache the tree of {shown_as}: {error}");
             }
             // The stored form is mapped, so that the bytes do not stay in anonymous memory.
             let tree = match me.stored_tree(&name, &protection) {
@@ -138,8 +138,7 @@ impl Inner {
         built.map_err(|error| Error::new(ErrorKind::Other, format!("building a tree: {error}")))?
     }
 
-    /// The index of every archive, and of every file that has one attached, several at a time, in the order of the
-    /// steps.
+    /// The indexes of all archives, and of files with an attached one, built several at a time, in step order.
     async fn indexes(self: &Arc<Self>, steps: &[Step], sources: &[BlobSource], key: &Key) -> Result<Vec<Option<LayerIndex>>, Error> {
         let jobs: Vec<_> = steps
             .iter()
@@ -156,7 +155,7 @@ impl Inner {
                     match me.contents.index(&source).await {
                         Ok(index) => Ok(Some(index)),
                         Err(error) if has_other_form && matches!(error.kind, ErrorKind::Integrity | ErrorKind::Unsupported) => {
-                            tracing::warn!("{owner}: layer {} is shown as it is stored: {error}", source.descriptor.digest);
+                            tracing::warn!("{owner}: showing layer {} as stored: {error}", source.descriptor.digest);
                             Ok(None)
                         }
                         Err(error) => Err(failed(error)),
@@ -167,7 +166,7 @@ impl Inner {
         stream::iter(jobs).buffered(PARALLEL).try_collect().await
     }
 
-    /// Sealed if any layer is: names are as secret as contents.
+    /// Sealed if any layer is: names are as secret as content.
     async fn protection(&self, sources: &[BlobSource]) -> Result<Protection, Error> {
         match sources.iter().find(|source| source.sealing != Sealing::None) {
             None => Ok(Protection::Plain),
@@ -179,14 +178,14 @@ impl Inner {
         let bytes = match self.cache.document("tree", name, protection) {
             Ok(bytes) => bytes?,
             Err(error) => {
-                tracing::warn!("a stored tree cannot be read and is rebuilt: {error}");
+                tracing::warn!("cannot read a cached tree; rebuilding it: {error}");
                 return None;
             }
         };
         match Tree::open(bytes) {
             Ok(tree) => Some(tree),
             Err(error) => {
-                tracing::warn!("{error}; it is rebuilt");
+                tracing::warn!("{error}; rebuilding it");
                 // A failure to unlink shows again at the next open.
                 let _ = self.cache.forget_document("tree", name);
                 None
@@ -194,7 +193,7 @@ impl Inner {
         }
     }
 
-    /// Everything that decides the bytes of a tree, as one short name.
+    /// A short name for everything that determines the bytes of a tree.
     fn document_name(&self, key: &Key, shown: &Manifest, plan: &Plan, dropped: &[Digest]) -> String {
         let platform = if plan.dialect == Dialect::Members { key.platform.to_string() } else { String::new() };
         let dropped: String = dropped.iter().map(|layer| format!("\n{layer}")).collect();
@@ -211,8 +210,7 @@ impl Inner {
     }
 }
 
-/// Shows archives that cannot be unpacked as they are stored, and gives files the attributes that their indexes have.
-/// False if another attempt may find more.
+/// Shows archives that cannot be unpacked as stored, and gives files the attributes in their indexes. False if a retry may find more.
 fn apply(steps: &mut [Step], sources: &mut [BlobSource], indexes: &mut [Option<LayerIndex>]) -> bool {
     let mut whole = true;
     for ((step, source), index) in steps.iter_mut().zip(sources).zip(indexes) {
@@ -245,7 +243,7 @@ pub(super) fn source_of(step: &Step, repository: &Repository, strict: bool) -> B
     }
 }
 
-/// The outline of one layer by itself; an archive shows its marks.
+/// The outline of a single layer; an archive shows its whiteouts.
 async fn one_layer(reader: &Reader<'_>, manifest: Arc<Manifest>, number: usize) -> Result<Outline, Error> {
     let absent = || Error::new(ErrorKind::NotFound, format!("manifest {} has no layer {number}", manifest.digest));
     let image = manifest.image().ok_or_else(absent)?;

@@ -1,7 +1,7 @@
-//! From a plan and the indexes of its layers to the bytes of a tree. Pure.
+//! Builds the bytes of a tree from a plan and the indexes of its layers. Pure.
 //!
-//! Archives are laid down first, in order; then the files ask for their places. A file that finds its place taken
-//! by other bytes gets a name with its digest, so no title makes data vanish.
+//! Archives are merged first, in order; then the files claim their paths. A file whose path is taken by other bytes gets a name with its digest, so
+//! no title makes data vanish.
 
 use super::dialect::{Shape, Step, Wanted};
 use super::merge::{Merge, MergeSource, Occupied, Placing, RawFile};
@@ -9,15 +9,15 @@ use crate::error::Error;
 use crate::layer::{Codec, LayerIndex};
 use crate::sys::array::{Array, Scratch};
 
-/// A tree and what it cost.
+/// A tree and its warnings.
 pub(super) struct Composed {
     /// Bytes of the tree.
     pub bytes: Array<u8>,
-    /// Reasons why entries were dropped, for people.
+    /// Why entries were dropped.
     pub warnings: Vec<String>,
 }
 
-/// Builds the tree in scratch space. `indexes` has the index of every archive that could be unpacked; `directories` are made first.
+/// Builds the tree in scratch space. `indexes` has the index of every unpackable archive; `directories` are created first.
 pub(super) fn compose(
     steps: &[Step],
     indexes: &[Option<LayerIndex>],
@@ -72,7 +72,7 @@ fn put(merge: &mut Merge, sources: &[MergeSource<'_>], number: usize, step: &Ste
     Ok(())
 }
 
-/// Whether the bytes at a place are those of the file that asks for it.
+/// Whether the bytes at a path are those of the file that claims it.
 fn is_same(source: Option<&MergeSource<'_>>, entry: u32, raw: &RawFile) -> bool {
     let there = match source {
         Some(MergeSource::Raw(other)) => other.sha256,

@@ -1,4 +1,4 @@
-//! A description of an artifact from its manifests alone: no layer is fetched.
+//! Describes an artifact from its manifests alone: fetches no layer.
 
 use std::sync::Arc;
 
@@ -13,13 +13,13 @@ use crate::oci::{Digest, Manifest, Platform, Repository};
 /// A description of an artifact.
 #[derive(Clone, Debug)]
 pub struct Description {
-    /// The manifest that the tag or digest names.
+    /// The manifest that the tag or digest refers to.
     pub manifest: Arc<Manifest>,
-    /// The image manifest that would be shown: the same, or the platform's member of an index.
+    /// The image manifest that would be shown: the same one, or the platform's member of an index.
     pub shown: Arc<Manifest>,
-    /// The rule by which it would be shown.
+    /// The dialect that would apply.
     pub dialect: Dialect,
-    /// The platform that was chosen from an index.
+    /// The platform chosen from an index.
     pub platform: Option<Platform>,
     /// Its blobs, as they would be read. Empty for sealed artifacts, whose layers are secret.
     pub sources: Vec<BlobSource>,
@@ -35,7 +35,7 @@ impl Description {
         self.dialect == Dialect::Sealed || self.sources.iter().any(|source| source.sealing != Sealing::None)
     }
 
-    /// Bytes of all layers as stored.
+    /// Total size of the layers as stored, in bytes.
     pub fn size(&self) -> u64 {
         let layers = self.shown.image().filter(|_| self.sources.is_empty()).map(|image| image.layers.iter());
         let sizes = layers.into_iter().flatten().chain(self.sources.iter().map(|source| &source.descriptor));
@@ -47,7 +47,7 @@ impl Artifacts {
     /// Describes the artifact of a manifest.
     ///
     /// # Errors
-    /// A manifest that cannot be fetched or read.
+    /// The manifest cannot be fetched or parsed.
     pub async fn describe(&self, repository: &Repository, digest: &Digest) -> Result<Description, Error> {
         let manifest = self.manifest(repository, digest).await?;
         if dialect::is_sealed(&manifest) {
@@ -72,7 +72,7 @@ impl Artifacts {
         Ok(Description { manifest, shown, dialect: plan.dialect, platform, sources, manifests, warnings })
     }
 
-    /// When an artifact was made, in seconds since 1970: what its manifest says, else what the config of an image says.
+    /// An artifact's creation time in seconds since 1970: from its manifest, else from an image's config.
     ///
     /// # Errors
     /// The config of an image cannot be read.
@@ -89,14 +89,14 @@ impl Artifacts {
     }
 }
 
-/// The fields of an image config that are read.
+/// The fields read from an image config.
 #[derive(serde::Deserialize)]
 struct Config {
     created: Option<String>,
 }
 
 impl Dialect {
-    /// The word for it, as in `user.oci.view`.
+    /// The name used in `user.oci.view`.
     pub fn name(self) -> &'static str {
         match self {
             Self::OciSync => "oci-sync",

@@ -1,7 +1,7 @@
-//! Dialects: from a manifest to the list of what its tree is made of. Pure: nothing is fetched here.
+//! Dialects: from a manifest to the list of parts of its tree. Pure: fetches nothing.
 //!
-//! The first rule that fits reads the artifact, in the order of [`plan`]. A media type alone never decides: ORAS
-//! labels raw files as tars, and oci-sync labels an empty config as an image config.
+//! The first matching rule applies, in the order of [`plan`]. A media type alone never decides: ORAS labels raw files as tars, and oci-sync labels
+//! an empty config as an image config.
 
 mod archive;
 mod blobs;
@@ -31,21 +31,21 @@ use crate::content::Sealing;
 use crate::oci::{Descriptor, Digest, ImageManifest, Manifest};
 use crate::seal::SEAL_ANNOTATION;
 
-/// Annotation of a manifest with the time at which it was made.
+/// The manifest annotation with the creation time.
 const CREATED: &str = "org.opencontainers.image.created";
 
-/// The plan of what is in the envelope of oci-sync.
+/// The plan for the content of an oci-sync envelope.
 pub(super) fn encrypted(manifest: &Manifest) -> Option<Plan> {
     oci_sync::plan(manifest.image()?, b"").filter(|plan| plan.steps.iter().any(|step| step.sealing != Sealing::None))
 }
 
-/// Whether this is sealed by ocifs.
+/// Whether the artifact is sealed by ocifs.
 pub(super) fn is_sealed(manifest: &Manifest) -> bool {
     manifest.annotations().contains_key(SEAL_ANNOTATION)
 }
 
-/// How an image manifest is read. `config` is the config blob where [`needs_config`] asked for it. Everything is
-/// placed below `base`. `None` for an index.
+/// How to read an image manifest. `config` is the config blob if [`needs_config`] asked for it. Everything is placed below `base`. `None` for an
+/// index.
 pub(super) fn plan(manifest: &Manifest, config: Option<&[u8]>, view: ViewMode, base: &[u8]) -> Option<Plan> {
     let image = manifest.image()?;
     let plan = match view {
@@ -56,12 +56,12 @@ pub(super) fn plan(manifest: &Manifest, config: Option<&[u8]>, view: ViewMode, b
     Some(dated(plan, image))
 }
 
-/// When a manifest says that it was made, in seconds since 1970.
+/// A manifest's creation time in seconds since 1970.
 pub(super) fn created(annotations: &BTreeMap<String, String>) -> Option<i64> {
     moment(annotations).map(|(seconds, _)| seconds)
 }
 
-/// The seconds since 1970 of a time as RFC 3339 writes it.
+/// Parses an RFC 3339 time to seconds since 1970.
 pub(super) fn time_of(text: &str) -> Option<i64> {
     time::parse(text).map(|(seconds, _)| seconds)
 }
@@ -70,7 +70,7 @@ fn moment(annotations: &BTreeMap<String, String>) -> Option<(i64, u32)> {
     annotations.get(CREATED).and_then(|text| time::parse(text))
 }
 
-/// Gives files without a time of their own the one at which the manifest was made.
+/// Gives files without a time of their own the manifest's creation time.
 fn dated(mut plan: Plan, image: &ImageManifest) -> Plan {
     let created = moment(&image.annotations);
     for step in &mut plan.steps {
@@ -105,7 +105,7 @@ fn with_indexes(mut plan: Plan, image: &ImageManifest) -> Plan {
     plan
 }
 
-/// A directory a layer: archives unpacked one by one with their marks visible, everything else as a file.
+/// One directory per layer: archives are unpacked separately with visible whiteouts, everything else is a file.
 fn layers(mut plan: Plan, base: &[u8]) -> Plan {
     for (number, step) in plan.steps.iter_mut().enumerate() {
         let name = format!("{number:02}-{}", step.descriptor.digest.short());
@@ -123,7 +123,7 @@ fn alone(descriptor: &Descriptor, name: &str, base: &[u8]) -> Shape {
     Shape::Archive { placing: Placing { at, ..Placing::default() }, instead }
 }
 
-/// The plan for one layer by itself, at the root: unpacked if the whole plan unpacks it, its marks visible.
+/// The plan for a single layer at the root: unpacked if the full plan unpacks it, with visible whiteouts.
 pub(super) fn one_layer(whole: &Plan, layer: &Descriptor) -> Plan {
     let known = whole.steps.iter().find(|step| step.descriptor.digest == layer.digest);
     let step = match known {

@@ -1,12 +1,11 @@
 //! One digest of everything that a tree shows, so that two trees compare without their data.
 //!
-//! An incremental hasher over plain values in the order of a walk, so that the tree of an artifact and the frozen
-//! state of an edited tag are compared by the same rules. Knows neither of them.
+//! An incremental hasher over plain values in walk order, so that an artifact's tree and the frozen state of an edited tag are compared by the same
+//! rules. Independent of both.
 //!
-//! These count: paths, kinds, permission bits, owners, times, device numbers, targets, extended attributes, which
-//! names share a file, and the SHA-256 of files. What does not: how layers are cut, where bytes lie, the permission bits of
-//! symbolic links (none are shown), the time of the root (a tag not yet entered shows another), and the attributes that the mount
-//! itself answers.
+//! Included: paths, kinds, permission bits, owners, times, device numbers, link targets, extended attributes, which names share a file, and the
+//! SHA-256 of files. Not included: layer boundaries, offsets, the permission bits of symlinks (never shown), the time of the root (a tag not yet
+//! entered shows another), and attributes provided by the mount itself.
 
 use std::collections::HashMap;
 
@@ -14,10 +13,10 @@ use super::tree::{Kind, NodeId, Tree, UNDATED};
 use crate::oci::{Algorithm, Digest, Hasher};
 use crate::path::push;
 
-/// The first bytes that are hashed; a change of the rules changes them.
+/// Hashed first; change it whenever the rules change.
 const VERSION: &[u8] = b"ocifs tree identity 2\n";
 
-/// Attributes shown where an artifact says nothing. Permission bits are 0644 and 0755, times [`UNDATED`].
+/// Attributes shown if an artifact has none. Permission bits are 0644 and 0755, times [`UNDATED`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct IdentityDefaults {
     /// Owner and group.
@@ -29,47 +28,46 @@ pub struct IdentityDefaults {
 pub struct IdentityEntry<'a> {
     /// Path; empty for the root.
     pub path: &'a [u8],
-    /// The same for all names of one file.
+    /// Equal for all names of one file.
     pub node: u64,
     /// Kind.
     pub kind: Kind,
-    /// Permission bits, where known.
+    /// Permission bits, if known.
     pub mode: Option<u32>,
-    /// Owner and group, where known.
+    /// Owner and group, if known.
     pub owner: Option<(u32, u32)>,
-    /// Modification time, where known.
+    /// Modification time, if known.
     pub mtime: Option<(i64, u32)>,
-    /// Bytes of a regular file; of anything else it does not count.
+    /// Size of a regular file; ignored for anything else.
     pub size: u64,
-    /// Names of a file.
+    /// Number of names of a file.
     pub links: u32,
     /// Major and minor of a device.
     pub device: (u32, u32),
     /// Target of a symbolic link.
     pub target: &'a [u8],
-    /// SHA-256 of a regular file, where known.
+    /// SHA-256 of a regular file, if known.
     pub sha256: Option<[u8; 32]>,
 }
 
 /// The identity of a tree.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Identity {
-    /// Names, the root among them.
+    /// Number of names, including the root.
     pub names: u64,
     /// Bytes of regular files, counted at each name.
     pub bytes: u64,
-    /// Digest of everything; `None` if the content of some file is not known.
+    /// Digest of everything; `None` if the content of some file is unknown.
     pub digest: Option<Digest>,
-    /// Whether the digest is the same whatever the defaults are.
+    /// Whether the digest is independent of the defaults.
     pub absolute: bool,
 }
 
-/// The identity of a tree that is walked: the root first, each directory in front of what is below it, that at once
-/// and in the order of the bytes of the names.
+/// Computes the identity of a walked tree: the root first, each directory immediately followed by what is below it, names in byte order.
 pub struct TreeIdentity {
     hasher: Hasher,
     defaults: IdentityDefaults,
-    /// Number of the first name of every file with several names.
+    /// Position of the first name of every file with several names.
     first_names: HashMap<u64, u64>,
     names: u64,
     bytes: u64,
@@ -78,7 +76,7 @@ pub struct TreeIdentity {
 }
 
 impl TreeIdentity {
-    /// Begins.
+    /// Starts a walk.
     pub fn new(defaults: &IdentityDefaults) -> Self {
         let mut hasher = Hasher::new(Algorithm::Sha256);
         hasher.update(VERSION);
@@ -100,7 +98,7 @@ impl TreeIdentity {
             self.bytes = self.bytes.saturating_add(entry.size);
         }
         if let Some(first) = earlier {
-            // All else was said at the first name.
+            // Everything else was included at the first name.
             self.hasher.update(&[u8::MAX]);
             self.hasher.update(&first.to_le_bytes());
             return;
@@ -153,7 +151,7 @@ impl TreeIdentity {
         self.hasher.update(text);
     }
 
-    /// Ends.
+    /// Ends the walk.
     pub fn finish(self) -> Identity {
         let digest = self.complete.then(|| self.hasher.finish());
         Identity { names: self.names, bytes: self.bytes, digest, absolute: self.absolute }
@@ -188,12 +186,12 @@ impl Tree {
         identity.add(&entry, &xattrs);
     }
 
-    /// Every name: the root first with an empty path, each directory in front of what is below it, that at once and
-    /// in the order of the bytes of the names. A directory that lies in itself ends there.
+    /// Visits every name: the root first with an empty path, each directory immediately followed by what is below it, names in byte order. A directory
+    /// inside itself is not descended into again.
     pub fn walk(&self, visit: &mut dyn FnMut(&[u8], NodeId)) {
         visit(b"", 0);
         let mut path = Vec::new();
-        // Directories that are being listed: node, cookie behind the last child, length of the path.
+        // Directories being listed: node, cookie after the last child, path length.
         let mut open: Vec<(NodeId, u64, usize)> = vec![(0, 0, 0)];
         while let Some((directory, after, length)) = open.last_mut() {
             path.truncate(*length);
@@ -212,12 +210,12 @@ impl Tree {
     }
 }
 
-/// Whether an extended attribute has a name under which the mount itself answers: listed nowhere, part of no tree.
+/// Whether the mount itself provides an extended attribute of this name: never listed, part of no tree.
 pub fn is_own_name(name: &[u8]) -> bool {
     name.starts_with(b"user.oci.") || name.starts_with(b"user.ocifs.")
 }
 
-/// Stand in where an artifact says nothing; then the digest is only good for this one document.
+/// Stand-ins if an artifact has no value; the digest is then valid only for this one document.
 pub(super) const NOTHING: IdentityDefaults = IdentityDefaults { owner: (0, 0) };
 
 #[cfg(test)]

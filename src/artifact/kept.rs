@@ -1,4 +1,4 @@
-//! Artifacts that stay in memory for a while after their last use.
+//! Artifacts kept in memory for a while after their last use.
 
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -10,10 +10,10 @@ use super::options::ViewMode;
 use crate::content::{Sealing, trim};
 use crate::oci::{Digest, Platform, Repository};
 
-/// Unused artifacts that are kept.
+/// Unused artifacts kept.
 const KEPT: usize = 32;
 
-/// Everything that decides what a tree looks like.
+/// Everything that determines the shape of a tree.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub(super) struct Key {
     pub repository: Repository,
@@ -21,7 +21,7 @@ pub(super) struct Key {
     pub view: ViewMode,
     /// The platform to choose from an index.
     pub platform: Arc<Platform>,
-    /// One layer of it, by its number in the manifest.
+    /// A single layer of it, by position in the manifest.
     pub layer: Option<usize>,
 }
 
@@ -39,12 +39,12 @@ impl Kept {
         Some(artifact)
     }
 
-    /// Hands out those that were kept.
+    /// Removes and returns all kept artifacts.
     pub fn take(&self) -> VecDeque<(Key, Arc<Artifact>)> {
         std::mem::take(&mut self.0.lock())
     }
 
-    /// Keeps an artifact. `memory` bounds the bytes of trees that lie in memory.
+    /// Keeps an artifact. `memory` bounds the bytes of in-memory trees.
     pub fn put(&self, key: Key, artifact: Arc<Artifact>, memory: u64) {
         let mut kept = self.0.lock();
         kept.retain(|(other, _)| *other != key);
@@ -54,7 +54,7 @@ impl Kept {
 }
 
 impl Artifact {
-    /// Bytes of memory that its tree takes: one that is stored as it is is mapped.
+    /// Memory taken by its tree, in bytes: an unsealed stored tree is mapped.
     fn memory(&self) -> u64 {
         let is_encrypted = self.sources.iter().any(|source| source.sealing != Sealing::None);
         if is_encrypted { self.tree.as_bytes().len() as u64 } else { 0 }

@@ -1,4 +1,4 @@
-//! Which file of a tree comes from which layer, for planning a manifest that keeps layers as they are.
+//! Which file of a tree comes from which layer, for planning a manifest that keeps layers unchanged.
 
 use super::dialect::{Shape, Step};
 use super::error::of_blob;
@@ -10,24 +10,23 @@ use crate::layer::{Entry, FileKind, Form, LayerIndex, Metadata};
 use crate::oci::{Descriptor, Repository};
 use crate::path::split;
 
-/// One layer of the manifest that is shown.
+/// A layer of the shown manifest.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ArtifactLayer {
-    /// Its number in the manifest.
+    /// Its position in the manifest.
     pub number: usize,
-    /// Its descriptor as the manifest has it.
+    /// Its descriptor in the manifest.
     pub descriptor: Descriptor,
-    /// The blob that is said to hold its index.
+    /// The blob that the manifest names as its index.
     pub index: Option<Descriptor>,
-    /// The number that [`super::Content`] knows it by; `None` if nothing of it is shown.
+    /// Its number in [`super::Content`]; `None` if nothing of it is shown.
     pub blob: Option<u32>,
-    /// Whether its entries are shown, and not the blob as one file.
+    /// Whether its entries are shown, rather than the blob as a file.
     pub unpacked: bool,
 }
 
 impl Artifact {
-    /// The layers of the manifest that is shown, index layers and others that are not shown among them. None for an
-    /// index without a fitting platform.
+    /// The layers of the shown manifest, including index layers and others that are not shown. Empty for an index without a matching platform.
     pub fn layers(&self) -> Vec<ArtifactLayer> {
         let Some(image) = self.shown.image() else { return Vec::new() };
         let mut steps = self.steps.iter().zip(self.sources.iter()).zip(0_u32..).filter(|((step, _), _)| !step.is_manifest).peekable();
@@ -49,7 +48,7 @@ impl Artifact {
         Some((self.steps.get(blob as usize)?, blob))
     }
 
-    /// The path in the tree that a path in an unpacked layer has.
+    /// The tree path of a path in an unpacked layer.
     pub fn entry_path(&self, number: usize, path: &[u8]) -> Option<Vec<u8>> {
         match &self.step_of(number)?.0.shape {
             Shape::Archive { placing, .. } => Some(place_of(placing, path)),
@@ -57,18 +56,18 @@ impl Artifact {
         }
     }
 
-    /// Where a layer that is not unpacked is shown, and its node.
+    /// The path and node of a layer that is not unpacked.
     pub fn file_of(&self, number: usize) -> Option<(Vec<u8>, NodeId)> {
         let (step, blob) = self.step_of(number)?;
         let (Shape::File(wanted) | Shape::Archive { instead: Some(wanted), .. }) = &step.shape else { return None };
-        // The fourth place is the first with a number, and no two blobs have one digest.
+        // The fourth choice is the first with a number, and no two blobs have the same digest.
         let places = wanted.title.places(&wanted.base, &step.descriptor.digest).take(4);
         let mut found = places.filter_map(|path| self.tree.find(&path).map(|node| (path, node)));
         found.find(|(_, node)| self.tree.content(*node).is_some_and(|content| content.blob == blob))
     }
 
-    /// For each entry of a layer the node that shows just this entry under its path; `None` where another layer hides,
-    /// replaces or redefines it, and for marks that only act on other layers.
+    /// For each entry of a layer, the node that shows exactly this entry at its path; `None` if another layer hides, replaces or redefines it, and for
+    /// whiteouts.
     pub fn shown_entries(&self, number: usize, index: &LayerIndex) -> Vec<Option<NodeId>> {
         let Some((step, blob)) = self.step_of(number) else { return vec![None; index.entry_count() as usize] };
         match &step.shape {
@@ -88,8 +87,8 @@ impl Artifact {
         self.shows(node, blob, index, entry).then_some(node)
     }
 
-    /// The node at a path of a layer, which may go through links of the layer. What else it might find through a link
-    /// that took the place of a directory later has other content.
+    /// The node at a path of a layer, which may pass through links of the layer. Anything else found through a link that later replaced a directory has
+    /// other content.
     fn lookup_entry(&self, placing: &Placing, path: &[u8]) -> Option<NodeId> {
         let path = place_of(placing, path);
         self.tree.find(&path).or_else(|| {
@@ -99,7 +98,7 @@ impl Artifact {
         })
     }
 
-    /// Whether a node has the attributes and the content of an entry.
+    /// Whether a node has the attributes and content of an entry.
     fn shows(&self, number: NodeId, blob: u32, index: &LayerIndex, entry: &Entry<'_>) -> bool {
         let Some(node) = self.tree.node(number) else { return false };
         let Metadata { mode, owner, mtime, device } = entry.metadata;
@@ -124,11 +123,10 @@ impl Artifact {
 }
 
 impl Artifacts {
-    /// The index of a layer of an artifact, by its number in the manifest: of an unpacked layer always, of a file only
-    /// if one travels with it.
+    /// The index of an artifact's layer, by position in the manifest: always for an unpacked layer, for a file only if one is attached.
     ///
     /// # Errors
-    /// Errors of the registry, if the index is not here and has to be fetched or made.
+    /// Errors of the registry, if the index has to be fetched or built.
     pub async fn layer_index(
         &self,
         repository: &Repository,

@@ -1,4 +1,4 @@
-//! Test help: a tree as the lines of `tests/fixtures/treelist`, and the comparison with an expected list.
+//! Test helper: a tree in the line format of `tests/fixtures/treelist`, and comparison with an expected list.
 
 use std::collections::HashMap;
 use std::fmt::Write as _;
@@ -29,7 +29,7 @@ fn hex(bytes: &[u8]) -> String {
     bytes.iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
-/// All rows of a tree, sorted by the bytes of the path. `-` where the archive says nothing.
+/// All rows of a tree, sorted by path bytes. `-` if the archive has no value.
 pub(super) fn rows(tree: &Tree) -> Vec<Row> {
     let mut nodes = Vec::new();
     let mut open = vec![(0, Vec::new())];
@@ -89,7 +89,7 @@ fn row(tree: &Tree, path: &[u8], number: u32, first_names: &mut HashMap<u32, Vec
     row
 }
 
-/// Differences between an expected list and a tree; empty where they agree. `-` matches anything on either side.
+/// Differences between an expected list and a tree; empty if they match. `-` matches anything on either side.
 pub(super) fn differences(expected: &str, tree: &Tree) -> Vec<String> {
     let found = rows(tree);
     let expected: Vec<Row> = expected

@@ -1,4 +1,4 @@
-//! One artifact as a tree, with the blobs that it reads from.
+//! A loaded artifact: its tree and the blobs it reads from.
 
 use std::sync::Arc;
 
@@ -7,27 +7,27 @@ use super::tree::Tree;
 use crate::content::BlobSource;
 use crate::oci::{Digest, Manifest, Platform};
 
-/// One artifact as a tree: what a view shows. Immutable.
+/// A loaded artifact, as shown in a view. Immutable.
 pub struct Artifact {
-    /// The manifest that the tag or digest names.
+    /// The manifest that the tag or digest refers to.
     pub manifest: Arc<Manifest>,
-    /// The image manifest that is shown: the same, or the platform's member of an index.
+    /// The shown image manifest: the same one, or the platform's member of an index.
     pub shown: Arc<Manifest>,
-    /// The rule.
+    /// The dialect.
     pub dialect: Dialect,
-    /// The platform that was chosen from an index.
+    /// The platform chosen from an index.
     pub platform: Option<Platform>,
     /// Names and nodes.
     pub tree: Tree,
     pub(super) sources: Arc<[BlobSource]>,
-    /// How each of them is shown.
+    /// How each blob is shown.
     pub(super) steps: Arc<[Step]>,
-    /// Those of the sources that are manifests and no blobs.
+    /// Sources that are manifests rather than blobs.
     pub(super) manifests: Vec<Digest>,
 }
 
 impl Artifact {
-    /// The blob that a number of [`Content`](super::Content) stands for.
+    /// The blob with a number from [`Content`](super::Content).
     pub fn source(&self, blob: u32) -> Option<&BlobSource> {
         self.sources.get(blob as usize)
     }

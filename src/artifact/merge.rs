@@ -1,7 +1,7 @@
-//! Merges the entries of layers into one tree: whiteouts, opaque marks, replacements, hard links.
+//! Merges the entries of layers into a tree: whiteouts, opaque markers, replacements, hard links.
 //!
-//! A pure function of its inputs. A path goes through links of its own layer only. A name costs a few dozen bytes of
-//! scratch space and no heap object; attributes stay in the indexes until the tree is encoded.
+//! A pure function of its inputs. A path passes only through links of its own layer. A name costs a few dozen bytes of scratch space and no heap
+//! object; attributes stay in the indexes until the tree is encoded.
 
 mod graph;
 mod input;
@@ -22,33 +22,32 @@ use crate::layer::{Entry, FileKind, safe_name};
 use crate::path::{below, components, is_component, join, split};
 use crate::sys::array::{Array, Scratch};
 
-/// Most nodes of one tree; an artifact beyond that is refused. Twice as many as one layer may have entries: each costs some
-/// hundred bytes on the disk.
+/// Most nodes of one tree; a larger artifact is refused. Twice the limit on a layer's entries: each costs some hundred bytes on disk.
 const NODE_LIMIT: usize = 10_000_000;
-/// Deepest directory; what lies deeper could not be named by any path (4096 bytes).
+/// Deepest directory; anything deeper could not be named by any path (4096 bytes).
 const DEPTH_LIMIT: usize = 2048;
-/// Most warnings that are kept.
+/// Most warnings kept.
 const WARNING_LIMIT: usize = 100;
 
-/// The current occupant of a path, before something is put there.
+/// What a path currently holds, before something is put there.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Occupied {
-    /// Nothing, and every directory above is one or can be made.
+    /// Nothing, and every parent is a directory or can be created.
     Free,
     /// A directory.
     Directory,
-    /// A file of this source and entry.
+    /// A file from this source and entry.
     File(u32, u32),
-    /// Something above is not a directory.
+    /// A parent is not a directory.
     Blocked,
 }
 
-/// A tree being merged.
+/// A tree under construction.
 pub(super) struct Merge<'a> {
     graph: Graph,
-    /// Hard links of the layer being laid that had no target yet.
+    /// Hard links of the current layer whose target did not exist yet.
     deferred: Array<u32>,
-    /// The layers that were laid down, by the number of their source: they have the targets of links.
+    /// The merged layers, by source number: they hold the link targets.
     layers: BTreeMap<u32, &'a dyn Entries>,
     warnings: Vec<String>,
 }
@@ -57,12 +56,12 @@ pub(super) struct Merge<'a> {
 const BARE: u32 = u32::MAX;
 
 impl<'a> Merge<'a> {
-    /// An empty tree, which is put together in this scratch space.
+    /// An empty tree, built in this scratch space.
     pub fn new(scratch: &Scratch) -> Result<Self, Error> {
         Ok(Self { graph: Graph::new(BARE, scratch)?, deferred: Array::new(scratch), layers: BTreeMap::new(), warnings: Vec::new() })
     }
 
-    /// Lays a layer over what is there.
+    /// Merges a layer on top.
     pub fn layer(&mut self, source: u32, layer: &'a dyn Entries, placing: &Placing) -> Result<(), Error> {
         self.layers.insert(source, layer);
         if placing.whiteouts {
@@ -76,7 +75,7 @@ impl<'a> Merge<'a> {
                 self.deferred.push(entry.number).map_err(no_room)?;
             }
         }
-        // A hard link may stand in front of its target.
+        // A hard link may precede its target.
         let deferred = std::mem::replace(&mut self.deferred, self.graph.array());
         for entry in deferred.iter().filter_map(|number| layer.entry(*number)) {
             if !self.entry(source, &entry, placing)? {
@@ -86,12 +85,12 @@ impl<'a> Merge<'a> {
         Ok(())
     }
 
-    /// Makes a directory that no entry describes, and those above it.
+    /// Creates a directory that no entry describes, and its parents.
     pub fn directory(&mut self, path: &[u8]) -> Result<(), Error> {
         self.make_directories(path, BARE, 0, None).map(|_| ())
     }
 
-    /// Puts a whole blob at a path; the caller has seen that it is free.
+    /// Puts a whole blob at a path, which the caller knows to be free.
     pub fn raw(&mut self, source: u32, path: &[u8]) -> Result<(), Error> {
         let (above, name) = split(path);
         let directory = self.make_directories(above, source, 0, None)?.unwrap_or(Graph::ROOT);
@@ -100,7 +99,7 @@ impl<'a> Merge<'a> {
         self.bounded()
     }
 
-    /// The occupant of a path.
+    /// What a path currently holds.
     pub fn occupied(&self, path: &[u8]) -> Occupied {
         let mut directory = Graph::ROOT;
         let mut components = components(path).peekable();
@@ -118,12 +117,12 @@ impl<'a> Merge<'a> {
         Occupied::Directory
     }
 
-    /// Reasons why entries were dropped, for people.
+    /// Why entries were dropped.
     pub fn warnings(&self) -> &[String] {
         &self.warnings
     }
 
-    /// Notes something that cost an entry.
+    /// Records why an entry was dropped.
     pub fn warn(&mut self, text: impl FnOnce() -> String) {
         if self.warnings.len() < WARNING_LIMIT {
             self.warnings.push(text());
@@ -136,7 +135,7 @@ impl<'a> Merge<'a> {
         Encoder::encode(draft, sources, &self.warnings)
     }
 
-    /// First pass of a layer: what it removes of the layers below, wherever the marks stand.
+    /// First pass over a layer: applies its whiteouts to the layers below, wherever they are in the layer.
     fn remove_below(&mut self, entry: &Entry<'_>, placing: &Placing) {
         let (above, name) = match mark(entry.path) {
             Mark::Whiteout { directory, name } => (directory, Some(name)),
@@ -156,7 +155,7 @@ impl<'a> Merge<'a> {
         }
     }
 
-    /// Places one entry. `false` if it is a hard link whose target is not there (yet).
+    /// Places an entry. `false` if it is a hard link whose target does not exist (yet).
     fn entry(&mut self, source: u32, entry: &Entry<'_>, placing: &Placing) -> Result<bool, Error> {
         if placing.whiteouts && mark(entry.path) != Mark::None || placing.estargz && mark::is_estargz(entry.path) {
             return Ok(true);
@@ -166,14 +165,14 @@ impl<'a> Merge<'a> {
             if entry.kind == FileKind::Directory {
                 self.graph.describe(Graph::ROOT, source, entry.number);
             } else {
-                self.warn(|| "left out an entry for the root that is not a directory".to_owned());
+                self.warn(|| "skipped an entry for the root that is not a directory".to_owned());
             }
             return Ok(true);
         }
         let target = match entry.kind {
             FileKind::HardLink => match self.link_target(source, entry, placing) {
                 Some(node) if self.graph.is_directory(node) => {
-                    self.warn(|| format!("hard link {} to a directory left out", show(entry.path)));
+                    self.warn(|| format!("skipped hard link {} to a directory", show(entry.path)));
                     return Ok(true);
                 }
                 Some(node) => Some(node),
@@ -183,7 +182,7 @@ impl<'a> Merge<'a> {
         };
         let (above, name) = split(&path);
         let Some(directory) = self.make_directories(above, source, entry.number, Some(placing))? else {
-            self.warn(|| format!("entry {} left out: it lies too deep", show(entry.path)));
+            self.warn(|| format!("skipped entry {}: nested too deeply", show(entry.path)));
             return Ok(true);
         };
         match (target, entry.kind) {
@@ -208,12 +207,12 @@ impl<'a> Merge<'a> {
         let path = place_of(placing, entry.link);
         let (above, name) = split(&path);
         let directory = find_directory(self, above, placing, |link| self.graph.origin(link).0 == source)?;
-        // A name that this very layer whites out was in the tree below all the same.
+        // A name that this very layer whites out still existed in the tree below.
         self.graph.child(directory, name).or_else(|| self.graph.removed_child(directory, name))
     }
 
-    /// The directory of a path. What is missing is made, and what is not a directory is replaced, unless it is a link that
-    /// leads to one. `None` if it would lie too deep.
+    /// Returns the parent directory of a path. Creates missing directories, and replaces anything that is not a directory, unless it is a link to one.
+    /// `None` if it would be too deep.
     fn make_directories(&mut self, path: &[u8], source: u32, entry: u32, links: Option<&Placing>) -> Result<Option<NodeNumber>, Error> {
         let mut way = vec![Graph::ROOT];
         for component in components(path) {
@@ -247,7 +246,7 @@ impl<'a> Merge<'a> {
     }
 }
 
-/// The path in the tree of a path in a layer. Names that no file can have are made ones that it can have.
+/// The tree path of a path in a layer. Invalid file names are replaced by safe ones.
 pub(super) fn place_of(placing: &Placing, path: &[u8]) -> Vec<u8> {
     let place = join(&placing.at, below(path, &placing.strip).unwrap_or(path));
     if components(&place).all(is_component) {

@@ -1,4 +1,4 @@
-//! Dialects: from a manifest to the tree of an artifact; the memory-mapped tree; what was seen, kept for offline use.
+//! Artifacts: dialects, which map a manifest to a tree; the memory-mapped tree; registry answers cached for offline use.
 
 mod artifacts;
 pub mod attached_index;

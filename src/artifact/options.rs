@@ -1,4 +1,4 @@
-//! Options of a mount, and the form in which it shows artifacts.
+//! Options of a mount, and how it shows artifacts.
 
 use std::time::Duration;
 
@@ -6,32 +6,32 @@ use serde::{Deserialize, Serialize};
 
 use crate::oci::{Platform, Repository};
 
-/// Which form of an artifact is shown.
+/// How an artifact is shown.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum ViewMode {
-    /// As its dialect says.
+    /// As its dialect implies.
     #[default]
     Merged,
-    /// A directory a layer, whiteouts visible.
+    /// One directory per layer, with visible whiteouts.
     Layers,
-    /// A file a blob, as stored.
+    /// One file per blob, as stored.
     Blobs,
 }
 
-/// Options that hold for the whole life of a mount.
+/// Options for the whole life of a mount.
 #[derive(Clone, Debug)]
 pub struct Options {
-    /// How long a tag's digest or a list is fresh.
+    /// How long a tag's digest or a list stays fresh.
     pub tag_ttl: Duration,
-    /// The platform chosen from an index.
+    /// The platform to choose from an index.
     pub platform: Platform,
-    /// Form of tag and digest directories.
+    /// How to show tags and digests.
     pub view: ViewMode,
-    /// Never ask the registry.
+    /// Send no request to the registry.
     pub offline: bool,
-    /// Digests are what the user trusts (`--verify strict`, or mounted by digest).
+    /// The user trusts digests (`--verify strict`, or mounted by digest).
     pub strict: bool,
-    /// Repositories the user named, for registries without a catalog.
+    /// Repositories named by the user, for registries without a catalog.
     pub repositories: Vec<Repository>,
 }

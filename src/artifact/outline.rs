@@ -15,27 +15,27 @@ use crate::layer::Form;
 use crate::oci::{ImageManifest, Index, Manifest, Platform, Repository, media_type};
 use crate::path::join;
 
-/// How deep indexes may lie in each other.
+/// Deepest nesting of indexes.
 const DEPTH: usize = 4;
-/// Most members that are shown of one index.
+/// Most members shown of one index.
 const MEMBERS: usize = 1000;
-/// Most manifests that are fetched for one artifact.
+/// Most manifests fetched for one artifact.
 const FETCHES: usize = 4096;
-/// Largest config that is read to tell an image from titled files.
+/// Largest config read to distinguish an image from titled files, in bytes.
 const CONFIG_LIMIT: u64 = 4 << 20;
 
-/// The outline of an artifact: its plan and the manifests behind it.
+/// The outline of an artifact: its plan and the manifests it came from.
 pub(super) struct Outline {
     pub shown: Arc<Manifest>,
     pub platform: Option<Platform>,
     pub plan: Plan,
-    /// Directories that exist even if nothing lies in them.
+    /// Directories that exist even if empty.
     pub directories: Vec<Vec<u8>>,
-    /// False if a member could not be read just now: then the tree is not kept.
+    /// False if a member could not be read for the moment: then the tree is not stored.
     pub whole: bool,
 }
 
-/// The context in which one artifact is outlined.
+/// The context for outlining one artifact.
 pub(super) struct Reader<'a> {
     pub inner: &'a Arc<Inner>,
     pub repository: &'a Repository,
@@ -84,7 +84,7 @@ impl<'a> Reader<'a> {
         Ok(())
     }
 
-    /// The plan of an image manifest, with its config where only that tells what it is.
+    /// The plan of an image manifest, with its config if only that tells what it is.
     pub async fn plan(&self, manifest: &Manifest, base: &[u8]) -> Result<Plan, Error> {
         let config = match manifest.image() {
             Some(image) if self.view != ViewMode::Blobs && dialect::needs_config(image) => Some(self.config(image).await?),
@@ -119,17 +119,17 @@ impl<'a> Reader<'a> {
         self.inner.registry_cache.named_manifest(self.repository, digest).await
     }
 
-    /// The member for the wanted platform, also inside indexes that do not say what they hold.
+    /// The member for the wanted platform, also from nested indexes without a platform.
     fn choose<'b>(&'b mut self, index: &'b Index, depth: usize) -> Waiting<'b, Option<(Arc<Manifest>, Platform)>> {
         Box::pin(async move {
             for candidate in dialect::candidates(index, self.platform) {
                 let member = match (self.fetch(&candidate.descriptor.digest).await, candidate.rank) {
                     (Ok(member), _) => member,
-                    // The member that says it is for this platform is the answer, good or bad.
+                    // The member labelled for this platform decides, good or bad.
                     (Err(error), Some(_)) => return Err(error),
                     (Err(error), None) if passes(error.kind) => return Err(error),
                     (Err(error), None) => {
-                        tracing::warn!("member {} of an index left out: {error}", candidate.descriptor.digest);
+                        tracing::warn!("skipping member {} of an index: {error}", candidate.descriptor.digest);
                         continue;
                     }
                 };
@@ -147,13 +147,13 @@ impl<'a> Reader<'a> {
         })
     }
 
-    /// The only member that does not say its platform, if its config says one that fits.
+    /// The only member without a platform, if its config names a matching one.
     async fn unsaid(&mut self, index: &Index) -> Result<Option<(Arc<Manifest>, Platform)>, Error> {
         let Some(descriptor) = dialect::only_without_platform(index) else { return Ok(None) };
         let member = match self.fetch(&descriptor.digest).await {
             Ok(member) => member,
             Err(error) if passes(error.kind) => return Err(error),
-            // It shows as an empty directory, with a warning.
+            // It appears as an empty directory, with a warning.
             Err(_) => return Ok(None),
         };
         let Some(image) = member.image().filter(|image| media_type::is_image_config(&image.config.media_type)) else { return Ok(None) };
@@ -161,7 +161,7 @@ impl<'a> Reader<'a> {
         Ok(platform.map(|platform| (member, platform)))
     }
 
-    /// A directory for every member. One that cannot be read is empty, and never hides its neighbours.
+    /// A directory for each member. An unreadable one is empty, and never hides the others.
     fn members<'b>(&'b mut self, index: &'b Index, outline: &'b mut Outline, base: &'b [u8], depth: usize) -> Waiting<'b, ()> {
         Box::pin(async move {
             let mut taken = BTreeSet::new();
@@ -179,14 +179,14 @@ impl<'a> Reader<'a> {
                 match added {
                     Err(error) if passes(error.kind) => return Err(error),
                     Err(error) => {
-                        tracing::warn!("member {} of an index is shown empty: {error}", descriptor.digest);
+                        tracing::warn!("showing member {} of an index as empty: {error}", descriptor.digest);
                         outline.whole = false;
                     }
                     Ok(()) => {}
                 }
             }
             if dialect::members(index).count() > MEMBERS {
-                tracing::warn!("an index of {} has more than {MEMBERS} members; the others are reached by digest", self.repository);
+                tracing::warn!("an index of {} has more than {MEMBERS} members; the rest can be opened by digest", self.repository);
             }
             Ok(())
         })
@@ -196,7 +196,7 @@ impl<'a> Reader<'a> {
         self.check_seal(member)?;
         if let Some(inner) = member.index() {
             if depth <= 1 {
-                return Err(broken(member, "lies too deep in other indexes"));
+                return Err(broken(member, "is nested too deeply in other indexes"));
             }
             return self.members(inner, outline, at, depth - 1).await;
         }
@@ -206,7 +206,7 @@ impl<'a> Reader<'a> {
     }
 }
 
-/// A layer that cannot be unpacked shows as a file, instead of failing the other members.
+/// A layer that cannot be unpacked appears as a file, instead of failing the other members.
 fn beside_others(mut step: Step, at: &[u8]) -> Step {
     if let Shape::Archive { instead: instead @ None, .. } = &mut step.shape {
         let raw = RawFile { size: step.descriptor.size, ..RawFile::default() };
@@ -215,7 +215,7 @@ fn beside_others(mut step: Step, at: &[u8]) -> Step {
     step
 }
 
-/// Failures that another attempt may not have: they end the outline instead of leaving something out.
+/// Whether a retry may succeed: such errors end the outline instead of skipping something.
 fn passes(kind: ErrorKind) -> bool {
     matches!(kind, ErrorKind::Unreachable | ErrorKind::TimedOut | ErrorKind::Denied | ErrorKind::Interrupted | ErrorKind::NoSpace)
 }

@@ -1,6 +1,6 @@
-//! Recognising a tree that is published already: what is remembered of each artifact's tree, and the search in it.
+//! Recognises a tree that is already published: stores the identity of each artifact's tree and searches them.
 //!
-//! Asks no registry. What comes from encrypted artifacts is remembered in memory only: names are as secret as contents.
+//! Sends no request. Facts about encrypted artifacts are kept in memory only: names are as secret as content.
 
 use std::sync::Arc;
 
@@ -15,24 +15,24 @@ use crate::content::Sealing;
 use crate::error::Error;
 use crate::oci::{Digest, Manifest, Platform, Repository};
 
-/// Kind of the documents that hold identities.
+/// Document kind of identities.
 const IDENTITY: &str = "identity";
-/// Version of such a document, and its length.
+/// Version and length of such a document.
 const VERSION: u8 = 2;
 const LENGTH: usize = 50;
 const HAS_DIGEST: u8 = 1;
 const ABSOLUTE: u8 = 2;
 impl Artifacts {
-    /// The manifests that the tags of a repository are known to stand for, as far as they are here.
+    /// The cached manifests that tags of a repository are known to point to.
     pub async fn known_artifacts(&self, repository: &Repository) -> Vec<Arc<Manifest>> {
         let (known, repository) = (Arc::clone(&self.inner.registry_cache), repository.clone());
         spawn_blocking(move || known.local_manifests(&repository)).await.unwrap_or_default()
     }
 
-    /// A manifest of a repository that shows the same tree, if one is known.
+    /// A known manifest of a repository with the same tree.
     ///
     /// # Errors
-    /// A tree that has to be built again and cannot be.
+    /// A tree has to be rebuilt and cannot be.
     pub async fn find_tree(
         &self,
         repository: &Repository,
@@ -62,7 +62,7 @@ impl Artifacts {
 }
 
 impl Inner {
-    /// Remembers the identity of a tree that was just built.
+    /// Stores the identity of a tree just built.
     pub(super) fn store_identity(&self, key: &Key, tree: &Tree) {
         if key.view != ViewMode::Merged || key.layer.is_some() {
             return;
@@ -110,17 +110,17 @@ fn of_document(bytes: &[u8]) -> Option<Identity> {
 }
 
 impl Artifacts {
-    /// The files of encrypted artifacts that this process opened, and of those that an earlier one opened as far as the registry or
-    /// layout knows them by a tag of these repositories and the keys are at hand.
+    /// The files of encrypted artifacts that this process opened, and of those opened by an earlier one, provided that a tag of these repositories refers
+    /// to them and the keys are available.
     pub async fn secrets(&self, repositories: &[Repository]) -> Secrets {
         for repository in repositories.iter().filter(|_| self.inner.contents.has_keys()) {
             for manifest in self.known_artifacts(repository).await {
                 if self.inner.opened_here.contains(&manifest.digest) || !self.was_opened(repository, &manifest).await {
                     continue;
                 }
-                // Building its tree remembers it.
+                // Building its tree records it.
                 if let Err(error) = self.artifact(repository, &manifest.digest, ViewMode::Merged, false).await {
-                    tracing::warn!("files of {repository}@{} are not recognised: {error}", manifest.digest);
+                    tracing::warn!("cannot recognise files of {repository}@{}: {error}", manifest.digest);
                 }
             }
         }
@@ -132,7 +132,7 @@ impl Artifacts {
         self.inner.opened_here.contains(manifest)
     }
 
-    /// Whether an encrypted artifact was opened on this machine, and the keys at hand open it. Asks no registry.
+    /// Whether an encrypted artifact was opened on this machine and the available keys decrypt it. Sends no request.
     async fn was_opened(&self, repository: &Repository, manifest: &Manifest) -> bool {
         let Some(plan) = super::dialect::encrypted(manifest) else { return false };
         for step in plan.steps.iter().filter(|step| step.sealing != Sealing::None) {

@@ -1,7 +1,7 @@
-//! A cache of what a registry said: tags, lists, manifests and referrers, with their age; kept for offline use.
+//! The registry cache: tags, lists, manifests and referrers with their age, stored for offline use.
 //!
-//! Asks the registry at most once for many callers. A list is never a negative answer. A network fault never
-//! becomes "not found": while the registry is unreachable the last known answer serves, and the log says so once.
+//! Sends at most one request for many callers. A list is never a negative answer. A network fault never becomes "not found": while the registry is
+//! unreachable the last known answer is used, and the log says so once.
 
 mod lists;
 mod memory;
@@ -29,12 +29,12 @@ use crate::flight::Flight;
 use crate::oci::{Descriptor, Digest, Hasher, Manifest, Repository, Tag, Version};
 use crate::registry::Pull;
 
-/// Bytes of manifests kept in memory, in each of two generations; all others are read from the cache.
+/// Bytes of manifests kept in memory, in each of two generations; others are read from the cache.
 const MANIFEST_BYTES: usize = 1 << 20;
 
 type Lookup<T> = Result<T, Error>;
 
-/// Cached answers of one registry, and the way to ask again.
+/// Cached answers of a registry, and how to ask it.
 pub(super) struct RegistryCache {
     pub pull: Arc<dyn Pull>,
     pub options: Options,
@@ -65,7 +65,7 @@ impl RegistryCache {
         }
     }
 
-    /// The digest of a tag: fresh, or asked for, or the last known while the registry cannot be reached.
+    /// The digest of a tag: fresh, or requested, or the last known while the registry is unreachable.
     pub async fn tag(self: &Arc<Self>, repository: &Repository, tag: &Tag) -> Lookup<Digest> {
         self.load_tags(repository);
         let last = match self.memory.lock().tag(repository, tag, self.options.tag_ttl) {
@@ -97,12 +97,12 @@ impl RegistryCache {
         }
     }
 
-    /// How long ago the registry said what a tag holds; `None` where this process never heard it.
+    /// How long ago the registry reported a tag's digest; `None` if not in this process.
     pub fn tag_age(&self, repository: &Repository, tag: &Tag) -> Option<Duration> {
         self.memory.lock().tag_checked(repository, tag).map(|checked| checked.elapsed())
     }
 
-    /// Whether the digest of a tag may be used without asking: it is fresh, or the registry cannot be asked.
+    /// Whether the digest of a tag may be used without a request: it is fresh, or the registry cannot be reached.
     pub fn is_tag_fresh(self: &Arc<Self>, repository: &Repository, tag: &Tag) -> bool {
         let known = self.memory.lock().tag(repository, tag, self.options.tag_ttl);
         self.options.offline || matches!(known, TagAnswer::Fresh(_)) || self.is_away()
@@ -111,7 +111,7 @@ impl RegistryCache {
     async fn ask_tag(self: &Arc<Self>, repository: &Repository, tag: &Tag, last: Option<Digest>) -> Lookup<Digest> {
         let version = Version::Tag(tag.clone());
         let writes = self.memory.lock().writes(repository, Some(tag));
-        // The manifest is wanted next: without an earlier answer one GET brings digest and manifest together.
+        // The manifest is needed next: without an earlier answer, one GET returns digest and manifest together.
         let answer = match last {
             Some(_) => match self.pull.resolve(repository, &version).await {
                 Err(error) if error.kind == ErrorKind::Unsupported => self.fetch_tag(repository, &version).await,
@@ -156,10 +156,10 @@ impl RegistryCache {
                 self.remember(repository, Arc::new(manifest));
                 Ok(digest)
             }
-            // A manifest that cannot be read is an error of its reader; the tag itself exists.
+            // An unreadable manifest is its reader's error; the tag itself exists.
             Err(error) if matches!(error.kind, ErrorKind::Integrity | ErrorKind::Invalid | ErrorKind::Unsupported) => {
                 let digest = self.pull.resolve(repository, version).await?.digest;
-                // A digest that the registry names and does not have is its error, and no absence.
+                // If the registry names a digest that it does not have, that is its error rather than NotFound.
                 match self.pull.resolve(repository, &Version::Digest(digest)).await {
                     Err(absent) if absent.kind == ErrorKind::NotFound => Err(error),
                     Err(error) if is_outage(error.kind) => Err(error),
@@ -170,7 +170,7 @@ impl RegistryCache {
         }
     }
 
-    /// A manifest by digest, from memory, from disk, or asked for.
+    /// A manifest by digest, from memory, from disk, or requested.
     pub async fn manifest(self: &Arc<Self>, repository: &Repository, digest: &Digest) -> Lookup<Arc<Manifest>> {
         let key = (repository.clone(), *digest);
         let kept = self.manifests.lock().get(&key);
@@ -195,7 +195,7 @@ impl RegistryCache {
         asked.await.map_err(abandoned)?
     }
 
-    /// The same for one that a tag or an index names, so that it exists: its absence is not that of a name.
+    /// The same for one that a tag or index refers to: it must exist, so NotFound becomes another error.
     pub async fn named_manifest(self: &Arc<Self>, repository: &Repository, digest: &Digest) -> Lookup<Arc<Manifest>> {
         self.manifest(repository, digest).await.map_err(|error| match error.kind {
             ErrorKind::NotFound => Error::new(ErrorKind::Gone, error.message),
@@ -214,7 +214,7 @@ impl RegistryCache {
         self.mark(Dirty::Manifest(repository.clone(), manifest));
     }
 
-    /// A manifest that is here already.
+    /// A manifest from memory or disk.
     fn local_manifest(&self, repository: &Repository, digest: &Digest) -> Option<Arc<Manifest>> {
         let kept = self.manifests.lock().get(&(repository.clone(), *digest));
         kept.or_else(|| self.stored_manifest(repository, digest))
@@ -266,17 +266,17 @@ impl RegistryCache {
         self.answered(asked, older).await
     }
 
-    /// Forgets how fresh everything is, so that the next use asks.
+    /// Expires everything, so that the next use asks the registry.
     pub fn refresh(&self, repository: Option<&Repository>) {
         self.memory.lock().refresh(repository);
     }
 
-    /// Waits until everything that was seen is stored.
+    /// Waits until all answers are stored.
     pub async fn flush(&self) {
         self.writer.idle().await;
     }
 
-    /// Whether the last known list of a repository has a tag. Makes no request.
+    /// Whether the last known list of a repository contains a tag. Makes no request.
     pub fn is_listed(&self, repository: &Repository, tag: &Tag) -> bool {
         self.load_tags(repository);
         let mut memory = self.memory.lock();
@@ -284,13 +284,13 @@ impl RegistryCache {
         names.is_some_and(|names| names.binary_search_by(|name| name.as_str().cmp(tag.as_str())).is_ok())
     }
 
-    /// Why nothing is known of something that `--offline` does not ask for. What something here names exists all the same.
+    /// The error for something not cached with `--offline`. Objects referred to from the cache must exist.
     fn unasked(&self, what: &str, is_named: bool) -> Error {
         if !is_named {
             return self.absent(what);
         }
         let origin = self.pull.origin().escape_default();
-        Error::new(ErrorKind::Unreachable, format!("{what} is not cached, and --offline does not ask {origin}"))
+        Error::new(ErrorKind::Unreachable, format!("{what} is not cached (--offline: not asking {origin})"))
     }
 
     fn absent(&self, what: &str) -> Error {

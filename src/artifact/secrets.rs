@@ -1,5 +1,4 @@
-//! Contents of the encrypted artifacts that were opened here, so that a copy is recognised and none of their files is published in
-//! clear unasked.
+//! Content of encrypted artifacts opened here, so that a copy is recognised and none of their files is published unencrypted without a request.
 //!
 //! In memory only: digests of encrypted files are as secret as their names.
 
@@ -14,19 +13,19 @@ use super::tree::{Kind, Tree};
 use super::{Identity, ViewMode};
 use crate::oci::{Digest, Repository};
 
-/// One encrypted artifact.
+/// An opened encrypted artifact.
 pub(super) struct Opened {
     repository: Repository,
     manifest: Digest,
-    /// Of its tree, if that was shown whole.
+    /// Identity of its tree, if that was shown in full.
     identity: Option<Identity>,
-    /// The beginnings of the SHA-256 of its files, sorted. Two files that agree in 64 bits by chance cost a question.
+    /// Prefixes of the SHA-256 of its files, sorted. A chance collision of 64 bits only causes a needless refusal.
     files: Box<[u64]>,
-    /// Sizes of files whose SHA-256 is not known, sorted.
+    /// Sizes of files with unknown SHA-256, sorted.
     sizes: Box<[u64]>,
 }
 
-/// All of them.
+/// All opened encrypted artifacts.
 #[derive(Default)]
 pub(super) struct OpenedHere(Mutex<HashMap<Digest, Arc<Opened>>>);
 
@@ -40,10 +39,10 @@ impl OpenedHere {
         self.all().contains_key(manifest)
     }
 
-    /// Remembers the tree of an encrypted artifact. Blocks: all of it is walked.
+    /// Records the tree of an encrypted artifact. Blocks: walks all of it.
     pub fn remember(&self, key: &Key, tree: &Tree) {
         let is_whole = key.view == ViewMode::Merged && key.layer.is_none();
-        // Other views show the same files; how they lie in the tree is not known from them.
+        // Other views show the same files, but not their place in the tree.
         if self.all().get(&key.manifest).is_some_and(|known| known.identity.is_some() || !is_whole) {
             return;
         }
@@ -74,7 +73,7 @@ fn beginning(sha256: &[u8; 32]) -> u64 {
     sha256.first_chunk().copied().map(u64::from_be_bytes).unwrap_or_default()
 }
 
-/// The files of encrypted artifacts, to be asked for many times.
+/// The files of encrypted artifacts, for many queries.
 #[derive(Clone, Default)]
 pub struct Secrets(pub(super) Vec<Arc<Opened>>);
 
@@ -84,7 +83,7 @@ impl Secrets {
         self.0.is_empty()
     }
 
-    /// The artifact that holds a file of this size (in bytes) and SHA-256, as `repository@digest`. Empty files are in none.
+    /// The artifact with a file of this size (in bytes) and SHA-256, as `repository@digest`. `None` for empty files.
     pub fn holder(&self, size: u64, sha256: &[u8; 32]) -> Option<String> {
         let holds = |opened: &&Arc<Opened>| {
             size > 0 && (opened.files.binary_search(&beginning(sha256)).is_ok() || opened.sizes.binary_search(&size).is_ok())

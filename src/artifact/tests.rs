@@ -1,4 +1,4 @@
-//! Whole artifacts: every fixture against the tree that its own tool unpacks, then what only whole artifacts show.
+//! Whole artifacts: every fixture against the tree that its own tool unpacks, then properties of whole artifacts.
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -56,7 +56,7 @@ async fn shown(artifacts: &Artifacts, repository: &Repository, name: &str) -> Re
     artifacts.artifact(repository, &digest, ViewMode::Merged, false).await
 }
 
-/// Every name of a tree, directories with a slash, with the length and digest of what can be read.
+/// Every name of a tree, directories with a slash, with the length and digest of readable content.
 async fn contents(artifacts: &Artifacts, repository: &Repository, artifact: &Artifact) -> Vec<(String, String)> {
     let mut out = Vec::new();
     let mut open = vec![(0, String::new())];
@@ -101,7 +101,7 @@ async fn every_fixture_is_the_tree_that_its_own_tool_unpacks_and_again_offline()
         let online = artifacts(Arc::clone(&pull), cache.path(), false, Some(SECRET));
         let mut seen = Vec::new();
         for list in std::fs::read_dir(fixture.join("expected")).unwrap().map(|entry| entry.unwrap().path()) {
-            // The plain list of eStargz is what an unpacker that does not know it would show.
+            // eStargz's plain list is what an unpacker without eStargz support would show.
             let file = list.file_name().unwrap().to_str().unwrap().to_owned();
             let Some(name) = file.strip_suffix(".tsv").filter(|name| !name.ends_with(".plain")) else { continue };
             let artifact = shown(&online, &layout_of, name).await.unwrap();
@@ -129,7 +129,7 @@ async fn every_fixture_is_the_tree_that_its_own_tool_unpacks_and_again_offline()
     assert!(compared > 50, "only {compared} lists were found");
 }
 
-/// A memory registry and a directory for the cache.
+/// An in-memory registry and a cache directory.
 fn memory() -> (Arc<Memory>, tempfile::TempDir) {
     (Arc::new(Memory::with_origin("https://reg.test", Trust::Transport)), tempfile::tempdir().unwrap())
 }
@@ -205,7 +205,7 @@ async fn unused_trees_and_indexes_are_dropped() {
     artifacts.let_go();
     assert!(tree.upgrade().is_some() && mapped() < before, "the index goes, and what is used stays");
     drop(artifact);
-    // What reads ahead may hold the last one for a moment.
+    // Prefetch may hold the last one for a moment.
     for _ in 0..1000 {
         artifacts.let_go();
         if tree.upgrade().is_none() && mapped() == 0 {
@@ -251,7 +251,7 @@ async fn a_broken_layer_fails_an_image_and_names_the_layer() {
     let error = shown(&artifacts, &repository("r"), "v1").await.err().unwrap();
     assert_eq!(error.kind, ErrorKind::Integrity);
     assert!(error.message.contains(&Digest::of(b"garbage, not a tar").hex()), "{error}");
-    // One layer alone is not touched by its neighbour.
+    // A single layer is unaffected by its neighbour.
     let digest = artifacts.tag(&repository("r"), &tag("v1")).await.unwrap();
     let manifest = artifacts.manifest(&repository("r"), &digest).await.unwrap();
     let first = artifacts.layer(&repository("r"), &manifest, 0, false).await.unwrap();
@@ -300,7 +300,7 @@ async fn a_sealed_artifact_asks_for_its_key_and_shows_its_blobs() {
     }
 }
 
-/// An index with a member for each name and platform; a platform of `-` is none.
+/// An index with a member for each name and platform; `-` means no platform.
 fn add_index(registry: &Memory, members: &[(&str, &str)]) -> Digest {
     let entries: Vec<_> = members
         .iter()

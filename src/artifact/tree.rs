@@ -1,7 +1,7 @@
 //! The merged tree of an artifact as memory-mapped bytes: nodes, names, extents, xattrs, a string heap.
 //!
-//! Everything is checked once when the bytes are opened; afterwards every access answers without failing. A node
-//! number out of range answers "nothing", never a panic. This module never reads a file and never asks a registry.
+//! Everything is validated once when the bytes are opened; afterwards no access can fail. An out-of-range node number yields nothing, never a panic.
+//! Never reads a file or sends a request.
 
 mod encode;
 mod format;
@@ -20,8 +20,8 @@ use crate::path::components;
 /// Number of a node; 0 is the root. Hard links share a node.
 pub type NodeId = u32;
 
-/// The time that is shown where an artifact has none: the same on every mount, and never published. Seconds and nanoseconds of
-/// 1980-01-01, the first day that every format of archives can hold.
+/// The time shown if an artifact has none: the same on every mount, and never published. Seconds and nanoseconds of 1980-01-01, the first day that
+/// every archive format can represent.
 pub const UNDATED: (i64, u32) = (315_532_800, 0);
 
 /// Attributes of a node.
@@ -29,17 +29,17 @@ pub const UNDATED: (i64, u32) = (315_532_800, 0);
 pub struct Node {
     /// Kind.
     pub kind: Kind,
-    /// Permission bits, or `None` where the archive has none (raw files): the mount's default applies.
+    /// Permission bits, or `None` if the archive has none (raw files): the mount's default applies.
     pub mode: Option<u32>,
-    /// Owner and group, or `None` where the archive has none.
+    /// Owner and group, or `None` if the archive has none.
     pub owner: Option<(u32, u32)>,
-    /// Seconds and nanoseconds, `None` where the archive has none: [`UNDATED`] is shown.
+    /// Seconds and nanoseconds, or `None` if the archive has none: [`UNDATED`] is shown.
     pub mtime: Option<(i64, u32)>,
-    /// Bytes; length of the target for a symlink.
+    /// Size in bytes; for a symlink, the length of its target.
     pub size: u64,
-    /// Blocks of 512 bytes that the content takes: holes take none.
+    /// Blocks of 512 bytes that the content occupies, without holes.
     pub blocks: u64,
-    /// Links: names of a file; 2 + subdirectories of a directory.
+    /// Hard links of a file; 2 + subdirectories of a directory.
     pub links: u32,
     /// Major and minor of a device.
     pub device: (u32, u32),
@@ -48,18 +48,18 @@ pub struct Node {
 /// Where the bytes of a file are.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Content {
-    /// Which blob of the artifact (see [`super::Artifacts::stream`]).
+    /// Number of the blob (see [`super::Artifacts::stream`]).
     pub blob: u32,
-    /// Pieces in file order; the rest is holes.
+    /// Extents in file order; the rest is holes.
     pub extents: Vec<Extent>,
-    /// SHA-256 of the file, where known.
+    /// SHA-256 of the file, if known.
     pub sha256: Option<[u8; 32]>,
 }
 
 /// One name in a directory.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Child<'a> {
-    /// Cookie of this name: listing may continue behind it. Never 0.
+    /// Cookie of this name, after which a listing can continue. Never 0.
     pub cookie: u64,
     /// The name.
     pub name: &'a [u8],
@@ -67,7 +67,7 @@ pub struct Child<'a> {
     pub node: NodeId,
 }
 
-/// The tree. Immutable; cheap to clone.
+/// The tree. Immutable and cheap to clone.
 #[derive(Clone)]
 pub struct Tree {
     bytes: Arc<dyn AsRef<[u8]> + Send + Sync>,
@@ -75,10 +75,10 @@ pub struct Tree {
 }
 
 impl Tree {
-    /// Opens tree bytes after checking version, bounds and checksum, so that no later access can fail.
+    /// Opens tree bytes after validating version, bounds and checksum, so that no later access can fail.
     ///
     /// # Errors
-    /// Integrity if the bytes are not those of a whole tree of this version.
+    /// Integrity if the bytes are not a complete tree of this version.
     pub fn open(bytes: Arc<dyn AsRef<[u8]> + Send + Sync>) -> Result<Self, Error> {
         let header = format::check((*bytes).as_ref())?;
         Ok(Self { bytes, header })
@@ -106,7 +106,7 @@ impl Tree {
         self.header.nodes
     }
 
-    /// Attributes. `None` out of range.
+    /// Attributes of a node. `None` if out of range.
     pub fn node(&self, node: NodeId) -> Option<Node> {
         let record = self.record(node)?;
         let kind = record.kind?;
@@ -125,7 +125,7 @@ impl Tree {
         })
     }
 
-    /// The node of a path, as [`crate::path`] has them.
+    /// The node at a path in the form of [`crate::path`].
     pub fn find(&self, path: &[u8]) -> Option<NodeId> {
         components(path).try_fold(0, |node, name| self.lookup(node, name))
     }
@@ -147,7 +147,7 @@ impl Tree {
         None
     }
 
-    /// The names of a directory behind a cookie (0: from the start), sorted by bytes.
+    /// The names of a directory after a cookie (0: from the start), sorted by bytes.
     pub fn children(&self, directory: NodeId, after: u64) -> Box<dyn Iterator<Item = Child<'_>> + '_> {
         let Some(record) = self.directory(directory) else { return Box::new(std::iter::empty()) };
         let view = self.view();
@@ -158,7 +158,7 @@ impl Tree {
         }))
     }
 
-    /// The directory that holds this directory (the root's is itself).
+    /// The parent of a directory (the root is its own).
     pub fn parent(&self, directory: NodeId) -> NodeId {
         self.directory(directory).map_or(0, |record| record.extra)
     }
@@ -176,7 +176,7 @@ impl Tree {
         Some(Content { blob: record.extra, extents, sha256 })
     }
 
-    /// Parts of the artifact that could not be shown as they are, for people.
+    /// Parts of the artifact that could not be shown faithfully.
     pub fn warnings(&self) -> impl Iterator<Item = &str> {
         self.view().warnings().lines()
     }
@@ -187,7 +187,7 @@ impl Tree {
         self.view().heap(record.first, u64::from(record.count))
     }
 
-    /// Extended attributes from the archive, and `user.oci.title` and the like from the manifest.
+    /// Extended attributes from the archive, plus `user.oci.title` and the like from the manifest.
     pub fn xattrs(&self, node: NodeId) -> Vec<(&[u8], &[u8])> {
         let Some(record) = self.record(node) else { return Vec::new() };
         let view = self.view();

@@ -1,6 +1,6 @@
-//! Collects entries and spans as growing bytes, and puts an index together from them.
+//! Collects entries and spans in growing tables, and assembles an index from them.
 //!
-//! No heap object an entry: each table is an array that leaves the heap once it is large, and so is the index.
+//! No heap object per entry: each table is an array that moves off the heap once it is large, and so is the index.
 
 use std::io;
 use std::sync::Arc;
@@ -15,19 +15,19 @@ use crate::error::Error;
 use crate::oci::{Algorithm, Digest};
 use crate::sys::array::{Array, Scratch};
 
-/// Warnings kept; later ones are dropped.
+/// Most warnings kept.
 pub(super) const WARNINGS: usize = 100;
 
-/// Appends bytes to a table; answers where they begin.
+/// Appends bytes to a table; returns their offset.
 fn append(table: &mut Array<u8>, bytes: &[u8]) -> Result<u64, Error> {
     let at = table.len() as u64;
     table.extend_from_slice(bytes).map_err(unkept)?;
     Ok(at)
 }
 
-/// The error of an index for which there is no room while it is made.
+/// The error if there is no room to build an index.
 pub(super) fn unkept(error: io::Error) -> Error {
-    Error::io("the index of the layer cannot be made", error)
+    Error::io("cannot build the index of the layer", error)
 }
 
 /// Everything about an entry, ready to be recorded.
@@ -42,11 +42,11 @@ pub(super) struct NewEntry<'a> {
     pub(super) xattrs: &'a [(Vec<u8>, Vec<u8>)],
 }
 
-/// Where the content of an entry lies.
+/// Where an entry's content is.
 pub(super) enum NewContent<'a> {
-    /// In one piece, from this offset of the stream.
+    /// Contiguous, from this stream offset.
     Whole(u64),
-    /// In pieces with holes between.
+    /// In extents with holes in between.
     Pieces(&'a [Extent]),
 }
 
@@ -60,7 +60,7 @@ pub(super) struct Builder {
     extents: Array<u8>,
     xattrs: Array<u8>,
     windows: Array<u8>,
-    /// Windows that were recorded, and every which of them is kept.
+    /// Windows seen so far, and the interval at which they are kept.
     windows_seen: u64,
     window_stride: u64,
     strings: Array<u8>,
@@ -95,12 +95,12 @@ impl Builder {
         }
     }
 
-    /// Bounds that hold for the whole pass.
+    /// Limits of the whole pass.
     pub(super) fn limits(&self) -> &Limits {
         &self.limits
     }
 
-    /// Keeps a warning, if there is still room for one. The text is made only then.
+    /// Records a warning, if there is still room. The text is built only then.
     pub(super) fn warn(&mut self, text: impl FnOnce() -> String) {
         if self.warnings.len() < WARNINGS {
             self.warnings.push(text());
@@ -190,8 +190,8 @@ impl Builder {
         Ok(count)
     }
 
-    /// Records a span, with the compressed window of a restart inside deflate; without one (empty) nothing before the span is
-    /// needed. Where windows take too much, some are dropped, and decoding begins at an earlier span.
+    /// Records a span, with the compressed window of a restart inside deflate; empty if the span needs nothing before it. If windows take too much space,
+    /// some are dropped, and decoding starts at an earlier span.
     pub(super) fn span(&mut self, new: &Span, mut window: &[u8]) -> Result<(), Error> {
         let mut restart = new.restart;
         if !window.is_empty() {
@@ -225,7 +225,7 @@ impl Builder {
         self.check_size()
     }
 
-    /// Drops every other window: decoding cannot begin at its span any more.
+    /// Drops every other window: decoding can no longer start at those spans.
     fn drop_windows(&mut self) -> Result<(), Error> {
         let mut kept = Array::new(&self.scratch);
         let mut keeps = false;
@@ -237,7 +237,7 @@ impl Builder {
             if !window.is_empty() && !keeps {
                 put(record, span::WINDOW, &[0; span::HAS_DIGEST - span::WINDOW]);
             }
-            // Also where there is none: the place must lie in what is left.
+            // Even if there is none: the offset must be within what remains.
             let place = append(&mut kept, if keeps { window } else { &[] })?;
             put(record, span::WINDOW, &place.to_le_bytes());
         }
@@ -246,7 +246,7 @@ impl Builder {
         Ok(())
     }
 
-    /// The first warning, where there is one.
+    /// The first warning, if any.
     pub(super) fn first_warning(&self) -> Option<&str> {
         self.warnings.first().map(String::as_str)
     }
@@ -256,7 +256,7 @@ impl Builder {
         self.counts.spans
     }
 
-    /// Puts the index together.
+    /// Assembles the index.
     pub(super) fn finish(mut self, blob: &Blob) -> Result<LayerIndex, Error> {
         let mut warnings = Vec::with_capacity(self.warnings.len() * format::WARNING);
         for warning in std::mem::take(&mut self.warnings) {
@@ -271,7 +271,7 @@ impl Builder {
         let sections = Sections::of(&self.counts).ok_or_else(too_many)?;
         let mut bytes = Array::new(&self.scratch);
         append(&mut bytes, &header(blob, &self.counts, sections.end as u64).0)?;
-        // Each table is gone once it is copied.
+        // Each table is freed once it is copied.
         let Self { entries, spans, extents, xattrs, windows, strings, .. } = self;
         for table in [entries, spans, extents, xattrs] {
             append(&mut bytes, &table)?;
@@ -314,7 +314,7 @@ pub(super) fn header(blob: &Blob, counts: &Counts, total: u64) -> Draft<{ format
     draft
 }
 
-/// Fills in the checksum and opens what was put together.
+/// Fills in the checksum and opens the assembled bytes.
 pub(super) fn sealed(mut bytes: Array<u8>) -> Result<LayerIndex, Error> {
     let checksum = xxh3_64(bytes.get(header::CHECKED..).unwrap_or_default());
     if let Some(place) = bytes.get_mut(header::CHECKSUM..header::CHECKED) {

@@ -1,7 +1,7 @@
-//! Cuts the stream of a pass into spans, and hashes the bytes of the blob that each one needs.
+//! Cuts the stream of a pass into spans, and hashes the blob bytes that each one needs.
 //!
-//! A span ends at the first restart point behind [`TARGET`] bytes; where none comes it ends when the buffer is full,
-//! and the next one cannot restart. The cutter holds one span of stream, never the blob.
+//! A span ends at the first restart point after [`TARGET`] bytes; if there is none, it ends when the buffer is full, and the next one cannot restart.
+//! The cutter holds one span of the stream, never the blob.
 
 use sha2::{Digest as _, Sha256};
 
@@ -12,20 +12,20 @@ use super::window_probe::WindowProbe;
 use super::{Codec, RAW_SPAN, Restart, Span};
 use crate::error::Error;
 
-/// Length of stream from which on a span ends at the next restart point.
+/// Stream length from which a span ends at the next restart point.
 pub(super) const TARGET: usize = RAW_SPAN as usize;
-/// Most bytes of stream in a gzip span.
+/// Most stream bytes in a gzip span.
 const MOST: usize = 4 << 20;
-/// A span that took this much of the blob ends at the next restart point, however little it holds.
+/// A span that took this many blob bytes ends at the next restart point, however little it contains.
 const BLOB_TARGET: u64 = 4 << 20;
-/// Most bytes of the blob that a span may take. Reached only by compressed data made to hold nothing.
+/// Most blob bytes per span. Reached only by compressed data crafted to contain nothing.
 const BLOB_MOST: u64 = 8 << 20;
-/// How well windows are compressed.
+/// Compression level of windows.
 const WINDOW_LEVEL: i32 = 3;
 
 /// The span being filled.
 pub(super) struct Cutter {
-    /// Without compression decoding can begin anywhere.
+    /// Uncompressed: decoding can start anywhere.
     seekable: bool,
     buffer: Box<[u8]>,
     filled: usize,
@@ -33,9 +33,9 @@ pub(super) struct Cutter {
     blob_start: u64,
     blob_position: u64,
     restart: Restart,
-    /// The stream before the span, if decoding begins inside deflate.
+    /// The stream before the span, if decoding starts inside deflate.
     window: Vec<u8>,
-    /// Finds out whether the span needs it.
+    /// Determines whether the span needs it.
     probe: WindowProbe,
     hasher: Sha256,
     last_byte: u8,
@@ -45,15 +45,14 @@ pub(super) struct Cutter {
 enum End {
     /// At a restart point, with the stream before it.
     Restart(Boundary, Vec<u8>),
-    /// In the middle, with the byte of the blob that follows if it is known already: a decoder may need to see it
-    /// before it gives the last bytes.
+    /// In the middle, with the following blob byte if already known: a decoder may need to see it before it returns the last bytes.
     Middle(Option<u8>),
-    /// At a place that needs no preparation: a gap, the end, anything without compression.
+    /// Where no preparation is needed: a gap, the end, anything uncompressed.
     Anywhere,
 }
 
 impl Cutter {
-    /// At the start of a blob.
+    /// Starts at the beginning of a blob.
     pub(super) fn new(codec: Codec) -> Self {
         let capacity = if codec == Codec::Gzip { MOST } else { TARGET };
         Self {
@@ -71,40 +70,39 @@ impl Cutter {
         }
     }
 
-    /// Room for the next bytes of the stream, never empty.
+    /// Room for the next stream bytes, never empty.
     pub(super) fn room(&mut self, until_target: bool) -> &mut [u8] {
         let end = if until_target && self.filled < TARGET - 1 { TARGET - 1 } else { self.buffer.len() };
         self.buffer.get_mut(self.filled..end).unwrap_or_default()
     }
 
-    /// The bytes that the last step wrote.
+    /// The bytes written by the last step.
     pub(super) fn fresh(&self, produced: usize) -> &[u8] {
         self.buffer.get(self.filled..self.filled + produced).unwrap_or_default()
     }
 
-    /// Whether the decoder shall stop at restart points. One byte ahead of the target, or a block that ends exactly there would be
-    /// passed over: a decoder whose output is full reads on to where it needs room.
+    /// Whether the decoder should stop at restart points. Starts one byte before the target, or a block ending exactly there would be missed: a decoder
+    /// with full output reads on until it needs room.
     pub(super) fn looks_for_end(&self) -> bool {
         self.filled >= TARGET - 1 || self.wants_end()
     }
 
-    /// Whether a restart point would be welcome.
+    /// Whether a restart point would end the span.
     fn wants_end(&self) -> bool {
         self.filled >= TARGET || self.blob_position - self.blob_start >= BLOB_TARGET
     }
 
-    /// Length of the stream so far.
+    /// Stream length so far.
     pub(super) fn stream_position(&self) -> u64 {
         self.stream_start + self.filled as u64
     }
 
-    /// Bytes of the blob taken so far.
+    /// Blob bytes taken so far.
     pub(super) fn blob_position(&self) -> u64 {
         self.blob_position
     }
 
-    /// Takes note of a step. `consumed` are the bytes that it took, `next` is the byte behind them. `history` gives
-    /// the window of the boundary just reported.
+    /// Records a step. `consumed` are the bytes it took, `next` is the byte after them. `history` returns the window of the boundary just reported.
     pub(super) fn advance(
         &mut self,
         step: &Step,
@@ -139,7 +137,7 @@ impl Cutter {
         }
         if self.blob_position - self.blob_start > BLOB_MOST {
             let (from, to) = (self.blob_start, self.blob_position);
-            return Err(Error::integrity(format!("bytes {from} to {to} of the blob are compressed data that holds nothing")));
+            return Err(Error::integrity(format!("bytes {from} to {to} of the blob are compressed data without content")));
         }
         Ok(())
     }
@@ -170,7 +168,7 @@ impl Cutter {
         self.begin(end)
     }
 
-    /// Begins an empty span at the current position of the blob.
+    /// Starts an empty span at the current blob position.
     fn begin(&mut self, end: End) -> Result<(), Error> {
         self.hasher.reset();
         self.probe.stop();
@@ -197,7 +195,7 @@ impl Cutter {
         Ok(())
     }
 
-    /// Behind a gap (or inside one that goes on) the next span begins at its end.
+    /// After a gap (or inside a continuing one) the next span starts at its end.
     fn begin_after_gap(&mut self, step: &Step) -> Result<(), Error> {
         if step.boundary.is_some() { self.begin(End::Anywhere) } else { Ok(()) }
     }

@@ -1,8 +1,7 @@
-//! One step of decompression, whichever the codec.
+//! One decompression step, for any codec.
 //!
-//! A [`Reader`] takes bytes of the blob and gives bytes of the stream, and says where decoding could begin again.
-//! The pass over a blob and the decoder of a span share it, so both agree on every byte. It holds no span and no
-//! position beyond what the codec needs.
+//! A [`Reader`] takes blob bytes, returns stream bytes, and reports where decoding could restart. The pass over a blob and the span decoder share it,
+//! so both agree on every byte. It holds no span and no position beyond what the codec needs.
 
 use std::sync::Arc;
 
@@ -23,7 +22,7 @@ pub(super) enum Reader {
 }
 
 impl Reader {
-    /// A reader for the first byte of a blob, a member or a frame.
+    /// A reader at the first byte of a blob, member or frame.
     pub(super) fn new(codec: Codec, windows: &Arc<dyn Windows>) -> Result<Self, Error> {
         Ok(match codec {
             Codec::Identity => Self::Identity,
@@ -32,8 +31,7 @@ impl Reader {
         })
     }
 
-    /// Decodes a piece. With `stop_at_block` it returns at the next boundary between deflate blocks too; it always
-    /// returns at a clean boundary.
+    /// Decodes a piece. With `stop_at_block` it also returns at the next boundary between deflate blocks; it always returns at a clean boundary.
     pub(super) fn step(&mut self, input: &[u8], output: &mut [u8], stop_at_block: bool) -> Result<Step, Error> {
         match self {
             Self::Identity => {
@@ -48,7 +46,7 @@ impl Reader {
         }
     }
 
-    /// The history that a later decoder needs in order to begin at a block boundary just reported.
+    /// The history that a later decoder needs to start at the block boundary just reported.
     pub(super) fn history(&mut self) -> Result<Vec<u8>, Error> {
         match self {
             Self::Gzip(gzip) => gzip.history(),

@@ -1,9 +1,9 @@
-//! The places of every field in index bytes, as `FORMAT.md` specifies them, and how single records are read and
-//! written. Knows nothing of what the fields mean together: `build` writes them, `validate` checks them.
+//! The offsets of all fields in index bytes, as specified in `FORMAT.md`, and access to single records. Ignores how fields relate: `build` writes them,
+//! `validate` checks them.
 
 /// First bytes of an index.
 pub(super) const MAGIC: [u8; 8] = *b"ocifsLIX";
-/// Version of the format. Any change of a byte's meaning is a new version.
+/// Version of the format. Any change to the meaning of a byte is a new version.
 pub(super) const VERSION: u32 = 1;
 
 /// Length of the header.
@@ -65,9 +65,9 @@ pub(super) mod entry {
     pub(in crate::layer) const XATTR_COUNT: usize = 72;
     pub(in crate::layer) const SHA256: usize = 80;
 
-    /// Flag: the SHA-256 is there.
+    /// Flag: the SHA-256 is present.
     pub(in crate::layer) const HAS_SHA256: u8 = 1;
-    /// Flag: the extents are records; otherwise one extent covers the file.
+    /// Flag: the extents are records; otherwise a single extent covers the file.
     pub(in crate::layer) const LISTED: u8 = 2;
 }
 
@@ -84,7 +84,7 @@ pub(super) mod span {
     pub(in crate::layer) const DIGEST: usize = 40;
 }
 
-/// Where the sections of an index lie.
+/// Offsets of the sections of an index.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Sections {
     pub(super) entries: usize,
@@ -97,7 +97,7 @@ pub(super) struct Sections {
     pub(super) end: usize,
 }
 
-/// Numbers of records and lengths of heaps that decide where the sections lie.
+/// Record counts and heap lengths, which determine the sections' offsets.
 #[derive(Clone, Copy, Debug, Default)]
 pub(super) struct Counts {
     pub(super) entries: u32,
@@ -110,7 +110,7 @@ pub(super) struct Counts {
 }
 
 impl Sections {
-    /// Places the sections one behind the other. `None` if that is more than an address.
+    /// Places the sections one after the other. `None` if they exceed the address space.
     pub(super) fn of(counts: &Counts) -> Option<Self> {
         let after = |at: usize, count: u32, record: usize| at.checked_add((count as usize).checked_mul(record)?);
         let entries = HEADER;
@@ -125,7 +125,7 @@ impl Sections {
     }
 }
 
-/// Reads fields of a record; what lies outside reads as zero, which `validate` makes impossible.
+/// Reads fields of a record; anything out of range reads as zero, which `validate` rules out.
 #[derive(Clone, Copy)]
 pub(super) struct Record<'a>(pub(super) &'a [u8]);
 
@@ -155,13 +155,13 @@ impl<'a> Record<'a> {
     }
 }
 
-/// Record `number` of a section of records.
+/// Record `number` of a section.
 pub(super) fn record(bytes: &[u8], section: usize, length: usize, number: u32) -> Record<'_> {
     let start = section.saturating_add((number as usize).saturating_mul(length));
     Record(bytes.get(start..start.saturating_add(length)).unwrap_or_default())
 }
 
-/// Writes fields of a record of `N` bytes. The places are constants of this file, all inside.
+/// Writes fields of a record of `N` bytes. The offsets are constants of this file, all in range.
 pub(super) struct Draft<const N: usize>(pub(super) [u8; N]);
 
 impl<const N: usize> Draft<N> {

@@ -1,7 +1,7 @@
-//! gzip framing (RFC 1952): members, their headers and trailers, around raw inflate.
+//! gzip framing (RFC 1952): members, headers and trailers around raw inflate.
 //!
-//! Promises: every member's CRC and length are checked (except those of a member that was entered in its middle),
-//! zeros behind the last member are ignored, and anything else there is a broken frame.
+//! Guarantees: every member's CRC and length are verified (except for a member entered in the middle), zeros after the last member are ignored, and
+//! anything else there is an error.
 
 use flate2::Crc;
 
@@ -9,7 +9,7 @@ use super::inflate::{Inflate, Malformed, Stop};
 use super::step::{Boundary, Step};
 use crate::error::Error;
 
-/// Most bytes of one member header; names and comments there have no length of their own.
+/// Largest member header in bytes; names and comments have no length field.
 const HEADER_LIMIT: u64 = 1 << 20;
 
 const FLAG_CHECKSUM: u8 = 2;
@@ -18,26 +18,26 @@ const FLAG_NAME: u8 = 8;
 const FLAG_COMMENT: u8 = 16;
 const FLAGS_RESERVED: u8 = 0xe0;
 
-/// Where in a member the next byte lies.
+/// The position within a member.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum MemberState {
-    /// The fixed header; so many of its 10 bytes are here.
+    /// The fixed header, with this many of its 10 bytes read.
     Fixed(u8),
-    /// Length of the extra field, so many of its 2 bytes are here.
+    /// Length of the extra field, with this many of its 2 bytes read.
     ExtraLength(u8),
-    /// So many bytes of the extra field are left.
+    /// The extra field, with this many bytes left.
     Extra(u16),
-    /// The name, to its NUL.
+    /// The name, up to its NUL.
     Name,
-    /// The comment, to its NUL.
+    /// The comment, up to its NUL.
     Comment,
-    /// The header's own checksum.
+    /// The header checksum, with this many of its 2 bytes read.
     HeaderChecksum(u8),
     /// Deflate data.
     Body,
-    /// The trailer; so many of its 8 bytes are here.
+    /// The trailer, with this many of its 8 bytes read.
     Trailer(u8),
-    /// Zeros behind the last member.
+    /// Zeros after the last member.
     Padding,
 }
 
@@ -45,22 +45,22 @@ enum MemberState {
 pub(super) struct Gzip {
     inflate: Inflate,
     state: MemberState,
-    /// Offset in the blob (or from where decoding began), for messages.
+    /// Offset in the blob (or from where decoding started), for messages.
     offset: u64,
     flags: u8,
-    /// Bytes of a field that is being collected.
+    /// Bytes of the field being collected.
     field: [u8; 10],
     header_length: u64,
     header_checksum: Crc,
     body_checksum: Crc,
-    /// False inside a member that was entered in its middle.
+    /// False inside a member entered in the middle.
     checked: bool,
     /// Whether a member has ended, so that zeros may follow.
     complete: bool,
 }
 
 impl Gzip {
-    /// At the first byte of a member.
+    /// Starts at the first byte of a member.
     pub(super) fn new() -> Result<Self, Error> {
         Ok(Self {
             inflate: Inflate::new().map_err(|error| malformed(&error, 0))?,
@@ -76,7 +76,7 @@ impl Gzip {
         })
     }
 
-    /// Inside a member, between two deflate blocks: the unused bits come first, then the bytes that follow.
+    /// Starts inside a member, between two deflate blocks: the unused bits come first, then the following bytes.
     pub(super) fn resume(unused_bits: u8, value: u8, history: &[u8]) -> Result<Self, Error> {
         let mut gzip = Self::new()?;
         gzip.inflate.resume(unused_bits, value, history).map_err(|error| malformed(&error, 0))?;
@@ -125,7 +125,7 @@ impl Gzip {
         }
     }
 
-    /// Header and trailer, byte by byte; returns when the body begins, the member has ended, or the input has.
+    /// Processes header and trailer bytes; returns when the body starts, the member has ended, or the input is used up.
     fn framing(&mut self, input: &[u8]) -> Result<Step, Error> {
         let mut consumed = 0;
         for &byte in input {
@@ -142,7 +142,7 @@ impl Gzip {
                 break;
             }
         }
-        // Entering the padding takes no byte: report it as a step of its own so that the caller goes on.
+        // Entering the padding consumes no byte: report it as a step of its own so that the caller continues.
         if self.state == MemberState::Padding && consumed == 0 {
             return self.padding(input);
         }
@@ -174,7 +174,7 @@ impl Gzip {
         Ok(())
     }
 
-    /// Keeps one byte of a field of fixed length, and acts when it is whole.
+    /// Adds a byte to a field of fixed length, and acts when it is complete.
     fn collect(
         &mut self,
         at: u8,

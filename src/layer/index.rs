@@ -11,7 +11,7 @@ use super::{Codec, MEMBER_MINIMUM, Metadata, Restart, Span};
 use crate::error::Error;
 use crate::oci::Digest;
 
-/// One piece of a file's content. What no extent covers is a hole.
+/// A contiguous piece of a file's content. Anything not covered by an extent is a hole.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Extent {
     /// Offset in the file.
@@ -25,28 +25,27 @@ pub struct Extent {
 /// One entry, borrowed from the index.
 #[derive(Clone, Copy, Debug)]
 pub struct Entry<'a> {
-    /// Cleaned relative path (no leading `/`, no `.`, `..` clamped), never empty except for the root itself.
+    /// Cleaned relative path (no leading `/`, no `.`, `..` clamped), empty only for the root.
     pub path: &'a [u8],
     /// Kind.
     pub kind: FileKind,
     /// Attributes.
     pub metadata: Metadata,
-    /// Size of the file in bytes (with holes), or length of the symlink target. A hard link that carries its
-    /// target's content has the size of that, and extents.
+    /// Size of the file in bytes (with holes), or length of the symlink target. A hard link that carries its target's content has that size, and extents.
     pub size: u64,
-    /// Target of a symlink (as is), or cleaned path of a hard link's target.
+    /// Target of a symlink (verbatim), or cleaned path of a hard link's target.
     pub link: &'a [u8],
-    /// SHA-256 of the content of a regular file, where computed.
+    /// SHA-256 of a regular file's content, if computed.
     pub sha256: Option<[u8; 32]>,
-    /// Position in the index; handle for extents and xattrs.
+    /// Position in the index, to query extents and xattrs.
     pub number: u32,
 }
 
-/// Entries and spans of one layer or raw blob. Immutable; cheap to clone.
+/// Entries and spans of one layer or raw blob. Immutable and cheap to clone.
 #[derive(Clone)]
 pub struct LayerIndex {
     bytes: Arc<dyn AsRef<[u8]> + Send + Sync>,
-    /// Taken from the header when the bytes were checked.
+    /// Taken from the header when the bytes were validated.
     pub(super) layout: Layout,
 }
 
@@ -58,8 +57,7 @@ impl std::fmt::Debug for LayerIndex {
 }
 
 impl LayerIndex {
-    /// Opens index bytes (a mapped file or memory) after checking version, bounds and checksum, so that no
-    /// later access can fail or panic.
+    /// Opens index bytes (a mapped file or memory) after validating version, bounds and checksum, so that no later access can fail or panic.
     pub fn open(bytes: Arc<dyn AsRef<[u8]> + Send + Sync>) -> Result<Self, Error> {
         let layout = validate::check((*bytes).as_ref())?;
         Ok(Self { bytes, layout })
@@ -70,7 +68,7 @@ impl LayerIndex {
         (*self.bytes).as_ref()
     }
 
-    /// Digest of the blob that was indexed (for an encrypted layer: of the blob as stored).
+    /// Digest of the indexed blob (for an encrypted layer: as stored).
     pub fn blob_digest(&self) -> Digest {
         self.layout.digest
     }
@@ -90,7 +88,7 @@ impl LayerIndex {
         self.layout.codec
     }
 
-    /// Whether the stream is a tar with entries (false: a raw blob).
+    /// Whether the stream is a tar with entries (otherwise a raw blob).
     pub fn is_archive(&self) -> bool {
         self.layout.is_archive
     }
@@ -104,13 +102,13 @@ impl LayerIndex {
         (number < self.layout.counts.entries).then(|| record(self.as_bytes(), self.layout.sections.entries, format::ENTRY, number))
     }
 
-    /// A piece of the string heap.
+    /// A slice of the string heap.
     fn string(&self, offset: u64, length: u32) -> &[u8] {
         let start = self.layout.sections.strings.saturating_add(usize::try_from(offset).unwrap_or(usize::MAX));
         self.as_bytes().get(start..start.saturating_add(length as usize)).unwrap_or_default()
     }
 
-    /// An entry in the order of the archive. Out of range is `None`.
+    /// An entry by archive order. `None` if out of range.
     pub fn entry(&self, number: u32) -> Option<Entry<'_>> {
         let record = self.entry_record(number)?;
         let kind = FileKind::from_code(record.u8(entry::KIND))?;
@@ -132,7 +130,7 @@ impl LayerIndex {
         })
     }
 
-    /// All entries in the order of the archive.
+    /// All entries in archive order.
     pub fn entries(&self) -> impl Iterator<Item = Entry<'_>> {
         (0..self.entry_count()).filter_map(|number| self.entry(number))
     }
@@ -156,7 +154,7 @@ impl LayerIndex {
         Extent { file: record.u64(0), stream: record.u64(8), length: record.u64(16) }
     }
 
-    /// Extended attributes of an entry, names with their namespace (`user.x`, `security.capability`).
+    /// Extended attributes of an entry, with namespaced names (`user.x`, `security.capability`).
     pub fn xattrs(&self, number: u32) -> Vec<(&[u8], &[u8])> {
         let Some(entry_record) = self.entry_record(number) else { return Vec::new() };
         let first = entry_record.u32(entry::XATTR_FIRST);
@@ -168,7 +166,7 @@ impl LayerIndex {
             .collect()
     }
 
-    /// Ranges of the stream that are members, ascending: exactly those that the scan announced. A raw blob has none.
+    /// Stream ranges of members, ascending: exactly those announced by the scan. A raw blob has none.
     pub fn members(&self) -> impl Iterator<Item = Range<u64>> + '_ {
         let entries = if self.is_archive() { self.entry_count() } else { 0 };
         (0..entries).filter_map(|number| {
@@ -180,7 +178,7 @@ impl LayerIndex {
         })
     }
 
-    /// Things that cost a value or an entry, for people; at most 100 are kept.
+    /// Why values or entries were dropped; at most 100 are kept.
     pub fn warnings(&self) -> Vec<&str> {
         (0..self.layout.counts.warnings)
             .map(|number| {
@@ -190,7 +188,7 @@ impl LayerIndex {
             .collect()
     }
 
-    /// Whether nothing in it is shared, and there is neither a window nor a warning; see [`validate::check_packed`].
+    /// Whether no records overlap, and there are neither windows nor warnings; see [`validate::check_packed`].
     pub(super) fn check_packed(&self) -> Result<(), Error> {
         validate::check_packed(self.as_bytes(), &self.layout)
     }
@@ -204,7 +202,7 @@ impl LayerIndex {
         (number < self.layout.counts.spans).then(|| record(self.as_bytes(), self.layout.sections.spans, format::SPAN, number))
     }
 
-    /// Where the stream of a span ends; spans that do not exist end at 0.
+    /// The end of a span in the stream; 0 if it does not exist.
     fn span_end(&self, number: u32) -> u64 {
         self.span_record(number).map_or(0, |record| record.u64(span::STREAM_END))
     }
@@ -225,7 +223,7 @@ impl LayerIndex {
         })
     }
 
-    /// The number of the span that holds a byte of the stream; behind the end it is the number of spans.
+    /// The number of the span with a stream byte; the number of spans if beyond the end.
     fn span_at(&self, position: u64) -> u32 {
         let (mut low, mut high) = (0, self.layout.counts.spans);
         while low < high {
@@ -235,7 +233,7 @@ impl LayerIndex {
         low
     }
 
-    /// Numbers of the spans that a range of the stream touches.
+    /// Numbers of the spans that overlap a stream range.
     pub fn spans_of(&self, stream: Range<u64>) -> Range<u32> {
         let Some(last) = stream.end.checked_sub(1).filter(|last| *last >= stream.start) else { return 0..0 };
         let first = self.span_at(stream.start);
@@ -243,7 +241,7 @@ impl LayerIndex {
         first..end.max(first)
     }
 
-    /// The span at or before `number` at which decoding can begin.
+    /// The last span at or before `number` where decoding can start.
     pub fn restart_for(&self, number: u32) -> u32 {
         let mut candidate = number.min(self.layout.counts.spans.saturating_sub(1));
         while candidate > 0 && self.span_record(candidate).is_some_and(|record| record.u8(span::RESTART) == 0) {
@@ -252,7 +250,7 @@ impl LayerIndex {
         candidate
     }
 
-    /// The decompressed 32 KiB (or less) in front of a span that restarts with a window.
+    /// The decompressed window (at most 32 KiB) before a span that restarts with one.
     pub fn window(&self, number: u32) -> Result<Vec<u8>, Error> {
         let damaged = || Error::integrity(format!("the window of span {number} in the index of {} is damaged", self.layout.digest));
         let record = self.span_record(number).ok_or_else(damaged)?;

@@ -1,38 +1,38 @@
-//! A safe face over raw inflate with block boundaries, primed bits and dictionaries.
+//! A safe wrapper around raw inflate with block boundaries, primed bits and dictionaries.
 //!
-//! Owns the only unsafe code outside `sys`: safe interfaces to inflate expose neither stops at block boundaries nor
-//! a start inside a byte, and random access needs both. Promises that a call never reads or writes outside the
-//! slices that it is given and never panics on hostile input. Knows nothing of gzip headers or of checksums.
+//! Contains the only unsafe code outside `sys`: safe interfaces to inflate expose neither stops at block boundaries nor a start inside a byte, and
+//! random access needs both. Guarantees that a call never reads or writes outside the given slices and never panics on hostile input. Handles neither
+//! gzip headers nor checksums.
 #![allow(unsafe_code)]
 
 use libz_rs_sys as z;
 
-/// How far back deflate refers at most.
+/// The farthest that deflate refers back, in bytes.
 pub(super) const WINDOW: usize = 32 * 1024;
 
 /// Raw deflate without header and trailer.
 const RAW_WINDOW_BITS: i32 = -15;
 
-/// Why a call to [`Inflate::run`] came back.
+/// Why [`Inflate::run`] returned.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Stop {
     /// The input is used up or the output is full.
     Exhausted,
-    /// Between two deflate blocks; this many bits (0–7) of the last byte taken belong to the next one.
+    /// Between two deflate blocks; this many bits (0–7) of the last byte consumed belong to the next one.
     BlockEnd {
-        /// Bits not used yet.
+        /// Unused bits.
         unused_bits: u8,
     },
-    /// Behind the last block; this many bits (0–7) of the last byte taken belong to nothing.
+    /// After the last block; this many bits (0–7) of the last byte consumed belong to nothing.
     LastBlockEnd {
-        /// Bits not used.
+        /// Unused bits.
         unused_bits: u8,
     },
     /// The stream has ended.
     StreamEnd,
 }
 
-/// The outcome of one call.
+/// The result of a call.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Progress {
     /// Bytes taken from the input.
@@ -43,18 +43,18 @@ pub(super) struct Progress {
     pub(super) stop: Stop,
 }
 
-/// The bytes are not deflate.
+/// The bytes are not valid deflate data.
 #[derive(Debug)]
 pub(super) struct Malformed(pub(super) &'static str);
 
 /// One raw inflate stream.
 pub(super) struct Inflate {
-    /// Boxed so that its address never changes while the library knows it.
+    /// Boxed so that its address stays the same while the library refers to it.
     stream: Box<z::z_stream>,
 }
 
-// SAFETY: the state behind `stream` belongs to this value alone, the library keeps no thread-local or global state
-// for it, and every access goes through `&mut self`.
+// SAFETY: the state behind `stream` belongs to this value alone, the library has no thread-local or global state for it, and every access goes through
+// `&mut self`.
 unsafe impl Send for Inflate {}
 
 impl Inflate {
@@ -67,19 +67,18 @@ impl Inflate {
         if code == z::Z_OK { Ok(Self { stream }) } else { Err(Malformed("inflate cannot be set up")) }
     }
 
-    /// Forgets everything and begins a new stream.
+    /// Resets to the start of a new stream.
     pub(super) fn reset(&mut self) -> Result<(), Malformed> {
         // SAFETY: `stream` was initialised by `inflateInit2_` and not ended.
         let code = unsafe { z::inflateReset2(&mut *self.stream, RAW_WINDOW_BITS) };
         if code == z::Z_OK { Ok(()) } else { Err(Malformed("inflate cannot be reset")) }
     }
 
-    /// Begins inside a stream: `bits` (0–7) low bits of `value` come first, `history` was decoded before.
-    /// Only on a stream that has not run yet.
+    /// Starts inside a stream: the `bits` (0–7) low bits of `value` come first, `history` was decoded before. Only on a stream that has not run yet.
     pub(super) fn resume(&mut self, bits: u8, value: u8, history: &[u8]) -> Result<(), Malformed> {
         let history = &history[history.len().saturating_sub(WINDOW)..];
         let length = u32::try_from(history.len()).map_err(|_| Malformed("history is too long"))?;
-        // SAFETY: `stream` is initialised; the library copies at most `length` bytes out of `history`.
+        // SAFETY: `stream` is initialised; the library copies at most `length` bytes from `history`.
         let codes = unsafe {
             (
                 z::inflatePrime(&mut *self.stream, i32::from(bits), i32::from(value)),
@@ -89,8 +88,7 @@ impl Inflate {
         if codes == (z::Z_OK, z::Z_OK) { Ok(()) } else { Err(Malformed("inflate cannot resume")) }
     }
 
-    /// Decodes until the input is used up, the output is full, the stream ends or, with `stop_at_block`, the
-    /// current block ends.
+    /// Decodes until the input is used up, the output is full, the stream ends or, with `stop_at_block`, the current block ends.
     pub(super) fn run(&mut self, input: &[u8], output: &mut [u8], stop_at_block: bool) -> Result<Progress, Malformed> {
         let available_in = u32::try_from(input.len()).unwrap_or(u32::MAX);
         let available_out = u32::try_from(output.len()).unwrap_or(u32::MAX);
@@ -116,7 +114,7 @@ impl Inflate {
         Ok(Progress { consumed, produced, stop })
     }
 
-    /// Whether the last call came to rest between two blocks, at a bit of the last byte that it took.
+    /// Whether the last call stopped between two blocks, at a bit of the last byte it consumed.
     fn boundary(&self, moved: bool) -> Stop {
         let state = self.stream.data_type;
         let (bits, last, between) = (state & 63, state & 64 != 0, state & 128 != 0);
@@ -132,7 +130,7 @@ impl Inflate {
         }
     }
 
-    /// The last bytes decoded, at most [`WINDOW`].
+    /// The last decoded bytes, at most [`WINDOW`].
     pub(super) fn history(&mut self) -> Result<Vec<u8>, Malformed> {
         let mut history = vec![0; WINDOW];
         let mut length = 0;

@@ -1,4 +1,4 @@
-//! Kinds of layer entries and tree nodes, and their numbers in stored bytes and in digests. Plain data.
+//! Kinds of layer entries and tree nodes, and their numbers in stored bytes and digests. Plain data.
 
 /// Kind of an entry, as archived; whiteouts are still ordinary names here.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -7,7 +7,7 @@ pub enum FileKind {
     File,
     /// A directory.
     Directory,
-    /// A symbolic link; the target is data.
+    /// A symlink; the target is data.
     Symlink,
     /// A further name of another entry, by path.
     HardLink,
@@ -22,7 +22,7 @@ pub enum FileKind {
 }
 
 impl FileKind {
-    /// The number of the kind in index bytes, and in digests of what a layer contains. Never changes.
+    /// The number of the kind in index bytes and in digests of layer content. Never changes.
     pub fn code(self) -> u8 {
         match self {
             Self::File => 0,
@@ -36,7 +36,7 @@ impl FileKind {
         }
     }
 
-    /// The kind of a number in index bytes.
+    /// The kind with a number in index bytes.
     pub(super) fn from_code(code: u8) -> Option<Self> {
         Some(match code {
             0 => Self::File,
@@ -51,20 +51,20 @@ impl FileKind {
         })
     }
 
-    /// Whether entries of this kind may have content in the stream. A hard link may carry that of its target.
+    /// Whether entries of this kind may have content in the stream. A hard link may carry its target's.
     pub(super) fn has_content(self) -> bool {
         matches!(self, Self::File | Self::HardLink)
     }
 }
 
-/// Kind of a node of a tree: what an inode can be. Hard links are names, not nodes.
+/// Kind of a tree node, as for an inode. Hard links are names, not nodes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum NodeKind {
     /// A regular file.
     File,
     /// A directory.
     Directory,
-    /// A symbolic link.
+    /// A symlink.
     Symlink,
     /// A character device.
     CharDevice,
@@ -103,7 +103,7 @@ impl NodeKind {
         }
     }
 
-    /// The kind of a number in tree files.
+    /// The kind with a number in tree files.
     pub fn from_code(code: u8) -> Option<Self> {
         Some(match code {
             0 => Self::File,

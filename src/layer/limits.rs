@@ -1,4 +1,4 @@
-//! How much one layer may cost. Plain data.
+//! Limits on the cost of a layer. Plain data.
 
 use std::fmt;
 use std::sync::Arc;
@@ -6,26 +6,24 @@ use std::sync::Arc;
 use crate::error::Error;
 use crate::sys::array::Scratch;
 
-/// Largest window of a zstd frame that is ever accepted, that of `zstd --long=27` and `--ultra -22`.
+/// Largest zstd window ever accepted in bytes, as used by `zstd --long=27` and `--ultra -22`.
 pub const WINDOW_MOST: u64 = 1 << 27;
 
-/// Bounds of a scan.
+/// Limits of a scan.
 #[derive(Clone, Copy, Debug)]
 pub struct Limits {
-    /// Most entries of one layer. The largest images have some hundred thousand; each costs 112 bytes of index and as
-    /// much of tree on the disk, and a few hundred compressed bytes of hostile tar are enough for a thousand.
+    /// Most entries per layer. The largest images have some hundred thousand; each costs 112 bytes of index and as much of tree on disk, and a few hundred
+    /// compressed bytes of hostile tar suffice for a thousand.
     pub entries: u32,
     /// Longest PAX record, long name or link in bytes.
     pub header_bytes: u32,
-    /// Most bytes of names, link targets and extended attributes: a compressed layer of 1 MiB can hold a thousand
-    /// times as many.
+    /// Most bytes of names, link targets and extended attributes: a compressed layer of 1 MiB can contain a thousand times as many.
     pub text_bytes: u64,
-    /// Most bytes of index (paths, xattrs, windows).
+    /// Largest index in bytes (paths, xattrs, windows).
     pub index_bytes: u64,
-    /// The setting that `index_bytes` comes from, for the error.
+    /// The setting behind `index_bytes`, for the error.
     pub index_reason: &'static str,
-    /// Most bytes of compressed windows. Beyond them every other window is dropped, as often as it takes, and decoding begins
-    /// further before most spans.
+    /// Most bytes of compressed windows. Beyond that every other window is dropped, repeatedly if necessary, and decoding starts earlier for most spans.
     pub window_bytes: u64,
 }
 
@@ -42,16 +40,16 @@ impl Default for Limits {
     }
 }
 
-/// Grants memory for the windows of zstd frames.
+/// Grants memory for zstd windows.
 pub trait Windows: Send + Sync {
-    /// Waits until a decoder may take so many bytes, and for as long as it holds the answer. Blocks.
+    /// Waits until a decoder may take this many bytes, and until it drops the result. Blocks.
     ///
     /// # Errors
-    /// Unsupported if that is more than there can ever be; the message names the bound.
+    /// Unsupported if that exceeds the maximum, which the message names.
     fn grant(&self, bytes: u64) -> Result<Box<dyn Send>, Error>;
 }
 
-/// Grants windows up to a size at once. For callers that account for them elsewhere.
+/// Grants windows up to a size at once, for callers that account for them elsewhere.
 #[derive(Clone, Copy, Debug)]
 pub struct WindowsUpTo(pub u64);
 
@@ -64,19 +62,19 @@ impl Windows for WindowsUpTo {
     }
 }
 
-/// Resources of a scan or a packer.
+/// Resources of a scan or packer.
 #[derive(Clone)]
 pub struct Resources {
-    /// Bounds.
+    /// The limits.
     pub limits: Limits,
-    /// Where an index lies while it is made.
+    /// Where an index is built.
     pub scratch: Scratch,
     /// Memory for decoders.
     pub windows: Arc<dyn Windows>,
 }
 
 impl Default for Resources {
-    /// Everything on the heap, within the default bounds.
+    /// Everything on the heap, within the default limits.
     fn default() -> Self {
         Self { limits: Limits::default(), scratch: Scratch::memory(), windows: Arc::new(WindowsUpTo(2 * WINDOW_MOST)) }
     }

@@ -1,6 +1,6 @@
-//! The attributes of an entry that archives, indexes and packers have in common. Plain data.
+//! Entry attributes shared by archives, indexes and packers. Plain data.
 
-/// Attributes of an entry; extended ones are kept beside it.
+/// Attributes of an entry, except the extended ones.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Metadata {
     /// Permission bits including setuid, setgid and sticky.

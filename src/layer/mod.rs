@@ -1,9 +1,9 @@
-//! Bytes of a layer to entries and spans, and back: tar, gzip, zstd, the LayerIndex. Pure: no network, and no files but the
-//! scratch space that a caller provides.
+//! Converts layer bytes to entries and spans, and back: tar, gzip, zstd, the LayerIndex. Pure: no network, and no files except the caller's scratch
+//! space.
 //!
-//! [`Scan`] is the one streaming pass over a blob; it ends in a [`LayerIndex`]. [`SpanDecoder`] decodes single spans
-//! again later. Nothing here fetches, stores or trusts: hostile bytes cost an [`Error`] or a warning in the index,
-//! never a panic, and never memory in proportion to what they declare.
+//! [`Scan`] is the single streaming pass over a blob, which yields a [`LayerIndex`]. [`SpanDecoder`] decodes single spans later. Nothing here fetches,
+//! stores or trusts anything: hostile bytes cost an [`Error`] or a warning in the index, never a panic, and never memory in proportion to declared
+//! sizes.
 
 mod build;
 mod cut;
@@ -44,9 +44,9 @@ pub use span_decoder::SpanDecoder;
 pub use tar::path::safe_name;
 pub use tar::{ARCHIVE_END, ArchiveMember, archive_header, archive_members, archive_padding};
 
-/// A regular file of at least this many bytes, stored in one piece, is a member: [`SpanSink::member`] announces it
-/// and [`LayerIndex::members`] lists it.
+/// A regular file of at least this many bytes, stored contiguously, is a member: announced by [`SpanSink::member`] and listed by
+/// [`LayerIndex::members`].
 pub const MEMBER_MINIMUM: u64 = 1 << 20;
 
-/// Length of every span but the last of a stream that is not compressed.
+/// Length of every span except the last in an uncompressed stream.
 pub const RAW_SPAN: u64 = 1 << 20;

@@ -1,4 +1,4 @@
-//! Copies of an index with another header: for another blob, or without warnings. Entries and spans stay as they are.
+//! Copies an index with another header: for another blob, or without warnings. Entries and spans stay the same.
 
 use super::LayerIndex;
 use super::build::{Blob, header, sealed, unkept};
@@ -8,16 +8,16 @@ use crate::oci::Digest;
 use crate::sys::array::{Array, Scratch};
 
 impl LayerIndex {
-    /// The same index, on the heap, for another blob that holds the same bytes: an encrypted layer's, whose digest is that of the blob as stored
-    /// while all else is about what is in it.
+    /// The same index, on the heap, for another blob with the same content: an encrypted layer, whose digest is that of the stored blob while everything else
+    /// describes its content.
     ///
     /// # Errors
-    /// None that a checked index can cause.
+    /// None that a valid index can cause.
     pub fn of_blob(&self, digest: Digest) -> Result<Self, Error> {
         copy(self, digest, self.layout.counts, &Scratch::memory())
     }
 
-    /// The same index without its warnings, which are about a pass and not about the layer.
+    /// The same index without its warnings, which concern a pass rather than the layer.
     pub(super) fn without_warnings(&self, scratch: &Scratch) -> Result<Self, Error> {
         let mut counts = self.layout.counts;
         if counts.warnings == 0 {
@@ -30,7 +30,7 @@ impl LayerIndex {
     }
 }
 
-/// `counts` may leave out what lies at the end of its section.
+/// `counts` may drop records at the end of their sections.
 fn copy(index: &LayerIndex, digest: Digest, counts: Counts, scratch: &Scratch) -> Result<LayerIndex, Error> {
     let blob = Blob {
         digest,

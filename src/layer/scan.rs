@@ -1,4 +1,4 @@
-//! The one streaming pass over a blob: decompress, find restart points, walk the tar, hash files.
+//! The single streaming pass over a blob: decompress, find restart points, walk the tar, hash files.
 
 use std::sync::Arc;
 
@@ -13,9 +13,9 @@ use super::{Codec, LayerIndex, Resources, Windows};
 use crate::error::Error;
 use crate::oci::Digest;
 
-/// Bytes that tell the compression.
+/// Bytes needed to detect the compression.
 const MAGIC: usize = 10;
-/// Compressions that are recognised but not read. Their magic is longer than a tar could begin with by chance.
+/// Compressions that are recognised but not supported. Their magic is longer than a tar could start with by chance.
 const UNREAD: [(&[u8], &str); 13] = [
     (b"\xfd7zXZ\0", "xz"),
     (b"BZh11AY&SY", "bzip2"),
@@ -32,17 +32,16 @@ const UNREAD: [(&[u8], &str); 13] = [
     (b"PK\x03\x04", "zip"),
 ];
 
-/// How the blob is meant.
+/// How to interpret the blob.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Form {
-    /// A tar, perhaps compressed (told by content).
+    /// A tar, possibly compressed (detected by content).
     Archive,
-    /// The bytes as they are: spans of fixed size, no entries.
+    /// The raw bytes: spans of fixed size, no entries.
     Raw,
 }
 
-/// Compressed bytes are fed to the codec in blocks of this size, cut at multiples of it in the blob, so that spans do
-/// not depend on the pieces in which the blob arrives.
+/// The codec gets blocks of this size, aligned within the blob, so that spans do not depend on the pieces in which the blob arrives.
 const BLOCK: usize = 64 * 1024;
 
 /// A scan in progress.
@@ -54,9 +53,9 @@ pub struct Scan {
 }
 
 enum Stage {
-    /// Too few bytes to tell the codec.
+    /// Too few bytes yet to detect the codec.
     Sniffing(Vec<u8>),
-    /// Under way.
+    /// Scanning.
     Running(Box<Running>),
     /// An error ended the scan.
     Failed(Error),
@@ -67,18 +66,18 @@ struct Running {
     reader: Reader,
     cutter: Cutter,
     walker: Option<Walker>,
-    /// Compressed bytes short of a block.
+    /// Compressed bytes of an incomplete block.
     block: Vec<u8>,
 }
 
 impl Scan {
-    /// Begins a scan.
+    /// Starts a scan.
     pub fn new(form: Form, resources: &Resources) -> Self {
         let windows = Arc::clone(&resources.windows);
         Self { form, builder: Builder::new(resources), windows, stage: Stage::Sniffing(Vec::new()) }
     }
 
-    /// Feeds bytes of the blob.
+    /// Feeds blob bytes.
     pub fn push(&mut self, blob: &[u8], sink: &mut dyn SpanSink) -> Result<(), Error> {
         let result = self.take(blob, sink);
         if let Err(error) = &result {
@@ -122,7 +121,7 @@ impl Scan {
         result
     }
 
-    /// Ends the scan; `digest` is that of the blob, which the caller has checked.
+    /// Ends the scan; `digest` is the blob's, verified by the caller.
     pub fn finish(mut self, digest: Digest, sink: &mut dyn SpanSink) -> Result<LayerIndex, Error> {
         if let Stage::Sniffing(start) = &mut self.stage {
             let start = std::mem::take(start);
@@ -136,7 +135,7 @@ impl Scan {
     }
 }
 
-/// The codec that the first bytes of an archive tell.
+/// The codec detected from an archive's first bytes.
 fn codec_of(start: &[u8]) -> Codec {
     match start {
         [0x1f, 0x8b, ..] => Codec::Gzip,
@@ -175,7 +174,7 @@ impl Running {
         Ok(())
     }
 
-    /// Decodes a piece to its end.
+    /// Decodes a piece completely.
     fn feed(&mut self, mut input: &[u8], builder: &mut Builder, sink: &mut dyn SpanSink) -> Result<(), Error> {
         let mut pending = false;
         while !input.is_empty() || pending {

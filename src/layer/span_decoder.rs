@@ -1,4 +1,4 @@
-//! Decoding a blob from a span that can restart.
+//! Decodes a blob from a span that can restart.
 
 use std::sync::Arc;
 
@@ -9,25 +9,25 @@ use crate::error::Error;
 
 /// Decodes from one restart point onwards.
 ///
-/// Feed it the blob from [`SpanDecoder::blob_position`] on. Given the bytes up to a span's `blob.end`, it gives all of
-/// the stream up to that span's `stream.end`. It may be kept and fed further for the next sequential reader.
+/// Feed it the blob from [`SpanDecoder::blob_position`] on. Given the bytes up to a span's `blob.end`, it returns all of the stream up to that span's
+/// `stream.end`. It may be kept and fed further for the next sequential reader.
 pub struct SpanDecoder {
     start: Start,
     reader: Reader,
     blob_position: u64,
     stream_position: u64,
-    /// The reader may hold output that it had no room for.
+    /// The reader may hold output for which there was no room.
     pending: bool,
 }
 
-/// Whether the first byte still has to be split between the previous span and this one.
+/// Whether the first byte must still be split between the previous span and this one.
 enum Start {
     Begun,
     Inside { bits: u8, window: Vec<u8> },
 }
 
 impl SpanDecoder {
-    /// A decoder that begins at span `number`, which must be able to restart. `windows` grants what zstd frames need.
+    /// A decoder that starts at span `number`, which must be able to restart. `windows` grants memory for zstd frames.
     pub fn new(index: &LayerIndex, number: u32, windows: &Arc<dyn Windows>) -> Result<Self, Error> {
         let span = index.span(number).ok_or_else(|| Error::other(format!("the layer has no span {number}")))?;
         let start = match span.restart {
@@ -39,19 +39,18 @@ impl SpanDecoder {
         Ok(Self { start, reader, blob_position: span.blob.start, stream_position: span.stream.start, pending: false })
     }
 
-    /// Offset in the blob of the next byte to feed.
+    /// Blob offset of the next byte to feed.
     pub fn blob_position(&self) -> u64 {
         self.blob_position
     }
 
-    /// Offset in the stream of the next byte that comes out.
+    /// Stream offset of the next byte returned.
     pub fn stream_position(&self) -> u64 {
         self.stream_position
     }
 
-    /// Feeds bytes of the blob, in order from that span's `blob.start`; appends what they decode to. Never
-    /// produces more than `limit` bytes in a call: call again with the rest (the number of bytes consumed is
-    /// returned).
+    /// Feeds blob bytes, in order from that span's `blob.start`, and appends the decoded bytes. Never produces more than `limit` bytes per call: call again
+    /// with the rest. Returns the number of bytes consumed.
     pub fn decode(&mut self, blob: &[u8], out: &mut Vec<u8>, limit: usize) -> Result<usize, Error> {
         let mut input = blob;
         if let Start::Inside { bits, window } = &self.start {
@@ -65,7 +64,7 @@ impl SpanDecoder {
         }
         let begin = out.len();
         let mut filled = begin;
-        // Grows with what is really produced, so that a large limit alone costs nothing.
+        // Grows with the actual output, so that a large limit alone costs nothing.
         while filled - begin < limit && (!input.is_empty() || self.pending) {
             let room = (limit - (filled - begin)).min(STEP);
             out.resize(filled + room, 0);
@@ -85,5 +84,5 @@ impl SpanDecoder {
     }
 }
 
-/// Most bytes that the output grows by at a time.
+/// Most bytes by which the output grows at a time.
 const STEP: usize = 1 << 20;

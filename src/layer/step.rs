@@ -1,32 +1,32 @@
-//! One step of a decompressor, in the same terms for every codec. Plain data.
+//! One decompression step, in the same terms for every codec. Plain data.
 
-/// A place at which decoding could begin again.
+/// A place where decoding could restart.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Boundary {
-    /// Between members or frames: nothing but the bytes that follow is needed.
+    /// Between members or frames: only the following bytes are needed.
     Clean,
-    /// Between deflate blocks: this many bits of the last byte taken are still to be used.
+    /// Between deflate blocks: this many bits of the last byte consumed are still unused.
     Block {
-        /// Bits not used yet (0–7).
+        /// Unused bits (0–7).
         unused_bits: u8,
     },
 }
 
-/// The outcome of one step.
+/// The result of one step.
 #[derive(Clone, Copy, Debug, Default)]
 pub(super) struct Step {
     /// Bytes taken from the input.
     pub(super) consumed: usize,
     /// Bytes written to the output.
     pub(super) produced: usize,
-    /// Set if decoding could begin again right behind the bytes taken.
+    /// Set if decoding could restart right after the bytes consumed.
     pub(super) boundary: Option<Boundary>,
-    /// The bytes taken lie between members or frames and carry no content: a long skippable frame, final zeros.
+    /// The bytes consumed are between members or frames and have no content: a long skippable frame, trailing zeros.
     pub(super) gap: bool,
 }
 
 impl Step {
-    /// Whether anything happened.
+    /// Whether any byte was consumed or produced.
     pub(super) fn moved(&self) -> bool {
         self.consumed > 0 || self.produced > 0 || self.boundary.is_some()
     }

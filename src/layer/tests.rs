@@ -1,4 +1,4 @@
-//! Whole passes over blobs: every codec, every way of cutting the input, hostile input.
+//! Whole passes over blobs: every codec, every way of splitting the input, hostile input.
 
 use std::io::Write as _;
 use std::ops::Range;
@@ -20,7 +20,7 @@ pub(crate) fn decode_attached(bytes: &[u8], blob: &Digest) -> Result<LayerIndex,
     super::decode_attached(bytes, blob, &Resources::default())
 }
 
-/// Keeps what a scan produces and checks the order.
+/// Collects the output of a scan and checks its order.
 #[derive(Default)]
 pub(super) struct Collected {
     pub(super) stream: Vec<u8>,
@@ -220,7 +220,7 @@ fn only_spans_that_refer_to_what_lies_before_them_keep_a_window() {
         (0..index.span_count()).map(|number| !index.window(number).unwrap().is_empty()).collect::<Vec<_>>()
     };
     assert!(windows(&flushed).iter().all(|window| !window));
-    // Text refers to the text before it, noise to nothing.
+    // Text refers to earlier text, noise to nothing.
     let usual = windows(&gzip(&tar));
     assert!(usual[1] && usual[2] && !usual[5] && !usual[6], "{usual:?}");
 }

@@ -1,5 +1,5 @@
-//! Checks index bytes once, so that no later access can fail: whatever passes here, [`super::LayerIndex`] reads
-//! without an error, also when the bytes are crafted.
+//! Validates index bytes once, so that no later access can fail: [`super::LayerIndex`] reads anything that passes here without an error, even if the
+//! bytes are crafted.
 
 use xxhash_rust::xxh3::xxh3_64;
 
@@ -11,10 +11,10 @@ use super::tar::path::is_clean;
 use crate::error::Error;
 use crate::oci::Digest;
 
-/// Longest span of stream.
+/// Longest span in stream bytes.
 const SPAN_MOST: u64 = 4 << 20;
 
-/// The checked header.
+/// The validated header.
 #[derive(Clone, Copy)]
 pub(super) struct Layout {
     pub(super) counts: Counts,
@@ -26,7 +26,7 @@ pub(super) struct Layout {
     pub(super) blob_length: u64,
 }
 
-/// Checks everything and returns what the header says.
+/// Validates everything and returns the header's content.
 pub(super) fn check(bytes: &[u8]) -> Result<Layout, Error> {
     let layout = check_header(bytes)?;
     let checker = Checker { bytes, layout: &layout };
@@ -48,7 +48,7 @@ fn check_header(bytes: &[u8]) -> Result<Layout, Error> {
     }
     if record.u32(header::VERSION) != format::VERSION {
         return Err(Error::unsupported(format!(
-            "the index has version {}, this program reads {}",
+            "the index has version {}, but this program supports {}",
             record.u32(header::VERSION),
             format::VERSION
         )));
@@ -103,7 +103,7 @@ struct Checker<'a> {
 
 impl<'a> Checker<'a> {
     fn string(&self, offset: u64, length: u32) -> Result<&'a [u8], Error> {
-        let outside = || bad("a string lies outside");
+        let outside = || bad("a string is out of bounds");
         offset.checked_add(u64::from(length)).filter(|end| *end <= self.layout.counts.strings).ok_or_else(outside)?;
         let start = usize::try_from(offset).ok().and_then(|offset| self.layout.sections.strings.checked_add(offset)).ok_or_else(outside)?;
         self.bytes.get(start..).and_then(|rest| rest.get(..length as usize)).ok_or_else(outside)
@@ -144,13 +144,13 @@ impl<'a> Checker<'a> {
         let (place, size, count) = (record.u64(entry::PLACE), record.u64(entry::SIZE), record.u32(entry::EXTENT_COUNT));
         if record.u8(entry::FLAGS) & entry::LISTED == 0 {
             return if kind.has_content() && size > 0 && !self.inside(place, size) {
-                Err(bad("a file lies outside the stream"))
+                Err(bad("a file is outside the stream"))
             } else {
                 Ok(())
             };
         }
         range(place, count, self.layout.counts.extents)?;
-        let first = u32::try_from(place).map_err(|_| bad("an extent lies outside"))?;
+        let first = u32::try_from(place).map_err(|_| bad("an extent is out of bounds"))?;
         let mut position = 0;
         for number in first..first + count {
             let record = self.record(self.layout.sections.extents, format::EXTENT, number);
@@ -170,7 +170,7 @@ impl<'a> Checker<'a> {
             if end <= stream || end - stream > SPAN_MOST {
                 return Err(bad("spans are out of order"));
             }
-            // A span may begin with the last byte of the one before it.
+            // A span may start with the last byte of the previous one.
             if next.end < next.start
                 || next.start < blob.start
                 || next.start.saturating_add(1) < blob.end
@@ -202,7 +202,7 @@ impl<'a> Checker<'a> {
         for number in 0..self.layout.counts.extents {
             let record = self.record(self.layout.sections.extents, format::EXTENT, number);
             if !self.inside(record.u64(8), record.u64(16)) {
-                return Err(bad("an extent lies outside the stream"));
+                return Err(bad("an extent is outside the stream"));
             }
         }
         for number in 0..self.layout.counts.xattrs {
@@ -224,8 +224,8 @@ impl<'a> Checker<'a> {
     }
 }
 
-/// Checks of a sound index that its records lie one behind the other and share nothing, and that it has neither windows nor warnings.
-/// So the sum of everything that its records hold is no more than its length.
+/// Checks that the records of a valid index are consecutive and do not overlap, and that it has neither windows nor warnings. So the total size of
+/// everything in its records is no more than its length.
 pub(super) fn check_packed(bytes: &[u8], layout: &Layout) -> Result<(), Error> {
     let (mut strings, mut extents, mut xattrs) = (0_u64, 0_u64, 0_u32);
     let mut next = |record: Record<'_>, at: usize, length: usize| {
@@ -251,12 +251,12 @@ pub(super) fn check_packed(bytes: &[u8], layout: &Layout) -> Result<(), Error> {
     }
     let counts = &layout.counts;
     let all = strings == counts.strings && extents == u64::from(counts.extents) && xattrs == counts.xattrs;
-    if all && counts.warnings == 0 && counts.windows == 0 { Ok(()) } else { Err(bad("records that belong to nothing")) }
+    if all && counts.warnings == 0 && counts.windows == 0 { Ok(()) } else { Err(bad("unreferenced records")) }
 }
 
 fn range(first: u64, count: u32, of: u32) -> Result<(), Error> {
     match first.checked_add(u64::from(count)) {
         Some(end) if end <= u64::from(of) => Ok(()),
-        _ => Err(bad("a record lies outside")),
+        _ => Err(bad("a record is out of bounds")),
     }
 }

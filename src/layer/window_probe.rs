@@ -1,8 +1,7 @@
-//! Whether a span that begins inside deflate needs its window: found out by decoding its beginning without one.
+//! Determines whether a span that starts inside deflate needs its window, by decoding its beginning without one.
 //!
-//! Deflate refers at most 32 KiB back. So once 32 KiB of a span came out without a reference to bytes before it, none can
-//! follow, and the window may be dropped: behind a full flush, or in stored blocks. Usual compressed data fails within
-//! its first bytes, so both answers cost little.
+//! Deflate refers back at most 32 KiB. So once 32 KiB of a span have been decoded without a reference to bytes before it, none can follow, and the
+//! window may be dropped: after a full flush, or in stored blocks. Ordinary compressed data fails within its first bytes, so both answers are cheap.
 
 use super::inflate::{Inflate, Stop, WINDOW};
 use crate::error::Error;
@@ -21,17 +20,17 @@ struct Decoder {
 
 #[derive(Clone, Copy, Default, PartialEq, Eq)]
 enum State {
-    /// The span does not begin inside deflate, or refers to what lies before it.
+    /// The span does not start inside deflate, or refers to bytes before it.
     #[default]
     Needed,
-    /// So many bytes came out without the window.
+    /// This many bytes were decoded without the window.
     Trying(usize),
     /// The span can be decoded alone.
     Free,
 }
 
 impl WindowProbe {
-    /// Begins a span inside deflate: `bits` (0–7) low bits of `value` come first.
+    /// Starts a span inside deflate: the `bits` (0–7) low bits of `value` come first.
     ///
     /// # Errors
     /// The decoder cannot be set up.
@@ -52,12 +51,12 @@ impl WindowProbe {
         Ok(())
     }
 
-    /// Begins a span that needs no probe.
+    /// Starts a span that needs no probe.
     pub(super) fn stop(&mut self) {
         self.state = State::Needed;
     }
 
-    /// Takes the next bytes of the blob.
+    /// Takes the next blob bytes.
     pub(super) fn feed(&mut self, mut blob: &[u8]) {
         let (State::Trying(mut made), Some(decoder)) = (self.state, &mut self.decoder) else { return };
         while !blob.is_empty() {
@@ -78,7 +77,7 @@ impl WindowProbe {
         self.state = State::Trying(made);
     }
 
-    /// Whether the span refers to bytes before it, as far as is known.
+    /// Whether the span is known or assumed to refer to bytes before it.
     pub(super) fn needs_window(&self) -> bool {
         self.state != State::Free
     }

@@ -1,7 +1,7 @@
-//! zstd framing: frames, skippable frames and final zeros around the library's streaming decoder.
+//! zstd framing: frames, skippable frames and trailing zeros around the library's streaming decoder.
 //!
-//! Promises: a frame's checksum counts, memory for its window is granted before it is taken (at most 128 MiB), skippable
-//! frames are passed over without being held, and anything else between frames is a broken frame.
+//! Guarantees: frame checksums are verified, memory for a window is granted before it is taken (at most 128 MiB), skippable frames are skipped without
+//! being held, and anything else between frames is an error.
 
 use std::sync::Arc;
 
@@ -15,28 +15,28 @@ const MAGIC: u32 = 0xfd2f_b528;
 const SKIPPABLE: u32 = 0x184d_2a50;
 const SKIPPABLE_MASK: u32 = 0xffff_fff0;
 
-/// Longest header of a frame, with its magic number.
+/// Longest frame header, including its magic number.
 const HEADER_MOST: usize = 18;
-/// Memory of a decoder beside the window: a block, and as much again of input.
+/// Memory of a decoder besides the window: a block, and as much again of input.
 const BESIDE: u64 = 512 << 10;
 
-/// Skippable frames from here on are left out of the spans.
+/// Skippable frames of at least this size are excluded from the spans.
 const GAP: u32 = 64 * 1024;
 
-/// Where the next byte lies.
+/// The position in the stream.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum FrameState {
-    /// Magic number of a frame, so many of its bytes are here.
+    /// The magic number of a frame, with this many bytes read.
     Magic(u8),
-    /// Length of a skippable frame, so many of its bytes are here.
+    /// The length of a skippable frame, with this many bytes read.
     SkipLength(u8),
     /// Content of a skippable frame: bytes left, and whether it counts as a gap.
     Skip(u32, bool),
-    /// Header of a frame, so many of its bytes are here, with the magic number.
+    /// Header of a frame, with this many bytes read, including the magic number.
     Header(u8),
     /// A frame.
     Frame,
-    /// Zeros behind the last frame.
+    /// Zeros after the last frame.
     Padding,
 }
 
@@ -44,18 +44,18 @@ enum FrameState {
 pub(super) struct Zstandard {
     decoder: Decoder<'static>,
     windows: Arc<dyn Windows>,
-    /// The window that was granted, and the grant.
+    /// The granted window size, and the grant.
     granted: Option<(u64, Box<dyn Send>)>,
     state: FrameState,
     field: [u8; HEADER_MOST],
-    /// Offset in the blob (or from where decoding began), for messages.
+    /// Offset in the blob (or from where decoding started), for messages.
     offset: u64,
     /// Whether a frame has ended, so that zeros may follow.
     complete: bool,
 }
 
 impl Zstandard {
-    /// At the first byte of a frame.
+    /// Starts at the first byte of a frame.
     pub(super) fn new(windows: &Arc<dyn Windows>) -> Result<Self, Error> {
         let (windows, field) = (Arc::clone(windows), [0; HEADER_MOST]);
         Ok(Self { decoder: decoder()?, windows, granted: None, state: FrameState::Magic(0), field, offset: 0, complete: false })
@@ -157,7 +157,7 @@ impl Zstandard {
         Ok(Step { consumed, ..Step::default() })
     }
 
-    /// Acts on a whole magic number or length.
+    /// Acts on a complete magic number or length.
     fn field_complete(&mut self) -> Result<Option<Boundary>, Error> {
         let value = u32::from_le_bytes(self.field.first_chunk().copied().unwrap_or_default());
         if matches!(self.state, FrameState::SkipLength(_)) {
@@ -184,7 +184,7 @@ impl Zstandard {
         Ok(None)
     }
 
-    /// Begins a frame whose header is here, once there is memory for its window.
+    /// Starts a frame whose header was read, once there is memory for its window.
     fn begin_frame(&mut self) -> Result<(), Error> {
         let window = window(&self.field);
         if window > WINDOW_MOST {
@@ -192,7 +192,7 @@ impl Zstandard {
             return Err(Error::unsupported(message));
         }
         if self.granted.as_ref().is_none_or(|(granted, _)| *granted < window) {
-            // Nothing is held while more is waited for.
+            // Hold nothing while waiting for more.
             self.granted = None;
             self.decoder = decoder()?;
             self.granted = Some((window, self.windows.grant(window + BESIDE)?));
@@ -226,7 +226,7 @@ fn decoder() -> Result<Decoder<'static>, Error> {
     Ok(decoder)
 }
 
-/// Lengths of the fields of a frame header behind its first byte: window, dictionary, size of the content.
+/// Lengths of the frame header fields after its first byte: window, dictionary, content size.
 fn header_fields(field: &[u8; HEADER_MOST]) -> (usize, usize, usize) {
     let [_, _, _, _, flags, ..] = *field;
     let single_segment = flags & 0x20 != 0;
@@ -238,13 +238,13 @@ fn header_fields(field: &[u8; HEADER_MOST]) -> (usize, usize, usize) {
     (usize::from(!single_segment), dictionary, content)
 }
 
-/// Length of a header of which the first byte behind the magic number is here.
+/// Length of a header, given its first byte after the magic number.
 fn header_length(field: &[u8; HEADER_MOST]) -> usize {
     let (window, dictionary, content) = header_fields(field);
     5 + window + dictionary + content
 }
 
-/// Bytes of content that a decoder has to hold.
+/// Bytes of content that a decoder must hold.
 fn window(field: &[u8; HEADER_MOST]) -> u64 {
     let (descriptor, dictionary, content) = header_fields(field);
     if descriptor == 1 {
@@ -257,6 +257,6 @@ fn window(field: &[u8; HEADER_MOST]) -> u64 {
     if let (Some(place), Some(bytes)) = (size.get_mut(..content), field.get(start..start + content)) {
         place.copy_from_slice(bytes);
     }
-    // Sizes of two bytes begin at 256.
+    // Two-byte sizes start at 256.
     u64::from_le_bytes(size) + if content == 2 { 256 } else { 0 }
 }

@@ -1,4 +1,4 @@
-//! One untitled archive: Helm charts, Flux artifacts, KitOps kits.
+//! A single untitled archive: Helm charts, Flux artifacts, KitOps kits.
 
 use super::steps::{archive_step, content_layers, file_step};
 use super::{Plan, Step, Title, blobs};
@@ -11,8 +11,7 @@ const HELM_CONTENT: [&str; 2] = ["application/vnd.cncf.helm.chart.content.v1.tar
 const HELM_PROVENANCE: &str = "application/vnd.cncf.helm.chart.provenance.v1.prov";
 const KITOPS_CONFIG: &str = "application/vnd.kitops.modelkit.config.v1+json";
 
-/// The plan, if there is one archive, or the config says which layers are archives. Titled layers have been taken
-/// by another rule before.
+/// The plan, if there is one archive, or the config says which layers are archives. Titled layers are handled by an earlier rule.
 pub(super) fn plan(image: &ImageManifest, base: &[u8]) -> Option<Plan> {
     let layers: Vec<&Descriptor> = content_layers(image).collect();
     let unpacked: Vec<bool> = match image.config.media_type.as_str() {
@@ -34,7 +33,7 @@ fn step(image: &ImageManifest, layer: &Descriptor, unpack: bool, base: &[u8]) ->
     file_step(layer, title, base)
 }
 
-/// The name that `helm pull --prov` gives.
+/// The name used by `helm pull --prov`.
 fn provenance(image: &ImageManifest) -> Title {
     let annotation = |key: &str| image.annotations.get(key).map_or("chart", String::as_str);
     let name = format!("{}-{}.tgz.prov", annotation("org.opencontainers.image.title"), annotation("org.opencontainers.image.version"));

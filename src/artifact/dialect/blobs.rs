@@ -1,11 +1,11 @@
-//! Blobs: one file a layer, named by what its media type means, else by its digest.
+//! Blobs: one file per layer, named by its media type if known, else by its digest.
 
 use super::steps::{content_layers, file_step};
 use super::{Plan, Title};
 use crate::artifact::Dialect;
 use crate::oci::{Descriptor, ImageManifest};
 
-/// Names of blobs whose media type says what they are.
+/// File names by media type.
 const NAMES: [(&str, &str); 34] = [
     ("application/wasm", "module.wasm"),
     ("application/vnd.wasm.content.layer.v1+wasm", "module.wasm"),
@@ -42,23 +42,23 @@ const NAMES: [(&str, &str); 34] = [
     ("application/sarif+json", "report.sarif.json"),
     ("application/vnd.cncf.helm.chart.provenance.v1.prov", "chart.prov"),
 ];
-/// Attestations: the predicate is part of the name.
+/// Attestations, whose predicate is part of the name.
 const STATEMENTS: [&str; 2] = ["application/vnd.in-toto+json", "application/vnd.dsse.envelope.v1+json"];
 const PREDICATES: [&str; 3] = ["in-toto.io/predicate-type", "predicateType", "dev.sigstore.bundle.predicateType"];
 
-/// The fallback when no other rule fits.
+/// The fallback if no other rule matches.
 pub(super) fn plan(image: &ImageManifest, base: &[u8]) -> Plan {
     let steps = content_layers(image).map(|layer| file_step(layer, title(layer), base)).collect();
     Plan { dialect: Dialect::Blobs, steps }
 }
 
-/// Every blob of the manifest under its digest, the config too.
+/// Every blob of the manifest under its digest, including the config.
 pub(super) fn as_stored(image: &ImageManifest, base: &[u8]) -> Plan {
     let blobs = std::iter::once(&image.config).chain(&image.layers);
     Plan { dialect: Dialect::Blobs, steps: blobs.map(|blob| file_step(blob, Title::none(), base)).collect() }
 }
 
-/// The name for an untitled blob.
+/// The name of an untitled blob.
 pub(super) fn title(blob: &Descriptor) -> Title {
     let plain = blob.media_type.split(';').next().unwrap_or_default().trim_end();
     if STATEMENTS.contains(&plain) {

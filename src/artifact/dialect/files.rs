@@ -1,4 +1,4 @@
-//! Titled layers: one file a layer, or a directory unpacked under the title.
+//! Titled layers: one file per layer, or a directory unpacked under the title.
 
 use super::steps::{TITLE, content_layers, file_step, title_of, wanted};
 use super::title::as_prefix;
@@ -12,11 +12,11 @@ use crate::path::join;
 /// ORAS: the layer is a tar of a directory.
 const UNPACK: &str = "io.deis.oras.content.unpack";
 
-/// The plan, if any layer says which path it is.
+/// The plan, if any layer names its path.
 pub(super) fn plan(manifest: &Manifest, image: &ImageManifest, base: &[u8]) -> Option<Plan> {
     content_layers(image).any(|layer| title_of(layer).is_some()).then(|| {
         let layers = content_layers(image).map(|layer| step(layer, base));
-        // What carries a title is a file to ORAS, the manifest too.
+        // ORAS treats anything with a title as a file, including the manifest.
         let itself = image.annotations.get(TITLE).map(|title| {
             let step = file_step(&manifest.descriptor(), Title::parse(title), base);
             Step { is_manifest: true, ..step }
@@ -43,7 +43,7 @@ fn is_directory(layer: &Descriptor) -> bool {
     layer.annotation(UNPACK) == Some("true") || modelpack::is_archive(layer)
 }
 
-/// A title that cannot be a path gives the directory the name that a file would have.
+/// If a directory's title cannot be a path, it gets the name that a file would have.
 fn directory(layer: &Descriptor, text: &str, base: &[u8]) -> Step {
     let title = Title::parse(text);
     let at = match &title.path {

@@ -1,4 +1,4 @@
-//! Container images: root file system layers laid over each other.
+//! Container images: root file system layers on top of each other.
 
 use serde_json::Value;
 
@@ -8,16 +8,16 @@ use crate::artifact::Dialect;
 use crate::artifact::merge::Placing;
 use crate::oci::{Descriptor, ImageManifest, media_type};
 
-/// The table of contents of an eStargz layer is bound by this annotation.
+/// The annotation that binds an eStargz layer's table of contents.
 const STARGZ: &str = "containerd.io/snapshot/stargz/toc.digest";
 
-/// Whether only the config blob tells an image from titled files: `oras push --artifact-platform` writes the media
-/// types of an image, with a config that lists no layers.
+/// Whether only the config blob distinguishes an image from titled files: `oras push --artifact-platform` writes an image's media types, with a
+/// config that lists no layers.
 pub(in crate::artifact) fn needs_config(image: &ImageManifest) -> bool {
     has_image_types(image) && image.layers.iter().any(|layer| title_of(layer).is_some())
 }
 
-/// The plan, if config and layers are those of an image.
+/// The plan, if config and layers are an image's.
 pub(super) fn plan(image: &ImageManifest, config: Option<&[u8]>, base: &[u8]) -> Option<Plan> {
     if !has_image_types(image) || needs_config(image) && !lists_layers(config?, image.layers.len()) {
         return None;

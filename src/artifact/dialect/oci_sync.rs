@@ -1,4 +1,4 @@
-//! oci-sync: the first layer is a tar.gz, sealed in one envelope if the manifest says so.
+//! oci-sync: the first layer is a tar.gz, sealed in an envelope if the manifest says so.
 
 use super::{Plan, Shape, Step};
 use crate::artifact::Dialect;
@@ -9,7 +9,7 @@ use crate::oci::ImageManifest;
 const VERSION: &str = "io.oci-sync.version";
 const ENCRYPTED: &str = "io.oci-sync.encrypted";
 
-/// The plan, if the manifest carries oci-sync's version.
+/// The plan, if the manifest carries an oci-sync version.
 pub(super) fn plan(image: &ImageManifest, base: &[u8]) -> Option<Plan> {
     image.annotations.get(VERSION)?;
     let encrypted = image.annotations.get(ENCRYPTED).is_some_and(|value| value == "true");

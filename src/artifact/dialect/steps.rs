@@ -1,4 +1,4 @@
-//! The list of what a tree is made of: one step a blob, and how each blob is shown.
+//! The parts of a tree: one step per blob, which says how the blob is shown.
 
 use super::modelpack;
 use super::title::Title;
@@ -7,41 +7,41 @@ use crate::artifact::merge::{Placing, RawFile};
 use crate::content::Sealing;
 use crate::oci::{Algorithm, Descriptor, ImageManifest, media_type};
 
-/// The rule by which an artifact is read; shown as `user.oci.view`.
+/// The rule for reading an artifact; shown as `user.oci.view`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Dialect {
     /// oci-sync, plain or sealed.
     OciSync,
-    /// Sealed by `dev.ocifs.seal`: recognised, answers KeyMissing.
+    /// Sealed by `dev.ocifs.seal`: recognised, but fails with KeyMissing.
     Sealed,
-    /// An index without a fitting platform: a directory of its members.
+    /// An index without a matching platform: a directory of its members.
     Members,
     /// Root file system layers.
     Image,
     /// Titled layers.
     Files,
-    /// One untitled archive.
+    /// A single untitled archive.
     Archive,
     /// Anything else.
     Blobs,
 }
 
-/// Annotation with the path of a layer's file, written by ORAS and many others.
+/// The annotation with the path of a layer's file, written by ORAS and many others.
 pub(super) const TITLE: &str = "org.opencontainers.image.title";
 
-/// Names of the files that `docker compose publish` writes.
+/// Annotations with the names of the files that `docker compose publish` writes.
 const COMPOSE: [&str; 2] = ["com.docker.compose.file", "com.docker.compose.envfile"];
 
 /// The plan of a tree.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(in crate::artifact) struct Plan {
-    /// The rule that fitted.
+    /// The rule that matched.
     pub dialect: Dialect,
-    /// In the order of the manifest. The position of a step is the number of its blob.
+    /// In manifest order. The position of a step is the number of its blob.
     pub steps: Vec<Step>,
 }
 
-/// One blob and how it is shown.
+/// A blob and how it is shown.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(in crate::artifact) struct Step {
     /// The blob.
@@ -50,39 +50,38 @@ pub(in crate::artifact) struct Step {
     pub sealing: Sealing,
     /// Its form in the tree.
     pub shape: Shape,
-    /// Whether it is a manifest, which a registry does not keep among its blobs.
+    /// Whether it is a manifest, which registries do not store as a blob.
     pub is_manifest: bool,
-    /// The blob that is said to hold its index.
+    /// The blob that the manifest names as its index.
     pub index: Option<Descriptor>,
 }
 
-/// The form of a blob in the tree.
+/// How a blob appears in the tree.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(in crate::artifact) enum Shape {
-    /// Its entries are laid over the tree. With `instead`, a blob that is not an archive after all becomes that file;
-    /// without, it fails the artifact.
+    /// Its entries are merged into the tree. With `instead`, a blob that turns out not to be an archive becomes that file; without, the artifact fails.
     Archive {
-        /// Where and how.
+        /// Where and how to merge.
         placing: Placing,
-        /// The file to show instead if it cannot be unpacked.
+        /// The file to show if it cannot be unpacked.
         instead: Option<Wanted>,
     },
     /// It is one file.
     File(Wanted),
 }
 
-/// A file and where it would like to be.
+/// A file and its preferred path.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(in crate::artifact) struct Wanted {
     /// Directory of the tree that names are relative to.
     pub base: Vec<u8>,
-    /// The name it asks for.
+    /// The requested name.
     pub title: Title,
     /// Known attributes.
     pub raw: RawFile,
 }
 
-/// Layers that carry content: without our indexes, and without the empty blob that stands for "no layer".
+/// The layers with content: without our indexes and the empty placeholder.
 pub(super) fn content_layers(image: &ImageManifest) -> impl Iterator<Item = &Descriptor> {
     image.layers.iter().filter(|layer| {
         let placeholder = layer.media_type == media_type::OCI_EMPTY && title_of(layer).is_none();
@@ -94,7 +93,7 @@ pub(super) fn title_of(layer: &Descriptor) -> Option<&str> {
     layer.annotation(TITLE).or_else(|| modelpack::path(layer)).or_else(|| COMPOSE.iter().find_map(|key| layer.annotation(key)))
 }
 
-/// A blob as a file that asks for a name.
+/// A blob as a file with a requested name.
 pub(super) fn wanted(descriptor: &Descriptor, title: Title, base: &[u8]) -> Wanted {
     let sha256 = match descriptor.digest.algorithm() {
         Algorithm::Sha256 => descriptor.digest.as_bytes().try_into().ok(),

@@ -1,4 +1,4 @@
-//! Which rule reads which manifest, and what the blobs are called.
+//! Which rule reads which manifest, and how the blobs are named.
 
 use serde_json::json;
 
@@ -13,7 +13,7 @@ const GZIP: &str = "application/vnd.oci.image.layer.v1.tar+gzip";
 /// Media type and annotations.
 type Layer<'a> = (&'a str, &'a [(&'a str, &'a str)]);
 
-/// A manifest with a config and layers of media type and annotations; every layer has a digest of its own.
+/// A manifest with a config and layers of media type and annotations; every layer has a unique digest.
 fn manifest(config: &str, layers: &[Layer<'_>], annotations: &[(&str, &str)]) -> Manifest {
     let map =
         |pairs: &[(&str, &str)]| pairs.iter().map(|(key, value)| ((*key).to_owned(), json!(value))).collect::<serde_json::Map<_, _>>();
@@ -35,7 +35,7 @@ fn plan_of(manifest: &Manifest) -> Plan {
     plan(manifest, None, ViewMode::Merged, b"").unwrap()
 }
 
-/// The first place that each file asks for, or the directory of each archive with a slash.
+/// The first choice of each file's path, or the directory of each archive with a slash.
 fn places(plan: &Plan) -> Vec<String> {
     let place = |step: &Step| match &step.shape {
         Shape::Archive { placing, .. } => format!("{}/", String::from_utf8_lossy(&placing.at)),

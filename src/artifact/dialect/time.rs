@@ -1,4 +1,4 @@
-//! Times as text: what annotations and metadata say, in the form of RFC 3339.
+//! Parses RFC 3339 times in annotations and metadata.
 
 use chrono::DateTime;
 

@@ -1,22 +1,22 @@
-//! Titles: text of a manifest that asks to be a path. What could leave the tree or be no name is never a path.
+//! Titles: manifest text that requests a path. Text that would leave the tree or is not a valid name never becomes a path.
 
 use crate::oci::Digest;
 use crate::path::{is_component, join};
 
-/// Longest path that a title may ask for, as Linux bounds a path.
+/// Longest path that a title may request: Linux's path limit, in bytes.
 const PATH_LIMIT: usize = 4095;
 
-/// The place that a blob asks for.
+/// The path requested by a blob.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(in crate::artifact) struct Title {
-    /// A clean relative path; empty for the directory itself (`.`); `None` if the text escapes or is not a path.
+    /// A cleaned relative path; empty for the directory itself (`.`); `None` if the text escapes or is not a path.
     pub path: Option<Vec<u8>>,
-    /// The last component, where it can be a name.
+    /// The last component, if it is a valid name.
     pub name: Option<Vec<u8>>,
 }
 
 impl Title {
-    /// Reads the text of a title.
+    /// Parses a title.
     pub fn parse(text: &str) -> Self {
         let components: Vec<&str> = text.split('/').filter(|component| !matches!(*component, "" | ".")).collect();
         let name = components.last().filter(|name| is_component(name.as_bytes())).map(|name| name.as_bytes().to_vec());
@@ -25,24 +25,24 @@ impl Title {
         Self { path, name }
     }
 
-    /// A plain name of ours.
+    /// A plain generated name.
     pub fn name(name: &str) -> Self {
         Self { path: Some(name.as_bytes().to_vec()), name: Some(name.as_bytes().to_vec()) }
     }
 
-    /// No wish: only the digest names the blob.
+    /// No request: only the digest names the blob.
     pub fn none() -> Self {
         Self::default()
     }
 
-    /// The same without the path that was asked for, so that the digest is part of the name.
+    /// The same without the requested path, so that the digest becomes part of the name.
     pub fn refused(mut self) -> Self {
         self.path = None;
         self
     }
 
-    /// The paths below `base` to try, best first: as asked, `name~<12 hex>` beside it and at the base,
-    /// `sha256-<hex>`, and then that with a number, of which one is always free.
+    /// The paths below `base` to try, best first: as requested, `name~<12 hex>` beside it and at the base, `sha256-<hex>`, and then that with a number, one
+    /// of which is always free.
     pub fn places(&self, base: &[u8], digest: &Digest) -> impl Iterator<Item = Vec<u8>> + use<> {
         let full = digest.path_name().into_bytes();
         let mut places = Vec::new();
@@ -67,7 +67,7 @@ impl Title {
     }
 }
 
-/// A title as the entries of its archive begin with it: cleaned the way that paths in archives are.
+/// A title as the prefix of its archive's entries: cleaned like the paths in archives.
 pub(super) fn as_prefix(text: &str) -> Vec<u8> {
     let mut components: Vec<&str> = Vec::new();
     for component in text.split('/') {

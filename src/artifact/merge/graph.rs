@@ -1,8 +1,7 @@
-//! The names and nodes of a tree while it is merged: flat arrays and one hash table, addressed by numbers. Large ones lie
-//! in scratch files.
+//! The names and nodes of a tree during a merge: flat arrays and a hash table, addressed by number. Large ones are in scratch files.
 //!
-//! A name that is removed stays as a dead record, so that numbers never move; a directory that is replaced is
-//! simply not reachable any more. Order and numbers of the result depend only on what was set.
+//! A removed name stays as a dead record, so that numbers never change; a replaced directory is merely unreachable. Order and numbering of the
+//! result depend only on what was set.
 
 use xxhash_rust::xxh3::xxh3_64_with_seed;
 
@@ -10,11 +9,11 @@ use crate::artifact::tree::{Draft, Placed, no_room};
 use crate::error::Error;
 use crate::sys::array::{Array, Scratch};
 
-/// Number of a node while merging (not its final number).
+/// Number of a node during the merge (not its final number).
 pub(super) type NodeNumber = u32;
 
 const NONE: u32 = u32::MAX;
-/// A removed name that is not in its directory's list any more.
+/// A removed name that is no longer in its directory's list.
 const DETACHED: u32 = u32::MAX;
 
 /// A name in a directory.
@@ -24,7 +23,7 @@ struct Name {
     node: NodeNumber,
     text: u32,
     length: u32,
-    /// The next name of the same directory.
+    /// The next name in the same directory.
     next: u32,
     /// 0 while alive, else the number of the layer that removed it, or [`DETACHED`].
     removed: u32,
@@ -45,7 +44,7 @@ impl Name {
 struct Node {
     source: u32,
     entry: u32,
-    /// Last name that was added to this directory.
+    /// The name most recently added to this directory.
     newest: u32,
     directory: bool,
     implied: bool,
@@ -61,13 +60,13 @@ impl Node {
     }
 }
 
-/// Names and nodes.
+/// The names and nodes.
 pub(super) struct Graph {
     scratch: Scratch,
     names: Array<[u32; 6]>,
     nodes: Array<[u32; 4]>,
     text: Array<u8>,
-    /// Numbers of names by hash of directory and text, open addressing; a power of two long.
+    /// Numbers of names by hash of directory and text, with open addressing; its length is a power of two.
     table: Array<u32>,
     layer: u32,
 }
@@ -76,7 +75,7 @@ impl Graph {
     /// The root.
     pub const ROOT: NodeNumber = 0;
 
-    /// A root described by `source`.
+    /// A graph with a root described by `source`.
     pub fn new(source: u32, scratch: &Scratch) -> Result<Self, Error> {
         let (names, nodes, text, table) = (Array::new(scratch), Array::new(scratch), Array::new(scratch), Array::new(scratch));
         let mut graph = Self { scratch: scratch.clone(), names, nodes, text, table, layer: 1 };
@@ -90,7 +89,7 @@ impl Graph {
         Array::new(&self.scratch)
     }
 
-    /// Removals from now on are those of another layer.
+    /// Later removals belong to the next layer.
     pub fn next_layer(&mut self) {
         self.layer += 1;
     }
@@ -105,12 +104,12 @@ impl Graph {
         self.text.len() < (u32::MAX - 65536) as usize && self.names.len() < (u32::MAX - 65536) as usize
     }
 
-    /// A new node, not named yet.
+    /// A new unnamed node.
     pub fn add_node(&mut self, source: u32, entry: u32, directory: bool) -> Result<NodeNumber, Error> {
         self.push(source, entry, directory, false)
     }
 
-    /// A new directory that no entry describes; it takes owner and time of `entry`.
+    /// A new directory that no entry describes; takes owner and time from `entry`.
     pub fn add_implied(&mut self, source: u32, entry: u32) -> Result<NodeNumber, Error> {
         self.push(source, entry, true, true)
     }
@@ -154,23 +153,23 @@ impl Graph {
         self.node(node).is_some_and(|node| node.directory)
     }
 
-    /// Source and entry that describe a node.
+    /// The source and entry that describe a node.
     pub fn origin(&self, node: NodeNumber) -> (u32, u32) {
         self.node(node).map_or((NONE, 0), |node| (node.source, node.entry))
     }
 
-    /// The node of a living name.
+    /// The node of a live name.
     pub fn child(&self, directory: NodeNumber, text: &[u8]) -> Option<NodeNumber> {
         self.find(directory, text, |name| name.removed == 0).and_then(|at| self.name(at)).map(|name| name.node)
     }
 
-    /// The node of a name that this layer removed.
+    /// The node of a name removed by the current layer.
     pub fn removed_child(&self, directory: NodeNumber, text: &[u8]) -> Option<NodeNumber> {
         let layer = self.layer;
         self.find(directory, text, |name| name.removed == layer).and_then(|at| self.name(at)).map(|name| name.node)
     }
 
-    /// Names a node, in place of what had the name.
+    /// Names a node, replacing any node of that name.
     pub fn set(&mut self, directory: NodeNumber, text: &[u8], node: NodeNumber) -> Result<(), Error> {
         let layer = self.layer;
         let known = self
@@ -198,7 +197,7 @@ impl Graph {
         }
     }
 
-    /// Removes every name of a directory. Detached, so that many marks for one directory cost its names once.
+    /// Removes all names of a directory. Detaches them, so that several markers for one directory process its names only once.
     pub fn remove_all(&mut self, directory: NodeNumber) {
         let mut at = NONE;
         self.change_node(directory, |node| at = std::mem::replace(&mut node.newest, NONE));
@@ -208,7 +207,7 @@ impl Graph {
         }
     }
 
-    /// Numbers everything reachable: directories in breadth-first order, their names sorted by bytes.
+    /// Numbers all reachable nodes: directories in breadth-first order, names sorted by bytes.
     pub fn into_draft(mut self) -> Result<Draft, Error> {
         self.table = Array::new(&self.scratch);
         let mut number_of = Array::new(&self.scratch);

@@ -1,8 +1,8 @@
-//! Input of a merge: entries of layers, raw files, and where they are put.
+//! Input of a merge: entries of layers, raw files, and where to put them.
 
 use crate::layer::{Entry, Extent, FileKind, LayerIndex};
 
-/// The entries of a layer: its index, or plain values in tests.
+/// The entries of a layer: from its index, or plain values in tests.
 pub(in crate::artifact) trait Entries: Send + Sync {
     /// Number of entries.
     fn entry_count(&self) -> u32;
@@ -29,27 +29,27 @@ impl Entries for LayerIndex {
     }
 }
 
-/// A blob that is shown as one file.
+/// A blob shown as a single file.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(in crate::artifact) struct RawFile {
     /// Claimed size.
     pub size: u64,
-    /// SHA-256, unless the digest is of another algorithm.
+    /// SHA-256, unless the digest uses another algorithm.
     pub sha256: Option<[u8; 32]>,
-    /// Permission bits, where the manifest has them.
+    /// Permission bits, if the manifest has them.
     pub mode: Option<u32>,
-    /// Owner and group, where the manifest has them.
+    /// Owner and group, if the manifest has them.
     pub owner: Option<(u32, u32)>,
-    /// Time, where the manifest has one.
+    /// Time, if the manifest has one.
     pub mtime: Option<(i64, u32)>,
-    /// The title as the manifest has it.
+    /// The title in the manifest.
     pub title: Option<String>,
-    /// Extended attributes, where its index has some.
+    /// Extended attributes, if its index has any.
     pub xattrs: Vec<(Vec<u8>, Vec<u8>)>,
 }
 
 impl RawFile {
-    /// Takes the attributes of the one entry of its index. An index that does not say just that says nothing.
+    /// Takes the attributes of the single entry in its index. Any other index is ignored.
     pub fn describe(&mut self, index: &dyn Entries) {
         let Some(entry) = index.entry(0).filter(|_| index.entry_count() == 1) else { return };
         if entry.kind != FileKind::File || entry.size != self.size {
@@ -62,31 +62,30 @@ impl RawFile {
     }
 }
 
-/// Something that describes nodes. The position of a source is the number of its blob.
+/// A source of nodes. Its position is the number of its blob.
 pub(in crate::artifact) enum MergeSource<'a> {
     /// Entries of a layer.
     Layer {
         /// The entries.
         entries: &'a dyn Entries,
-        /// Whether directories that no entry describes belong to root, as every unpacker of images makes them,
-        /// instead of the owner of the entry below.
+        /// Whether implied directories belong to root, as with all image unpackers, instead of the owner of the entry below.
         image: bool,
     },
     /// One file.
     Raw(&'a RawFile),
-    /// Nothing: the defaults of the mount apply.
+    /// No attributes: the mount's defaults apply.
     Bare,
 }
 
-/// How the entries of one layer are placed.
+/// How to place the entries of a layer.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(in crate::artifact) struct Placing {
-    /// Directory of the tree that the layer's root becomes; empty for the root.
+    /// The tree directory for the layer's root; empty for the root.
     pub at: Vec<u8>,
-    /// A prefix that is stripped from entry paths; an entry that begins otherwise keeps its path.
+    /// A prefix to strip from entry paths; entries without it keep their path.
     pub strip: Vec<u8>,
-    /// Whether whiteouts and opaque marks act; otherwise they are ordinary names.
+    /// Whether whiteouts and opaque markers are applied; otherwise they are ordinary names.
     pub whiteouts: bool,
-    /// Whether the files that eStargz adds to the root are left out.
+    /// Whether to skip the files that eStargz adds to the root.
     pub estargz: bool,
 }

@@ -1,20 +1,20 @@
-//! Where a path of a layer leads: through directories, and through links that stand earlier in the same layer.
+//! Resolves paths in a layer: through directories, and through links earlier in the same layer.
 //!
-//! That is how tar, umoci and podman read a layer. A link of a lower layer is never entered, and what dangles, loops
-//! or leaves the tree leads nowhere: what is put below such a link takes its place.
+//! This is how tar, umoci and podman read a layer. A link of a lower layer is never followed, and one that dangles, loops or leaves the tree leads
+//! nowhere: an entry below such a link replaces it.
 
 use super::Placing;
 use super::graph::Graph;
 use crate::artifact::tree::{Kind, Tree};
 use crate::path::{below, components};
 
-/// Most components of links that one path may go through. No path of a real layer needs nearly as many.
+/// Most link components that one path may pass through. Real layers need far fewer.
 const STEPS: usize = 256;
 
-/// A directory, the last, and those above it, the root first.
+/// A directory (last) and its parents, root first.
 pub(super) type Way = Vec<u32>;
 
-/// Names that lead to nodes: a tree, or one being merged. Node 0 is the root.
+/// Names that map to nodes: a tree, or one being merged. Node 0 is the root.
 pub(in crate::artifact) trait Names {
     /// The node of a name in a directory.
     fn child(&self, directory: u32, name: &[u8]) -> Option<u32>;
@@ -36,7 +36,7 @@ impl Names for Tree {
     }
 }
 
-/// The directory that a path leads to, if it is there, through the links that `enters` lets it.
+/// The existing directory at a path, resolved through the links that `enters` permits.
 pub(in crate::artifact) fn find_directory(names: &impl Names, path: &[u8], placing: &Placing, enters: impl Fn(u32) -> bool) -> Option<u32> {
     let mut way = vec![Graph::ROOT];
     for component in components(path) {
@@ -50,7 +50,7 @@ pub(in crate::artifact) fn find_directory(names: &impl Names, path: &[u8], placi
     way.last().copied()
 }
 
-/// The directory that a link leads to. `way` holds the link.
+/// The directory that a link points to. `way` contains the link.
 pub(super) fn through(names: &impl Names, link: u32, way: &[u32], placing: &Placing) -> Option<Way> {
     let mut root = vec![Graph::ROOT];
     for component in components(&placing.at) {

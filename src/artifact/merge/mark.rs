@@ -1,23 +1,23 @@
-//! The names that mean something in a layer.
+//! The special names in a layer.
 //!
-//! Paths are cleaned already (no leading `/`, no `.` or `..`); what is not is refused by [`is_component`].
+//! Paths are already cleaned (no leading `/`, no `.` or `..`); others are rejected by [`is_component`].
 
 use crate::path::{components, is_component, split};
 
-/// The meaning of a name for the layers below.
+/// What a name does to the layers below.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(in crate::artifact) enum Mark<'a> {
     /// An ordinary name.
     None,
-    /// `.wh.NAME`: NAME is removed.
+    /// `.wh.NAME`: removes NAME.
     Whiteout { directory: &'a [u8], name: &'a [u8] },
-    /// `.wh..wh..opq`: everything in the directory is removed.
+    /// `.wh..wh..opq`: removes everything in the directory.
     Opaque { directory: &'a [u8] },
-    /// Another name that aufs kept for itself, or something below such a name.
+    /// Another name reserved by aufs, or something below one.
     Hidden,
 }
 
-/// Reads the meaning of a path in a layer.
+/// Interprets a path in a layer.
 pub(in crate::artifact) fn mark(path: &[u8]) -> Mark<'_> {
     let (directory, name) = split(path);
     if components(directory).any(|component| component.starts_with(b".wh.")) {
@@ -31,7 +31,7 @@ pub(in crate::artifact) fn mark(path: &[u8]) -> Mark<'_> {
     }
 }
 
-/// The files that eStargz adds to the root of a layer.
+/// Whether this is a file that eStargz adds to a layer's root.
 pub(super) fn is_estargz(path: &[u8]) -> bool {
     matches!(path, b"stargz.index.json" | b".prefetch.landmark" | b".no.prefetch.landmark")
 }

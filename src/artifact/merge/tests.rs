@@ -1,4 +1,4 @@
-//! Tests of merging: each rule by name, then random layers against a naive model.
+//! Merging: each rule by name, then random layers against a naive model.
 
 mod peak;
 
@@ -12,7 +12,7 @@ use crate::artifact::tree::{Kind, Tree};
 use crate::layer::{Extent, Metadata};
 use crate::sys::array::Scratch;
 
-/// One entry of a made-up layer.
+/// An entry of a synthetic layer.
 #[derive(Clone, Debug)]
 struct Item {
     path: &'static str,
@@ -94,7 +94,7 @@ fn find(tree: &Tree, path: &str) -> Option<u32> {
     tree.find(path.as_bytes())
 }
 
-/// Every path with its kind, source layer and entry (through the content or the time).
+/// Every path with its kind, source layer and entry (from the content or the time).
 fn listing(tree: &Tree) -> Vec<String> {
     fn walk(tree: &Tree, directory: u32, above: &str, out: &mut Vec<String>) {
         for child in tree.children(directory, 0) {
@@ -205,7 +205,7 @@ fn an_entry_below_a_link_of_its_own_layer_goes_where_the_link_leads() {
         assert_eq!(found.contains(&"real/g".to_owned()), target_of_d, "{target}: {found:?}");
         assert_eq!(find(&tree, "w"), find(&tree, "real/v"), "{target}");
     }
-    // A link to a link, and a link of a lower layer on the way.
+    // A link to a link, and a link of a lower layer in between.
     let lower = vec![dir("usr/lib"), link("lib", "usr/lib")];
     let tree = merged(&[lower, vec![link("x", "lib"), link("y", "x/"), file("y/f"), dir("x/d"), file("y/d/g")]]);
     assert_eq!(listing(&tree), ["lib", "usr/", "usr/lib/", "usr/lib/d/", "usr/lib/d/g", "usr/lib/f", "x", "y"]);
@@ -219,7 +219,7 @@ fn a_link_that_leads_nowhere_gives_way_to_a_directory() {
         let found = listing(&merged(&[lower.clone(), items]));
         assert!(found.contains(&"ln/f".to_owned()) && !found.contains(&"real/f".to_owned()), "{target}: {found:?}");
     }
-    // Links of lower layers, links that come later, and marks: as ever.
+    // Links of lower layers, later links, and whiteouts: unaffected.
     assert!(listing(&merged(&[lower.clone(), vec![file("below/f")]])).contains(&"below/f".to_owned()));
     assert_eq!(listing(&merged(&[vec![dir("real"), file("ln/f"), link("ln", "real")]])), ["ln", "real/"]);
     let tree = merged(&[vec![dir("real"), file("real/x")], vec![link("ln", "real"), file("ln/.wh.x")]]);
@@ -242,7 +242,7 @@ fn links_stay_in_the_directory_that_a_layer_is_placed_in() {
 fn links_make_no_tree_deeper_than_its_limit() {
     let deep: &'static str = Box::leak("d/".repeat(1500).into_boxed_str());
     let path = |start: &str| -> &'static str { Box::leak(format!("{start}/{deep}f").into_boxed_str()) };
-    // 256 components of a link are too many to be followed, so links lead to each other.
+    // 256 components in one link would be too many to follow, so links point to each other.
     let mut items = vec![dir(deep.trim_end_matches('/'))];
     let mut at = String::new();
     for number in 0..8 {
@@ -326,7 +326,7 @@ fn names_that_no_file_can_have_are_shown_under_safe_ones_and_what_is_too_deep_is
     let deep: &'static str = Box::leak("d/".repeat(3000).into_boxed_str());
     let (tree, warnings) = merge_as(&[vec![file(long), file("nul\0"), file(deep), hard("ok", long)]], &image());
     let names: Vec<Vec<u8>> = tree.children(0, 0).map(|child| child.name.to_vec()).collect();
-    // The directories of what was too deep stay.
+    // The parent directories of the entry that was too deep stay.
     assert_eq!(names, [b"d".to_vec(), safe_name(long.as_bytes()), safe_name(b"nul\0"), b"ok".to_vec()]);
     assert_eq!((find(&tree, "ok"), warnings.len()), (tree.lookup(0, &safe_name(long.as_bytes())), 1));
 }

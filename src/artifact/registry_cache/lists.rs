@@ -1,4 +1,4 @@
-//! Lists of tags and repositories: all pages, bounded, checked by grammar, sorted.
+//! Lists of tags and repositories: all pages, bounded, validated and sorted.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -126,7 +126,7 @@ impl RegistryCache {
                 self.unreached(&error, is_known);
                 return if is_known { Ok(unknown(last)) } else { Err(error) };
             }
-            // Docker Hub and GHCR refuse the list in these ways to every caller.
+            // Docker Hub and GHCR refuse the catalog with these errors to every caller.
             Err(error) if matches!(error.kind, ErrorKind::Unsupported | ErrorKind::Denied | ErrorKind::NotFound) => {
                 tracing::info!("the registry does not list its repositories; name them with --repo or type their path: {error}");
                 unknown(last)
@@ -139,7 +139,7 @@ impl RegistryCache {
         Ok(list)
     }
 
-    /// Notes that a repository exists.
+    /// Records that a repository exists.
     pub fn learned(self: &Arc<Self>, repository: &Repository) {
         self.load_catalog();
         if self.memory.lock().learn_repository(repository) {
@@ -147,7 +147,7 @@ impl RegistryCache {
         }
     }
 
-    /// Whether a repository is among those that are listed. Makes no request.
+    /// Whether a repository is known. Makes no request.
     fn is_repository(&self, repository: &Repository) -> bool {
         self.load_catalog();
         let memory = self.memory.lock();
@@ -155,7 +155,7 @@ impl RegistryCache {
         in_catalog || memory.learned.contains(repository) || self.options.repositories.contains(repository)
     }
 
-    /// A whole list: names outside the grammar are hidden and counted.
+    /// A complete list: names that break the grammar are hidden and counted.
     async fn pages(
         &self,
         repository: Option<&Repository>,
@@ -173,13 +173,13 @@ impl RegistryCache {
         }
         if bad > 0 {
             let list = repository.map_or_else(|| "repositories".to_owned(), |name| format!("tags of {name}"));
-            tracing::warn!("{bad} names in the list of {list} do not follow the grammar and are not shown");
+            tracing::warn!("hiding {bad} invalid names in the list of {list}");
         }
         Ok(Listing { names: names.into_iter().collect(), complete: found.complete })
     }
 }
 
-/// An older list with what is known besides; not complete.
+/// An older list, extended by other known names; incomplete.
 fn partial(list: &Listing, known: &[String]) -> Listing {
     let names: BTreeSet<&String> = list.names.iter().chain(known).collect();
     Listing { names: names.into_iter().cloned().collect(), complete: false }

@@ -1,4 +1,4 @@
-//! The part of what was seen that lives in memory, with the time of each answer. Plain data, no waiting.
+//! The in-memory part of the registry cache, with the time of each answer. Plain data; never waits.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::hash::Hash;
@@ -8,33 +8,33 @@ use std::time::{Duration, Instant};
 use super::outage::Outage;
 use crate::oci::{Descriptor, Digest, Repository, Tag};
 
-/// Most negative answers and referrer lists that are kept.
+/// Most negative answers and referrers lists kept.
 const KEPT: usize = 10_000;
 
-/// A value with the time of the answer; `None` if it comes from disk or was refreshed.
+/// A value with the time of the answer; `None` if it came from disk or was expired.
 #[derive(Clone)]
 pub(super) struct Seen<T> {
     pub value: T,
     pub checked: Option<Instant>,
 }
 
-/// The state of a tag in memory.
+/// The cached state of a tag.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum TagAnswer {
-    /// Asked just now.
+    /// Reported recently.
     Fresh(Digest),
-    /// Known from earlier.
+    /// Reported earlier.
     Stale(Digest),
-    /// The registry said just now that there is none.
+    /// The registry recently said that it does not exist.
     Absent,
-    /// Never heard of.
+    /// Unknown.
     Unknown,
 }
 
 /// One repository.
 #[derive(Default)]
 pub(super) struct Tags {
-    /// Whether the stored tags were read.
+    /// Whether the stored tags were loaded.
     pub loaded: bool,
     pub tags: BTreeMap<Tag, Seen<Digest>>,
     /// Tags that turned out not to exist, so that storing removes them.
@@ -42,15 +42,15 @@ pub(super) struct Tags {
     pub list: Option<Seen<Listing>>,
 }
 
-/// Everything.
+/// The whole cache.
 #[derive(Default)]
 pub(super) struct Memory {
     repositories: HashMap<Repository, Tags>,
     absent_tags: HashMap<(Repository, Tag), Instant>,
     absent_repositories: HashMap<Repository, Instant>,
     referrers: HashMap<(Repository, Digest), Seen<Arc<[Descriptor]>>>,
-    /// How often this program itself moved each tag, and (without a tag) any of each repository: an answer to a
-    /// question from before is older than what was written.
+    /// How often this program itself moved each tag, and (without a tag) any tag of each repository: an answer to an earlier request is older than such a
+    /// write.
     writes: HashMap<(Repository, Option<Tag>), u64>,
     pub catalog: Option<Seen<Listing>>,
     pub learned: BTreeSet<Repository>,
@@ -59,7 +59,7 @@ pub(super) struct Memory {
 }
 
 impl Memory {
-    /// Repositories of which any tag was seen by this process.
+    /// Repositories with any tag seen by this process.
     pub fn seen_repositories(&self) -> Vec<Repository> {
         self.repositories.keys().cloned().collect()
     }
@@ -84,7 +84,7 @@ impl Memory {
         if is_fresh(absent.copied(), NEGATIVE) { TagAnswer::Absent } else { TagAnswer::Unknown }
     }
 
-    /// When the registry last said what a tag holds.
+    /// When the registry last reported a tag's digest.
     pub fn tag_checked(&self, repository: &Repository, tag: &Tag) -> Option<Instant> {
         self.repositories.get(repository)?.tags.get(tag)?.checked
     }
@@ -96,7 +96,7 @@ impl Memory {
         tags.tags.insert(tag.clone(), Seen { value: digest, checked: Some(Instant::now()) });
     }
 
-    /// Notes that there is no such tag; whether one was known before.
+    /// Records that a tag does not exist; returns whether one was known.
     pub fn forget_tag(&mut self, repository: &Repository, tag: &Tag) -> bool {
         bound(&mut self.absent_tags);
         self.absent_tags.insert((repository.clone(), tag.clone()), Instant::now());
@@ -108,12 +108,12 @@ impl Memory {
         known
     }
 
-    /// Counts the writes of this program to a tag, or to any tag of a repository.
+    /// Number of writes by this program to a tag, or to any tag of a repository.
     pub fn writes(&self, repository: &Repository, tag: Option<&Tag>) -> u64 {
         self.writes.get(&(repository.clone(), tag.cloned())).copied().unwrap_or(0)
     }
 
-    /// Notes what this program just wrote to a tag; `None` deleted it.
+    /// Records a write by this program to a tag; `None` means deleted.
     pub fn write_tag(&mut self, repository: &Repository, tag: &Tag, digest: Option<Digest>) {
         for key in [Some(tag.clone()), None] {
             *self.writes.entry((repository.clone(), key)).or_default() += 1;
@@ -122,7 +122,7 @@ impl Memory {
             Some(digest) => self.learn_tag(repository, tag, digest),
             None => {
                 self.forget_tag(repository, tag);
-                // It may be stored without having been read here.
+                // It may be stored without having been loaded.
                 self.repository(repository).gone.insert(tag.clone());
             }
         }
@@ -139,7 +139,7 @@ impl Memory {
         }
     }
 
-    /// Forgets how fresh the referrers of a digest are.
+    /// Expires the referrers of a digest.
     pub fn outdate_referrers(&mut self, key: &(Repository, Digest)) {
         if let Some(seen) = self.referrers.get_mut(key) {
             seen.checked = None;
@@ -150,14 +150,14 @@ impl Memory {
         is_fresh(self.absent_repositories.get(repository).copied(), NEGATIVE)
     }
 
-    /// Notes that there is no such repository; whether it had been learned before.
+    /// Records that a repository does not exist; returns whether it was known.
     pub fn forget_repository(&mut self, repository: &Repository) -> bool {
         bound(&mut self.absent_repositories);
         self.absent_repositories.insert(repository.clone(), Instant::now());
         if let Some(tags) = self.repositories.get_mut(repository) {
             tags.list = None;
             if tags.tags.is_empty() && tags.gone.is_empty() {
-                // Or every name that was ever tried would stay for the life of the mount.
+                // Otherwise every name ever tried would stay for the life of the mount.
                 self.repositories.remove(repository);
             }
         }
@@ -169,7 +169,7 @@ impl Memory {
         !self.learned.contains(repository) && self.learned.insert(repository.clone())
     }
 
-    /// Whether the referrers are fresh, and what was last known.
+    /// Whether the referrers are fresh, and the last known list.
     pub fn referrers(&self, key: &(Repository, Digest), lifetime: Duration) -> (bool, Option<Arc<[Descriptor]>>) {
         match self.referrers.get(key) {
             Some(seen) => (is_fresh(seen.checked, lifetime), Some(Arc::clone(&seen.value))),
@@ -216,7 +216,7 @@ fn bound<K, V>(map: &mut HashMap<K, V>) {
     }
 }
 
-/// A bounded map: what was not used while one generation filled up is forgotten.
+/// A bounded map that drops entries unused while one generation filled up.
 pub(in crate::artifact) struct Generations<K, V> {
     recent: HashMap<K, (V, usize)>,
     older: HashMap<K, (V, usize)>,
@@ -225,7 +225,7 @@ pub(in crate::artifact) struct Generations<K, V> {
 }
 
 impl<K: Eq + Hash + Clone, V: Clone> Generations<K, V> {
-    /// Keeps at most twice `limit` in weight.
+    /// Keeps a weight of at most twice `limit`.
     pub fn new(limit: usize) -> Self {
         Self { recent: HashMap::new(), older: HashMap::new(), weight: 0, limit }
     }
@@ -240,7 +240,7 @@ impl<K: Eq + Hash + Clone, V: Clone> Generations<K, V> {
         Some(value)
     }
 
-    /// Keeps a value.
+    /// Inserts a value.
     pub fn insert(&mut self, key: K, value: V, weight: usize) {
         if self.weight.saturating_add(weight) > self.limit {
             self.older = std::mem::take(&mut self.recent);
@@ -251,12 +251,12 @@ impl<K: Eq + Hash + Clone, V: Clone> Generations<K, V> {
     }
 }
 
-/// A list of names and whether it is all there is.
+/// A list of names and whether it is complete.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Listing {
-    /// Sorted names that follow the grammar.
+    /// Sorted, valid names.
     pub names: Arc<[String]>,
-    /// False where the registry refuses to list, or could not be asked just now.
+    /// False if the registry refuses to list or could not be reached.
     pub complete: bool,
 }
 
@@ -274,10 +274,10 @@ impl Listing {
     }
 }
 
-/// How long "does not exist" is kept, in memory only. The kernel adds a second.
+/// How long "does not exist" is cached, in memory only. The kernel adds a second.
 pub(super) const NEGATIVE: Duration = Duration::from_secs(4);
 
-/// Whether an answer of this age still counts.
+/// Whether an answer of this age is still fresh.
 pub(super) fn is_fresh(checked: Option<Instant>, lifetime: Duration) -> bool {
     checked.is_some_and(|checked| checked.elapsed() < lifetime)
 }

@@ -1,5 +1,5 @@
-//! While the registry is away, what is known already serves at once, and a task looks in the background whether it is back. No caller
-//! waits for that, however long the registry hangs.
+//! While the registry is unreachable, cached answers are used at once, and a background task probes whether it is back. No caller waits for that,
+//! however long the registry hangs.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -9,22 +9,22 @@ use super::{Lookup, RegistryCache, abandoned};
 use crate::error::{Error, ErrorKind};
 use crate::flight::Abandoned;
 
-/// An older answer serves once the registry has said nothing at all for so long.
+/// How long the registry may be silent before an older answer is used.
 const PATIENCE: Duration = Duration::from_secs(2);
 
 impl RegistryCache {
-    /// Whether the registry is away or never asked, so that asking would only make a caller wait.
+    /// Whether the registry is unreachable or never contacted, so that a request would only make a caller wait.
     pub(in crate::artifact) fn is_away(self: &Arc<Self>) -> bool {
         if self.options.offline {
             return true;
         }
-        // A thread outside of the runtime may ask too; then the next one that is inside looks.
+        // A thread outside the runtime may call this too; then the next call inside starts the probe.
         let runtime = tokio::runtime::Handle::try_current().ok();
         let met = self.pull.away_since();
         let look = {
             let outage = &mut self.memory.lock().outage;
             if met.is_some_and(|since| outage.met(since)) {
-                tracing::warn!("{} does not answer; serving what was last known", self.pull.origin().escape_default());
+                tracing::warn!("{} does not answer; using cached answers", self.pull.origin().escape_default());
             }
             let Some(failed) = outage.failed else { return false };
             let look = runtime.is_some() && !outage.looking && failed.elapsed() >= AGAIN;
@@ -46,8 +46,8 @@ impl RegistryCache {
         true
     }
 
-    /// Waits for an answer. An older one serves instead once the registry says nothing for a while; the question
-    /// goes on meanwhile, and its answer counts when it comes.
+    /// Awaits an answer. If the registry is silent for a while, an older answer is used instead; the request continues, and its answer is cached when it
+    /// arrives.
     pub(super) async fn answered<T>(&self, asked: impl Future<Output = Result<Lookup<T>, Abandoned>>, older: Option<T>) -> Lookup<T> {
         let Some(older) = older else { return asked.await.map_err(abandoned)? };
         let mut asked = std::pin::pin!(asked);
@@ -56,7 +56,7 @@ impl RegistryCache {
             if let Ok(answer) = tokio::time::timeout_at(since + PATIENCE, &mut asked).await {
                 return answer.map_err(abandoned)?;
             }
-            // A long list comes page by page.
+            // A long list arrives page by page.
             match self.memory.lock().outage.heard.filter(|heard| *heard > since) {
                 Some(heard) => since = heard,
                 None => break,
@@ -67,7 +67,7 @@ impl RegistryCache {
         Ok(older)
     }
 
-    /// Notes an answer.
+    /// Records an answer.
     pub(super) fn reached(&self) {
         let was_away = {
             let outage = &mut self.memory.lock().outage;
@@ -79,11 +79,11 @@ impl RegistryCache {
         }
     }
 
-    /// Notes a failed attempt; the first one of an outage is logged.
+    /// Records a failed attempt; the first one of an outage is logged.
     pub(super) fn unreached(&self, error: &Error, served: bool) {
         let first = self.memory.lock().outage.failed.replace(Instant::now()).is_none();
         if first && served {
-            tracing::warn!("the registry does not answer; serving what was last known: {error}");
+            tracing::warn!("the registry does not answer; using cached answers: {error}");
         }
     }
 }

@@ -1,7 +1,7 @@
 //! The registry cache on disk: small documents, written in the background.
 //!
-//! Two daemons may share the documents: tags are merged with what is stored, lists are replaced. A document that
-//! cannot be read or written costs offline use, nothing else.
+//! Two daemons may share the documents: tags are merged with the stored ones, lists are replaced. A document that cannot be read or written costs
+//! only offline use.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -38,7 +38,7 @@ struct StoredDescriptor {
 }
 
 impl RegistryCache {
-    /// Has something stored soon.
+    /// Queues something to be stored.
     pub(super) fn mark(self: &Arc<Self>, dirty: Dirty) {
         if self.writer.push(dirty) {
             let me = Arc::clone(self);
@@ -97,7 +97,7 @@ impl RegistryCache {
         self.put_json(&key, &stored);
     }
 
-    /// Reads the stored tags and list of a repository, once.
+    /// Loads the stored tags and list of a repository, once.
     pub(super) fn load_tags(&self, repository: &Repository) {
         if std::mem::replace(&mut self.memory.lock().repository(repository).loaded, true) {
             return;
@@ -118,7 +118,7 @@ impl RegistryCache {
         }
     }
 
-    /// Reads the stored list of repositories and those that were learned, once.
+    /// Loads the stored list of repositories and the learned ones, once.
     pub(super) fn load_catalog(&self) {
         if std::mem::replace(&mut self.memory.lock().learned_loaded, true) {
             return;
@@ -144,7 +144,7 @@ impl RegistryCache {
     fn put_json(&self, parts: &[&str], value: &impl Serialize) {
         match serde_json::to_vec(value) {
             Ok(bytes) => self.put("seen", parts, &bytes),
-            Err(error) => tracing::warn!("tags and lists cannot be stored for offline use: {error}"),
+            Err(error) => tracing::warn!("cannot store tags and lists for offline use: {error}"),
         }
     }
 
@@ -152,7 +152,7 @@ impl RegistryCache {
         match self.cache.document(kind, &self.key(parts), &Protection::Plain) {
             Ok(found) => found,
             Err(error) => {
-                tracing::warn!("stored tags and lists cannot be read: {error}");
+                tracing::warn!("cannot read stored tags and lists: {error}");
                 None
             }
         }
@@ -160,11 +160,11 @@ impl RegistryCache {
 
     fn put(&self, kind: &str, parts: &[&str], bytes: &[u8]) {
         if let Err(error) = self.cache.store_document(kind, &self.key(parts), bytes, &Protection::Plain) {
-            tracing::warn!("tags and lists cannot be kept for offline use: {error}");
+            tracing::warn!("cannot store tags and lists for offline use: {error}");
         }
     }
 
-    /// One name for origin and object. No part can hold a line break, so different parts never give one name.
+    /// A key from origin and object. No part can contain a line break, so different parts never give the same key.
     fn key(&self, parts: &[&str]) -> String {
         Digest::of(format!("{}\n{}", self.pull.origin(), parts.join("\n")).as_bytes()).hex()
     }

@@ -1,4 +1,4 @@
-//! The registry cache against a registry in memory: requests, freshness, outages, offline use.
+//! The registry cache over an in-memory registry: requests, freshness, outages, offline use.
 
 use std::path::Path;
 use std::time::Duration;
@@ -27,7 +27,7 @@ impl Rig {
         open(Arc::clone(&self.registry) as Arc<dyn Pull>, self.cache.path(), lifetime, offline)
     }
 
-    /// Answers are fresh for ever.
+    /// Answers stay fresh forever.
     fn fresh(&self) -> Arc<RegistryCache> {
         self.cache(Duration::from_secs(1 << 30), false)
     }
@@ -115,7 +115,7 @@ async fn an_absent_tag_is_asked_for_once_and_again_after_a_refresh() {
         assert_eq!(cache.tag(&app(), &tag("v9")).await.unwrap_err().kind, ErrorKind::NotFound);
     }
     assert_eq!(rig.requests(), [1, 0, 1, 0]);
-    // The list lacks it and is fresh, yet a list is never a negative answer.
+    // The list lacks it and is fresh, but a list is never a negative answer.
     rig.registry.add_artifact("team/app", "v9", (media_type::OCI_EMPTY, b"{}"), &[], &[]);
     cache.refresh(None);
     cache.tag(&app(), &tag("v9")).await.unwrap();
@@ -131,7 +131,7 @@ async fn while_the_registry_is_unreachable_the_last_known_answer_serves() {
     assert_eq!(cache.tag(&app(), &tag("v1")).await.unwrap(), digest);
     let listing = cache.tags(&app()).await.unwrap();
     assert_eq!((names(&listing), listing.complete), (vec!["v1", "v2"], false));
-    // During an outage no lookup waits for another attempt, but what was never known fails as what it is.
+    // During an outage no lookup waits for another attempt, but unknown objects fail as such.
     let asked = rig.requests();
     cache.tag(&app(), &tag("v1")).await.unwrap();
     assert_eq!(rig.requests(), asked);
@@ -151,7 +151,7 @@ async fn who_knows_an_older_answer_does_not_wait_for_a_registry_that_hangs() {
     }
     let begun = tokio::time::Instant::now();
     assert_eq!(cache.tag(&app(), &tag("v1")).await.unwrap(), digest);
-    // The first one finds out, which takes a moment; later ones do not wait at all.
+    // The first lookup finds out, which takes a moment; later ones do not wait at all.
     assert!(begun.elapsed() <= Duration::from_secs(2), "{:?}", begun.elapsed());
     let found_out = tokio::time::Instant::now();
     for _ in 0..100 {
@@ -159,7 +159,7 @@ async fn who_knows_an_older_answer_does_not_wait_for_a_registry_that_hangs() {
         assert_eq!(names(&cache.tags(&app()).await.unwrap()), ["v1"]);
     }
     assert_eq!((found_out.elapsed(), rig.requests()), (Duration::ZERO, [1, 1, 0, 0]));
-    // The question went on meanwhile, and its answer counts.
+    // The request continued meanwhile, and its answer is cached.
     let moved = rig.registry.add_artifact("team/app", "v1", (media_type::OCI_EMPTY, b"{}"), &[("a/b", b"new", &[])], &[]);
     rig.registry.mend();
     rig.registry.release();
@@ -187,13 +187,13 @@ async fn whatever_got_no_answer_is_a_sign_of_an_outage_until_it_is_over_or_forgo
     let rig = Rig::new();
     let cache = rig.stale();
     let digest = cache.tag(&app(), &tag("v1")).await.unwrap();
-    // Somebody read a blob in vain.
+    // Someone failed to read a blob.
     rig.registry.fall_silent();
     for _ in 0..3 {
         assert_eq!(cache.tag(&app(), &tag("v1")).await.unwrap(), digest);
     }
     assert_eq!(rig.requests(), [1, 0, 0, 0]);
-    // What is not known is asked for, and an answer is the end of it.
+    // Unknown tags are requested, and an answer ends the outage.
     cache.tag(&app(), &tag("v2")).await.unwrap();
     cache.tag(&app(), &tag("v1")).await.unwrap();
     assert_eq!(rig.requests(), [2, 1, 0, 0]);
@@ -210,13 +210,13 @@ fn a_thread_outside_of_the_runtime_may_ask_whether_the_registry_is_away() {
     cache.memory.lock().outage = outage::Outage::long_ago();
     assert!(cache.is_away() && cache.is_away());
     assert_eq!(rig.registry.count(RequestKind::Ping), 0);
-    // The next one that is inside looks.
+    // The next call inside the runtime probes.
     tokio::runtime::Runtime::new().unwrap().block_on(async {
         while cache.is_away() {
             tokio::task::yield_now().await;
         }
     });
-    // Whether a second look begins before the first one's answer is seen is a matter of threads.
+    // Whether a second probe starts before the first one's answer is seen depends on the threads.
     assert!(rig.registry.count(RequestKind::Ping) >= 1);
 }
 
@@ -373,7 +373,7 @@ async fn a_manifest_that_cannot_be_read_does_not_hide_its_tag() {
     rig.registry.plan(RequestKind::Manifest, 0, 1, Fault::Error(ErrorKind::Integrity));
     let cache = rig.fresh();
     cache.tag(&app(), &tag("v1")).await.unwrap();
-    // The last makes sure that the registry has what it names.
+    // The last request makes sure that the registry has what it names.
     assert_eq!(rig.requests(), [1, 2, 0, 0]);
 }
 
@@ -400,7 +400,7 @@ async fn a_stored_manifest_with_other_bytes_is_asked_for_again() {
     assert_eq!(rig.requests()[0], 2);
 }
 
-/// Polls a question until it waits for the registry, tells what was written meanwhile, and lets the registry answer.
+/// Polls a request until it waits for the registry, records a write meanwhile, and lets the registry answer.
 async fn overtaken<T>(rig: &Rig, kind: RequestKind, question: impl Future<Output = T>, write: impl FnOnce()) -> T {
     use futures_util::FutureExt;
     rig.registry.plan(kind, 0, 1, Fault::Stall);
@@ -440,7 +440,7 @@ async fn an_answer_to_an_older_question_never_overrules_what_was_written_meanwhi
     .await
     .unwrap();
     assert_eq!((names(&listed), listed.complete), (vec!["new", "v2"], false));
-    // The next list is asked for again.
+    // The next list is requested again.
     rig.registry.untag("team/app", "v1");
     assert_eq!(names(&cache.tags(&app()).await.unwrap()), ["v2"]);
 }

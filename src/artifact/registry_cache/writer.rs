@@ -1,4 +1,4 @@
-//! The queue of what is to be stored.
+//! The queue of changes to store.
 
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -8,7 +8,7 @@ use tokio::sync::watch;
 
 use crate::oci::{Descriptor, Digest, Manifest, Repository};
 
-/// Something that is not stored yet.
+/// Something not stored yet.
 pub(super) enum Dirty {
     Tags(Repository),
     List(Repository),
@@ -18,7 +18,7 @@ pub(super) enum Dirty {
 }
 
 impl Dirty {
-    /// Whether storing one of them stores what both mean.
+    /// Whether storing one of them covers both.
     fn same(&self, other: &Self) -> bool {
         match (self, other) {
             (Self::Tags(left), Self::Tags(right)) | (Self::List(left), Self::List(right)) => left == right,
@@ -28,7 +28,7 @@ impl Dirty {
     }
 }
 
-/// The queue of what is to be stored.
+/// The queue of changes to store.
 pub(super) struct Writer {
     queue: Mutex<VecDeque<Dirty>>,
     /// Whether a task is writing.
@@ -42,14 +42,14 @@ impl Default for Writer {
 }
 
 impl Writer {
-    /// Waits until nothing is left to write.
+    /// Waits until the queue is empty.
     pub async fn idle(&self) {
         let mut busy = self.busy.subscribe();
         // The sender lives as long as this writer.
         let _ = busy.wait_for(|busy| !busy).await;
     }
 
-    /// Queues; `true` if a task has to be started.
+    /// Queues a change; `true` if a task must be started.
     pub(super) fn push(&self, dirty: Dirty) -> bool {
         let mut queue = self.queue.lock();
         if !queue.iter().any(|waiting| waiting.same(&dirty)) {
@@ -58,7 +58,7 @@ impl Writer {
         !self.busy.send_replace(true)
     }
 
-    /// The next to write; without one the task has ended.
+    /// The next change to write; `None` ends the task.
     pub(super) fn pop(&self) -> Option<Dirty> {
         let mut queue = self.queue.lock();
         let next = queue.pop_front();

@@ -1,4 +1,4 @@
-//! Writes of this program to the registry: known at once, and never overruled by an answer to an older question.
+//! Writes of this program to the registry: known at once, and never overridden by the answer to an earlier request.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -10,11 +10,11 @@ use crate::artifact::Listing;
 use crate::error::{Error, ErrorKind};
 use crate::oci::{Digest, Manifest, Repository, Tag};
 
-/// Most manifests of one repository that are looked at.
+/// Most manifests of a repository examined.
 const KNOWN: usize = 1000;
 
 impl RegistryCache {
-    /// Notes that a tag was moved to a manifest.
+    /// Records that a tag was moved to a manifest.
     pub fn published(self: &Arc<Self>, repository: &Repository, tag: &Tag, manifest: Arc<Manifest>) {
         self.load_tags(repository);
         let digest = manifest.digest;
@@ -23,7 +23,7 @@ impl RegistryCache {
         self.learned(repository);
     }
 
-    /// Notes that a tag was deleted.
+    /// Records that a tag was deleted.
     pub fn deleted(self: &Arc<Self>, repository: &Repository, tag: &Tag) {
         self.load_tags(repository);
         self.write(repository, tag, None);
@@ -41,7 +41,7 @@ impl RegistryCache {
         }
     }
 
-    /// Notes a manifest that was sent.
+    /// Records a manifest that was sent.
     pub fn learned_manifest(self: &Arc<Self>, repository: &Repository, manifest: Arc<Manifest>) {
         if let Some(subject) = manifest.subject() {
             self.memory.lock().outdate_referrers(&(repository.clone(), subject.digest));
@@ -49,21 +49,21 @@ impl RegistryCache {
         self.remember(repository, manifest);
     }
 
-    /// The manifests that tags of a repository are known to stand for, as far as they are here. Reads the disk.
+    /// The cached manifests that tags of a repository are known to point to. Reads the disk.
     pub fn local_manifests(&self, repository: &Repository) -> Vec<Arc<Manifest>> {
         self.load_tags(repository);
         let digests: BTreeSet<Digest> = self.memory.lock().repository(repository).tags.values().map(|seen| seen.value).collect();
         digests.iter().filter_map(|digest| self.local_manifest(repository, digest)).take(KNOWN).collect()
     }
 
-    /// Repositories of which anything was seen by this process, by name.
+    /// Names of the repositories seen by this process.
     pub fn seen_repositories(&self) -> Vec<Repository> {
         let mut seen = self.memory.lock().seen_repositories();
         seen.sort();
         seen
     }
 
-    /// The answer for a tag that was written while it was asked for.
+    /// The answer for a tag that was written during its request.
     pub(super) fn written(&self, repository: &Repository, tag: &Tag) -> Lookup<Digest> {
         match self.memory.lock().tag(repository, tag, self.options.tag_ttl) {
             TagAnswer::Fresh(digest) | TagAnswer::Stale(digest) => Ok(digest),
@@ -71,8 +71,7 @@ impl RegistryCache {
         }
     }
 
-    /// The list of a repository that was written to while its tags were asked for: what is known of what was written
-    /// counts, and nothing of the answer is kept.
+    /// The list of a repository that was written to while its tags were requested: the recorded writes win, and the answer is not cached.
     pub(super) fn list_of_before(&self, repository: &Repository, answer: Lookup<Listing>) -> Lookup<Listing> {
         let mut memory = self.memory.lock();
         let known = memory.repository(repository).tags.keys().filter(|tag| !tag.is_bookkeeping());

@@ -1,4 +1,4 @@
-//! Artifacts whose layers bring their indexes along.
+//! Artifacts whose layers have attached indexes.
 
 use super::*;
 use crate::artifact::attached_index;
@@ -6,14 +6,14 @@ use crate::content::tests::attached_index::{file, pack_entries};
 use crate::layer::tests::encode_attached;
 use crate::layer::{FileKind, PackEntry, Packed, Packing};
 
-/// A layer as it is published: its blob and its index in the registry.
+/// A published layer: its blob and its index in the registry.
 pub(super) struct Published {
     pub packed: Packed,
     pub descriptor: Descriptor,
     pub index: Descriptor,
 }
 
-/// Packs a layer and puts it into the registry.
+/// Packs a layer and pushes it to the registry.
 pub(super) fn publish(registry: &Memory, packing: Packing, title: &str, entries: &[(PackEntry, &[u8])]) -> Published {
     let (packed, blob) = pack_entries(packing, entries);
     let mut descriptor = registry.add_blob("r", if packing == Packing::Raw { PLAIN } else { GZIP }, blob);
@@ -34,7 +34,7 @@ pub(super) fn json_of(descriptor: &Descriptor) -> serde_json::Value {
     })
 }
 
-/// Tags a manifest of these layers.
+/// Tags a manifest with these layers.
 pub(super) fn tag_layers(registry: &Memory, name: &str, config: &str, layers: &[&Descriptor], annotations: serde_json::Value) -> Digest {
     let config = registry.add_blob("r", config, &b"{}"[..]);
     let layers: Vec<_> = layers.iter().map(|layer| json_of(layer)).collect();
@@ -60,7 +60,7 @@ fn with_xattr(mut entry: PackEntry) -> PackEntry {
     entry
 }
 
-/// Blobs that were asked for, by digest.
+/// Requested blobs, by digest.
 fn asked(registry: &Memory) -> Vec<String> {
     registry.requests().into_iter().filter(|request| request.kind == RequestKind::Blob).map(|request| request.object).collect()
 }
@@ -80,7 +80,7 @@ async fn titled_layers_with_indexes_are_listed_without_fetching_one_of_them() {
     found.sort();
     assert_eq!(found, expected);
 
-    // Nothing is shown of the indexes, and what they say of a raw layer is.
+    // The indexes are not shown, but the attributes they hold for a raw layer are.
     let names: Vec<String> = contents(&artifacts, &repository("r"), &artifact).await.into_iter().map(|(name, _)| name).collect();
     assert_eq!((names, artifact.dialect), (vec!["sub/big.bin".to_owned(), "sub/x".to_owned()], Dialect::Files));
     for path in ["sub/x", "sub/big.bin"] {
@@ -105,7 +105,7 @@ async fn two_raw_layers_with_the_same_bytes_keep_their_own_attributes() {
     let layers = [&one.descriptor, &one.index, &two.descriptor, &two.index];
     tag_layers(&registry, "v1", media_type::OCI_EMPTY, &layers, json!({}));
     let artifacts = artifacts(registry, cache.path(), false, None);
-    // Whatever was packed here last.
+    // Whichever was packed here last.
     artifacts.adopt(&two.packed.index, Some(&two.index.digest)).await;
     let artifact = shown(&artifacts, &repository("r"), "v1").await.unwrap();
     let mode = |path: &str| artifact.tree.node(find(&artifact, path).unwrap()).unwrap().mode;
@@ -159,7 +159,7 @@ async fn a_raw_layer_whose_index_is_gone_is_shown_as_if_it_had_none() {
     registry.remove_blob("r", &raw.index.digest);
     let first = artifacts(Arc::clone(&registry) as Arc<dyn Pull>, cache.path(), false, None);
     assert_eq!(shown(&first, &repository("r"), "v1").await.unwrap().tree.node(1).unwrap().mode, None);
-    // That is not remembered.
+    // This is not remembered.
     registry.add_blob_as("r", raw.index.digest, blob);
     let second = artifacts(registry, cache.path(), false, None);
     assert_eq!(shown(&second, &repository("r"), "v1").await.unwrap().tree.node(1).unwrap().mode, Some(0o640));

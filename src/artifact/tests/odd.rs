@@ -1,8 +1,8 @@
-//! Artifacts as real tools write them against the expectation of the others: what is left unsaid, and what does not fit.
+//! Artifacts as real tools write them, contrary to what others expect: missing and contradictory values.
 
 use super::*;
 
-/// An image whose config names a platform, as bytes of its manifest's digest.
+/// Adds an image whose config names a platform; returns its digest.
 fn image_for(registry: &Memory, name: &str, config: &str) -> Digest {
     registry.add_artifact("r", name, (media_type::OCI_CONFIG, config.as_bytes()), &[(GZIP, &tar_of(&[(name, name)]), &[])], &[])
 }
@@ -75,7 +75,7 @@ async fn a_compression_that_is_not_read_is_named() {
     let artifacts = artifacts(registry, cache.path(), false, None);
     let error = shown(&artifacts, &repository("r"), "image").await.err().unwrap();
     assert!(error.kind == ErrorKind::Unsupported && error.message.contains("compressed with xz"), "{error}");
-    // Beside other files it is shown as it is stored.
+    // Beside other files it is shown as stored.
     let files = shown(&artifacts, &repository("r"), "files").await.unwrap();
     assert!(find(&files, &format!("docs~{}", Digest::of(&xz).short())).is_some());
 }
@@ -97,7 +97,7 @@ async fn what_does_not_fit_is_told_with_the_artifact_and_again_from_the_cache() 
         let artifacts = artifacts(Arc::clone(&registry) as Arc<dyn Pull>, cache.path(), false, None);
         let artifact = shown(&artifacts, &repository("r"), "v1").await.unwrap();
         let warnings: Vec<&str> = artifact.tree.warnings().collect();
-        assert!(warnings.len() == 1 && warnings[0].contains("no file can have its name"), "{warnings:?}");
+        assert!(warnings.len() == 1 && warnings[0].contains("its name is not a valid file name"), "{warnings:?}");
         let names: Vec<Vec<u8>> = artifact.tree.children(0, 0).map(|child| child.name.to_vec()).collect();
         assert_eq!(names, [b"good".to_vec(), crate::layer::safe_name(long.as_bytes())]);
         assert_eq!(artifacts.describe(&repository("r"), &digest).await.unwrap().warnings, warnings);

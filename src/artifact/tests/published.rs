@@ -1,4 +1,4 @@
-//! Artifacts as a publish uses them: tags, trees that are known, layers and their entries.
+//! Artifacts as used by a publish: tags, known trees, layers and their entries.
 
 use super::attached_index::{publish, tag_layers};
 use super::*;
@@ -28,7 +28,7 @@ async fn what_was_published_is_known_at_once_and_needs_no_request_to_be_shown() 
     assert_eq!(artifacts.tag(&of_r, &tag("old")).await.err().unwrap().kind, ErrorKind::NotFound);
     assert_eq!(registry.requests(), []);
 
-    // Also offline, also in the next mount.
+    // Also offline, and in the next mount.
     artifacts.flush().await;
     let next = super::artifacts(registry, cache.path(), true, None);
     assert_eq!(next.tags(&of_r).await.unwrap().names.as_ref(), ["v0", "v1"]);

@@ -1,7 +1,7 @@
-//! Writes the bytes of a tree from placed nodes and the indexes that they came from.
+//! Writes the bytes of a tree from placed nodes and the indexes they came from.
 //!
-//! Attributes, extents and xattrs are read from the indexes only now, one node after the other, so that building
-//! holds no copy of them. The result depends on nothing but its input.
+//! Attributes, extents and xattrs are read from the indexes only here, node by node, so that building holds no copy of them. The result depends only
+//! on the input.
 
 use std::io;
 
@@ -15,17 +15,17 @@ use crate::sys::array::{Array, Scratch};
 /// A node with its final number, before its attributes are looked up.
 #[derive(Clone, Copy, Debug, Default)]
 pub(in crate::artifact) struct Placed {
-    /// Number of the source that describes it.
+    /// Number of the describing source.
     pub source: u32,
-    /// Entry of that source.
+    /// Entry in that source.
     pub entry: u32,
     /// Whether it is a directory.
     pub directory: bool,
-    /// A directory that no entry describes: only owner and time are those of the entry, which lies below it.
+    /// A directory that no entry describes: only owner and time are taken from the entry, which is below it.
     pub implied: bool,
-    /// Names of a file, subdirectories + 2 of a directory.
+    /// Hard links of a file, subdirectories + 2 of a directory.
     pub links: u32,
-    /// The directory that holds this directory.
+    /// The parent directory, for a directory.
     pub parent: NodeId,
     /// First name of a directory.
     pub first: u32,
@@ -67,7 +67,7 @@ impl Draft {
         self.nodes.push(placed.to_words()).map_err(no_room)
     }
 
-    /// Changes a node, if there is one of that number.
+    /// Changes a node, if the number exists.
     pub fn change(&mut self, number: u32, change: impl FnOnce(&mut Placed)) {
         if let Some(words) = self.nodes.get_mut(number as usize) {
             let mut placed = Placed::from_words(*words);
@@ -76,7 +76,7 @@ impl Draft {
         }
     }
 
-    /// Adds the next name of the directory that is being listed.
+    /// Adds the next name of the directory being listed.
     pub fn name(&mut self, text: &[u8], node: NodeId) -> Result<(), Error> {
         let record = NameRecord {
             text: u32::try_from(self.heap.len()).map_err(|_| too_large())?,
@@ -216,7 +216,7 @@ impl Encoder {
             record.sha256 = sha256;
         }
         let whole = Extent { file: 0, stream: 0, length: raw.size };
-        // Also without bytes: opening it shows whether its digest is that of nothing.
+        // Also for empty content: opening it verifies that its digest is that of no bytes.
         self.extents(std::slice::from_ref(&whole), record)?;
         let title = raw.title.as_ref().map(|title| (&b"user.oci.title"[..], title.as_bytes()));
         let others = raw.xattrs.iter().map(|(name, value)| (name.as_slice(), value.as_slice())).filter(|(name, _)| !is_ours(name));
@@ -268,7 +268,7 @@ impl Encoder {
     }
 }
 
-/// The time of what lies first in a directory that nothing describes.
+/// The time of the first entry in a directory that no entry describes.
 fn time_below(placed: &Placed, (nodes, names): (&[[u32; 7]], &[u8]), sources: &[MergeSource<'_>]) -> Option<(i64, u32)> {
     let mut placed = *placed;
     loop {
@@ -297,14 +297,14 @@ fn raw_owner(raw: &RawFile, record: &mut NodeRecord) {
     }
 }
 
-/// Names under which the mount itself answers; an archive cannot speak for it.
+/// Names of attributes provided by the mount itself; an archive cannot set them.
 fn is_ours(name: &[u8]) -> bool {
     name.starts_with(b"user.oci.") || name.starts_with(b"user.ocifs.")
 }
 
-/// The error of a tree for which there is no room while it is made.
+/// The error if there is no room to build a tree.
 pub(in crate::artifact) fn no_room(error: io::Error) -> Error {
-    Error::io("the tree of the artifact cannot be made", error)
+    Error::io("cannot build the tree of the artifact", error)
 }
 
 fn too_large() -> Error {

@@ -1,8 +1,8 @@
-//! The bytes of a tree: header, fixed-size records, heap, and the check that makes later access infallible.
+//! The bytes of a tree: header, fixed-size records, heap, and the validation that makes later access infallible.
 //!
-//! All numbers are little endian. Layout: header (80 bytes) · node records · name records · extents · xattr records ·
-//! heap, at its end warnings. The names of one directory are contiguous and sorted by bytes. The header's checksum covers all other
-//! bytes. A reader that finds another [`VERSION`] rebuilds the tree; nothing is ever converted.
+//! All numbers are little endian. Layout: header (80 bytes) · node records · name records · extents · xattr records · heap, ending with warnings. The
+//! names of a directory are contiguous and sorted by bytes. The header's checksum covers all other bytes. A reader that finds another [`VERSION`]
+//! rebuilds the tree; nothing is ever converted.
 
 use xxhash_rust::xxh3::Xxh3;
 
@@ -10,7 +10,7 @@ use super::Kind;
 use crate::error::{Error, ErrorKind};
 use crate::layer::Extent;
 
-/// Version of the format and of the rules that fill it; part of the key under which trees are stored.
+/// Version of the format and of the rules behind it; part of the key under which trees are stored.
 pub const VERSION: u32 = 4;
 
 pub(super) const MAGIC: [u8; 8] = *b"ocifstre";
@@ -19,7 +19,7 @@ pub(super) const NODE: usize = 104;
 pub(super) const NAME: usize = 12;
 pub(super) const EXTENT: usize = 24;
 pub(super) const XATTR: usize = 16;
-/// Where in the header the checksum lies.
+/// Position of the checksum in the header.
 pub(super) const CHECKSUM_AT: std::ops::Range<usize> = 16..24;
 /// Unit of [`NodeRecord::blocks`] in bytes.
 pub(super) const BLOCK: u64 = 512;
@@ -28,10 +28,10 @@ pub(super) const HAS_MODE: u8 = 1;
 pub(super) const HAS_OWNER: u8 = 2;
 pub(super) const HAS_MTIME: u8 = 4;
 pub(super) const HAS_SHA256: u8 = 8;
-/// One extent covers the whole file and `first` is its offset in the stream.
+/// One extent covers the whole file, and `first` is its stream offset.
 pub(super) const SINGLE: u8 = 16;
 
-/// Counts and places of the sections.
+/// Counts and offsets of the sections.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(super) struct Header {
     pub nodes: u32,
@@ -39,7 +39,7 @@ pub(super) struct Header {
     pub extents: u64,
     pub xattrs: u32,
     pub heap: u64,
-    /// Bytes at the end of the heap that are warnings, a line each.
+    /// Bytes at the end of the heap that hold warnings, one per line.
     pub warnings: u32,
     /// Offsets of names, extents, xattrs and heap; nodes follow the header.
     pub names_at: u64,
@@ -49,7 +49,7 @@ pub(super) struct Header {
 }
 
 impl Header {
-    /// Places the sections one behind the other. `None` if that overflows.
+    /// Places the sections one after the other. `None` on overflow.
     pub fn place(nodes: u32, names: u32, extents: u64, xattrs: u32, heap: u64, warnings: u32) -> Option<Self> {
         let names_at = (HEADER as u64).checked_add(u64::from(nodes).checked_mul(NODE as u64)?)?;
         let extents_at = names_at.checked_add(u64::from(names).checked_mul(NAME as u64)?)?;
@@ -60,7 +60,7 @@ impl Header {
         Some(Self { nodes, names, extents, xattrs, heap, warnings, names_at, extents_at, xattrs_at, heap_at })
     }
 
-    /// The header's bytes, checksum still zero.
+    /// The header's bytes, with a zero checksum.
     pub fn to_bytes(self) -> [u8; HEADER] {
         let mut bytes = [0; HEADER];
         let mut put = |at: usize, value: &[u8]| bytes[at..at + value.len()].copy_from_slice(value);
@@ -79,7 +79,7 @@ impl Header {
 /// One node.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(super) struct NodeRecord {
-    /// `None` only in bytes that were not checked.
+    /// `None` only in unvalidated bytes.
     pub kind: Option<Kind>,
     pub flags: u8,
     pub mode: u32,
@@ -92,13 +92,13 @@ pub(super) struct NodeRecord {
     /// File: blob. Directory: parent. Device: major.
     pub extra: u32,
     pub minor: u32,
-    /// File: first extent, or stream offset with [`SINGLE`]. Directory: first name. Symlink: place in the heap.
+    /// File: first extent, or stream offset with [`SINGLE`]. Directory: first name. Symlink: heap offset.
     pub first: u64,
     /// File: extents. Directory: names. Symlink: length of the target.
     pub count: u32,
     pub xattrs: u32,
     pub first_xattr: u32,
-    /// Blocks that the extents of a file take, at most `u32::MAX`. Not used with [`SINGLE`].
+    /// Blocks occupied by a file's extents, at most `u32::MAX`. Unused with [`SINGLE`].
     pub blocks: u32,
     pub sha256: [u8; 32],
 }
@@ -171,7 +171,7 @@ impl NameRecord {
     }
 }
 
-/// Typed access to the bytes; everything out of range is `None`.
+/// Typed access to the bytes; anything out of range is `None`.
 #[derive(Clone, Copy)]
 pub(super) struct View<'a> {
     pub bytes: &'a [u8],
@@ -225,7 +225,7 @@ impl<'a> View<'a> {
     }
 }
 
-/// Checks everything that later access relies on.
+/// Validates everything that later access relies on.
 pub(super) fn check(bytes: &[u8]) -> Result<Header, Error> {
     let broken = |what: &str| Error::new(ErrorKind::Integrity, format!("stored tree is not usable: {what}"));
     if bytes.get(..8) != Some(&MAGIC[..]) || bytes.len() < HEADER || u32_at(bytes, 8) != VERSION {
@@ -250,7 +250,7 @@ pub(super) fn check(bytes: &[u8]) -> Result<Header, Error> {
     Ok(header)
 }
 
-/// The checksum of all bytes but its own.
+/// The checksum of all bytes except its own.
 pub(super) fn checksum(bytes: &[u8]) -> u64 {
     let mut state = Xxh3::new();
     state.update(bytes.get(..CHECKSUM_AT.start).unwrap_or_default());

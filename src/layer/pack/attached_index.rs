@@ -1,8 +1,7 @@
-//! The attached form of an index: what an index layer holds, and what is checked when one arrives.
+//! The attached form of an index: the content of an index layer, and its validation on arrival.
 //!
-//! An attached index may come from anywhere. Promises: nothing is allocated from a length that it declares, it is for the blob that
-//! the caller means, every span can be fetched and checked on its own, and no two records share anything, so that reading all of it
-//! costs no more than its length.
+//! An attached index may come from anywhere. Guarantees: nothing is allocated by a declared length, the index belongs to the caller's blob, every span
+//! can be fetched and verified on its own, and no records overlap, so that reading all of it costs no more than its length.
 
 use std::io::{Read, Write};
 use std::sync::Arc;
@@ -13,34 +12,34 @@ use crate::layer::{FileKind, LayerIndex, Resources, Restart};
 use crate::oci::Digest;
 use crate::sys::array::{Array, Scratch};
 
-/// Largest attached index, and largest index in it: readers refuse more. A layer that would need more is published without one.
+/// Largest attached index, compressed and uncompressed, in bytes; readers refuse more. A layer that would need more is published without one.
 pub const ATTACHED_INDEX_MOST: u64 = 256 << 20;
 
-/// A skippable frame, so that the whole is still what any zstd tool opens: its own magic, its length, ours, and the version.
+/// A skippable frame, so that any zstd tool can open the whole: its magic, its length, our magic, and the version.
 const MAGIC: [u8; 16] = *b"\x5e\x2a\x4d\x18\x08\x00\x00\x00ocifsTI\x01";
-/// The part of it that is the version.
+/// The version in it.
 const VERSION: u8 = 1;
 
-/// Compression: slow enough to be small, fast enough for a million entries.
+/// Compression level: slow enough to be small, fast enough for a million entries.
 const LEVEL: i32 = 9;
-/// Largest window that readers provide: 8 MiB.
+/// Largest window that readers support: 8 MiB.
 const WINDOW_LOG: u32 = 23;
-/// How much is decompressed at a time.
+/// Bytes decompressed at a time.
 const PIECE: usize = 64 * 1024;
 
-/// Bounds that a scan keeps, which index bytes alone do not.
+/// Limits that a scan enforces, but the index format does not.
 const XATTR_NAME: usize = 255;
 const XATTR_VALUE: usize = 64 * 1024;
 const XATTRS: usize = 1024;
 const PATH: usize = 1 << 20;
-/// Most bytes of the blob that a span takes. What is written here takes little more than the span holds.
+/// Most blob bytes per span. Those written here are hardly larger than their spans.
 const SPAN_BLOB: u64 = 8 << 20;
 
-/// The attached form of an index: what an index layer holds. The same index gives the same bytes.
+/// The attached form of an index: the content of an index layer. Deterministic.
 ///
 /// # Errors
-/// Unsupported for an index that is no help to a reader: of a layer that needs windows, or lacks a digest of a span, or larger than
-/// [`ATTACHED_INDEX_MOST`]. Such a layer is published without one. NoSpace and Other if there is no scratch space.
+/// Unsupported for an index that would not help a reader: if the layer needs windows, a span has no digest, or it exceeds [`ATTACHED_INDEX_MOST`].
+/// Such a layer is published without one. NoSpace and Other if there is no scratch space.
 pub fn encode_attached(index: &LayerIndex, scratch: &Scratch) -> Result<Array<u8>, Error> {
     let plain = index.without_warnings(scratch)?;
     check(&plain).map_err(|problem| Error::unsupported(format!("the index of {} cannot be attached: {problem}", plain.blob_digest())))?;
@@ -51,13 +50,13 @@ pub fn encode_attached(index: &LayerIndex, scratch: &Scratch) -> Result<Array<u8
     compress(bytes, scratch).map_err(|error| Error::other(format!("an index cannot be compressed: {error}")))
 }
 
-/// Bytes of memory that compressing an index takes: the window, and tables that are as large as a short index or as four windows.
+/// Memory needed to compress an index in bytes: the window, and tables as large as a short index or as four windows.
 pub fn attached_index_memory(index: &LayerIndex) -> u64 {
     let length = (index.as_bytes().len() as u64).min(1 << WINDOW_LOG);
     (1 << 20) + 8 * length
 }
 
-/// The magic, and one frame.
+/// The magic, followed by one frame.
 fn compress(plain: &[u8], scratch: &Scratch) -> std::io::Result<Array<u8>> {
     let mut output = Array::new(scratch);
     output.extend_from_slice(&MAGIC)?;
@@ -69,7 +68,7 @@ fn compress(plain: &[u8], scratch: &Scratch) -> std::io::Result<Array<u8>> {
     encoder.finish()
 }
 
-/// Opens a attached index that is meant for this blob; everything in it is checked, nothing is trusted.
+/// Opens an attached index for this blob; validates everything and trusts nothing.
 ///
 /// # Errors
 /// Integrity for broken bytes or another blob's index; Unsupported for a newer version.
@@ -80,20 +79,20 @@ pub fn decode_attached(bytes: &[u8], blob: &Digest, resources: &Resources) -> Re
         return Err(broken("it is not an index"));
     }
     if magic.last() != Some(&VERSION) {
-        return Err(Error::unsupported(format!("the index attached to {blob} has a version that this program does not read")));
+        return Err(Error::unsupported(format!("the index attached to {blob} has a version that this program does not support")));
     }
     let most = ATTACHED_INDEX_MOST.min(resources.limits.index_bytes);
     let plain = decompress(frame, most, &resources.scratch).map_err(|problem| broken(&problem))?;
     let index =
         LayerIndex::open(Arc::new(plain)).map_err(|error| error.context(format_args!("the index attached to {blob} is refused")))?;
     if index.blob_digest() != *blob {
-        return Err(broken(&format!("it is of {}", index.blob_digest())));
+        return Err(broken(&format!("it belongs to {}", index.blob_digest())));
     }
     check(&index).map_err(broken)?;
     Ok(index)
 }
 
-/// One frame, to its end; the output grows with what really comes out.
+/// Decompresses one complete frame; the output grows with the actual data.
 fn decompress(frame: &[u8], most: u64, scratch: &Scratch) -> Result<Array<u8>, String> {
     let mut decoder = zstd::stream::read::Decoder::with_buffer(frame).map_err(|error| error.to_string())?.single_frame();
     decoder.window_log_max(WINDOW_LOG).map_err(|error| error.to_string())?;
@@ -136,13 +135,13 @@ fn check(index: &LayerIndex) -> Result<(), &'static str> {
             !name.is_empty() && name.len() <= XATTR_NAME && !name.contains(&0) && (1..=XATTR_VALUE).contains(&value.len())
         };
         if xattrs.len() > XATTRS || !xattrs.iter().all(|(name, value)| sound(name, value)) {
-            return Err("an extended attribute cannot be one");
+            return Err("an extended attribute is invalid");
         }
     }
     if !index.is_archive() {
         let whole = index.entries().all(|entry| entry.kind == FileKind::File && entry.size == index.stream_length());
         if index.entry_count() > 1 || !whole {
-            return Err("it lists more than the one file of a raw layer");
+            return Err("it lists more than the single file of a raw layer");
         }
     }
     Ok(())

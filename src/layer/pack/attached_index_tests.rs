@@ -22,7 +22,7 @@ fn sample() -> LayerIndex {
     pack(Packing::GzipTar, 1, &entries, 100_000).0.index
 }
 
-/// The same index with some bytes changed, its checksum made to fit again.
+/// The same index with some bytes changed and a matching checksum.
 fn changed(index: &LayerIndex, change: impl FnOnce(&mut Vec<u8>)) -> Vec<u8> {
     let mut bytes = index.as_bytes().to_vec();
     change(&mut bytes);
@@ -50,7 +50,7 @@ fn cut_flipped_and_longer_ones_are_refused() {
         let mut flipped = bytes.clone();
         flipped[at] ^= 0x40;
         match decode_attached(&flipped, &index.blob_digest()) {
-            // The window that the frame asks for may be another one.
+            // The window that the frame requests may differ.
             Ok(same) => assert!(same.as_bytes() == index.as_bytes(), "{at}"),
             Err(error) => assert_eq!(error.kind, if at == 15 { ErrorKind::Unsupported } else { ErrorKind::Integrity }, "{at}"),
         }
@@ -76,7 +76,7 @@ fn more_than_the_limit_is_refused_when_it_comes_out() {
     assert!(bomb.len() < 2000);
     assert!(decompress(&bomb[16..], 1 << 20, &Scratch::memory()).unwrap_err().contains("larger"));
     assert!(decompress(&bomb[16..], 10 << 20, &Scratch::memory()).is_ok());
-    // A window that a reader does not provide, whatever is in it.
+    // A window that readers do not support, whatever the content.
     let mut encoder = zstd::stream::write::Encoder::new(Vec::new(), 3).unwrap();
     encoder.window_log(27).unwrap();
     encoder.write_all(&vec![0; 20 << 20]).unwrap();

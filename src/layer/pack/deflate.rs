@@ -1,7 +1,7 @@
-//! One span as raw deflate that stands alone, and the frame of the gzip member around all of them.
+//! Compresses one span as self-contained raw deflate, and frames the gzip member around all spans.
 //!
-//! Promises: the output is a function of the span's bytes alone, ends at a byte border, needs nothing of the spans before it, and is
-//! never longer than the span stored as it is. What does not shrink is not tried: a sample decides.
+//! Guarantees: the output is a function of the span's bytes alone, ends at a byte boundary, refers to no earlier span, and is never longer than the
+//! span stored uncompressed. Incompressible data is not attempted: a sample decides.
 
 use libdeflater::Compressor;
 
@@ -9,20 +9,20 @@ use super::compressor::compressor;
 use super::{sample, splice::Splicer};
 use crate::error::Error;
 
-/// Level of the compressor: part of the format, since another one would give other bytes. Smaller than `gzip -6` on a tree of
-/// programs and texts, in a quarter of its time; a level more saves 0.4 % for 17 % more time.
+/// Compression level: part of the format, since another one would give other bytes. Smaller than `gzip -6` on a tree of programs and texts, in a quarter
+/// of the time; one level more saves 0.4 % for 17 % more time.
 const LEVEL: i32 = 5;
 
-/// Bytes of memory that a compressor takes: its tables, the sampler's, and a span that was compressed.
+/// Memory of a compressor in bytes: its tables, the sampler's, and a compressed span.
 pub(super) const MEMORY: usize = 2 << 20;
 
-/// Most bytes of a stored block.
+/// Largest stored block in bytes.
 const STORED: usize = 65_535;
 
-/// Header of the member: deflate, no flags, no time, no hints, no system.
+/// The member header: deflate, no flags, time, hints or system.
 pub(super) const HEADER: [u8; 10] = [0x1f, 0x8b, 8, 0, 0, 0, 0, 0, 0, 0xff];
 
-/// The end of the member.
+/// The member trailer.
 pub(super) fn trailer(crc: u32, length: u32) -> [u8; 8] {
     let mut trailer = [0; 8];
     for (space, byte) in trailer.iter_mut().zip(crc.to_le_bytes().into_iter().chain(length.to_le_bytes())) {
@@ -31,7 +31,7 @@ pub(super) fn trailer(crc: u32, length: u32) -> [u8; 8] {
     trailer
 }
 
-/// A compressor, kept from span to span for its memory only.
+/// A compressor, kept between spans only for its memory.
 pub(super) struct Deflater {
     compressor: Compressor,
     sampler: sample::Sampler,
@@ -54,7 +54,7 @@ impl Deflater {
         Ok(())
     }
 
-    /// Compresses, unless that takes as much room as storing.
+    /// Compresses, unless that saves no space over storing.
     fn compress(&mut self, data: &[u8], last: bool) -> Result<bool, Error> {
         let stored = stored_length(data.len());
         self.packed.resize(stored, 0);
@@ -70,7 +70,7 @@ fn stored_length(data: usize) -> usize {
     data + data.div_ceil(STORED).max(1) * 5
 }
 
-/// Appends stored blocks. Each begins and ends at a byte border, so that no flush is needed behind them.
+/// Appends stored blocks. Each starts and ends at a byte boundary, so no flush is needed after them.
 fn store(data: &[u8], last: bool, out: &mut Vec<u8>) {
     out.reserve(stored_length(data.len()));
     let mut rest = data;

@@ -1,31 +1,31 @@
-//! Input of a packer: entries, and how the layer is stored.
+//! Input of a packer: entries, and how to store the layer.
 
 use crate::layer::{FileKind, Metadata};
 
-/// How a layer is stored.
+/// How to store a layer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Packing {
     /// One gzip member around a tar.
     GzipTar,
-    /// A tar as it is.
+    /// An uncompressed tar.
     Tar,
-    /// The bytes of one file, no archive: `begin` is called once, with a regular file.
+    /// The bytes of a single file without an archive: `begin` is called once, with a regular file.
     Raw,
 }
 
-/// One entry to be written; plain data.
+/// An entry to write; plain data.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct PackEntry {
-    /// Relative path as it shall stand in the index, without `./`; empty for the root directory.
+    /// Relative path as in the index, without `./`; empty for the root directory.
     pub path: Vec<u8>,
-    /// Kind; a hard link's `link` is the path of its target, which came before in the same layer.
+    /// Kind; a hard link's `link` is the path of its target, earlier in the same layer.
     pub kind: FileKind,
     /// Attributes.
     pub metadata: Metadata,
-    /// Bytes of a regular file; exactly so many must follow.
+    /// Size of a regular file; exactly this many bytes must follow.
     pub size: u64,
     /// Target of a symlink or hard link.
     pub link: Vec<u8>,
-    /// Extended attributes with their namespace, in order of their names.
+    /// Namespaced extended attributes, sorted by name.
     pub xattrs: Vec<(Vec<u8>, Vec<u8>)>,
 }

@@ -1,7 +1,7 @@
-//! One entry as tar headers: a ustar block, and a PAX record for each value that it cannot hold.
+//! Encodes one entry as tar headers: a ustar block, and a PAX record for each value that does not fit.
 //!
-//! Promises: the same entry gives the same bytes, and what comes out is read back as exactly this entry. What no tar can
-//! hold is refused with the name. Knows nothing of content or of other entries.
+//! Guarantees: the same entry gives the same bytes, which read back as exactly this entry. Anything that tar cannot represent is refused by name.
+//! Independent of content and other entries.
 
 use std::io::Write as _;
 
@@ -15,11 +15,11 @@ use crate::layer::{FileKind, Limits};
 /// Length of a block.
 pub(super) const BLOCK: usize = 512;
 
-/// Largest numbers that octal digits hold: 7 of them, and 11.
+/// Largest numbers that fit into 7 and 11 octal digits.
 const SHORT_NUMBER: u64 = 0o777_7777;
 const LONG_NUMBER: u64 = 0o777_7777_7777;
 
-/// Longest name and value of an extended attribute that Linux has, and how many a reader takes.
+/// Longest extended attribute name and value on Linux, and how many readers accept.
 const XATTR_NAME: usize = 255;
 const XATTR_VALUE: usize = 64 * 1024;
 const XATTRS: usize = 1024;
@@ -27,7 +27,7 @@ const XATTRS: usize = 1024;
 /// Name of every extended header; readers ignore it.
 const EXTENDED_NAME: &[u8] = b"././@PaxHeader";
 
-/// All blocks in front of the content of an entry.
+/// All blocks before the content of an entry.
 pub(in crate::layer) fn headers(entry: &PackEntry) -> Result<Vec<u8>, Error> {
     check(entry)?;
     let mut block = Block::new();
@@ -64,7 +64,7 @@ pub(in crate::layer) fn headers(entry: &PackEntry) -> Result<Vec<u8>, Error> {
     Ok(bytes)
 }
 
-/// Refuses what no tar can hold, and what no reader would give back as it was.
+/// Rejects anything that tar cannot represent or no reader would return unchanged.
 fn check(entry: &PackEntry) -> Result<(), Error> {
     let problem = if !is_clean(&entry.path) {
         Some("its name is not a relative path, or a part of it is longer than 255 bytes")
@@ -86,7 +86,7 @@ fn check(entry: &PackEntry) -> Result<(), Error> {
 
 fn link_problem(entry: &PackEntry) -> Option<&'static str> {
     match entry.kind {
-        FileKind::Symlink if entry.link.is_empty() => Some("it is a link to nothing"),
+        FileKind::Symlink if entry.link.is_empty() => Some("its target is empty"),
         FileKind::Symlink if entry.link.contains(&0) => Some("its target has a NUL"),
         FileKind::Symlink if entry.link.len() > path::TARGET => Some("its target is longer than 4095 bytes"),
         FileKind::HardLink if entry.link.is_empty() || !is_clean(&entry.link) => Some("its target is not a file name"),
@@ -110,9 +110,9 @@ fn xattr_problem(entry: &PackEntry) -> Option<&'static str> {
     }
     entry.xattrs.iter().find_map(|(name, value)| {
         if name.is_empty() || name.len() > XATTR_NAME || name.contains(&0) {
-            Some("the name of an extended attribute cannot be one on Linux")
+            Some("the name of an extended attribute is invalid on Linux")
         } else if value.is_empty() {
-            Some("it has an extended attribute without a value, which means none in a tar")
+            Some("it has an empty extended attribute, which tar cannot represent")
         } else if value.len() > XATTR_VALUE {
             Some("an extended attribute of it is longer than 64 KiB")
         } else {
@@ -125,13 +125,13 @@ fn refused(entry: &PackEntry, problem: &str) -> Error {
     Error::new(ErrorKind::Invalid, format!("{} cannot be packed: {problem}", shown(&entry.path)))
 }
 
-/// A name for messages: escaped, and cut if long.
+/// A name for messages: escaped, and truncated if long.
 pub(super) fn shown(path: &[u8]) -> String {
     let cut = path.get(..200).unwrap_or(path);
     format!("`{}{}`", cut.escape_ascii(), if cut.len() < path.len() { "…" } else { "" })
 }
 
-/// The name as archived, in the header if it is short and ASCII.
+/// The archived name, in the header if it is short and ASCII.
 fn name(entry: &PackEntry, block: &mut Block, records: &mut Vec<u8>) {
     let archived = match (entry.kind, entry.path.is_empty()) {
         (_, true) => b"./".to_vec(),
@@ -152,7 +152,7 @@ fn name(entry: &PackEntry, block: &mut Block, records: &mut Vec<u8>) {
     block.put(0, &plain(&archived));
 }
 
-/// The target as archived.
+/// The archived target.
 fn link(entry: &PackEntry, block: &mut Block, records: &mut Vec<u8>) {
     if !matches!(entry.kind, FileKind::Symlink | FileKind::HardLink) {
         return;
@@ -165,7 +165,7 @@ fn link(entry: &PackEntry, block: &mut Block, records: &mut Vec<u8>) {
     block.put(157, &plain(&entry.link));
 }
 
-/// Says once that names are bytes, not UTF-8, as POSIX wants it.
+/// Declares once that names are bytes rather than UTF-8, as POSIX requires.
 fn charset(name: &[u8], records: &mut Vec<u8>) {
     let known = records.starts_with(b"21 hdrcharset=BINARY\n");
     if std::str::from_utf8(name).is_err() && !known {
@@ -183,7 +183,7 @@ fn split(name: &[u8]) -> Option<(&[u8], &[u8])> {
     (!rest.is_empty()).then_some((prefix, rest))
 }
 
-/// The name for readers without PAX: cut, and without bytes that are not ASCII.
+/// The name for readers without PAX: truncated, and without non-ASCII bytes.
 fn plain(name: &[u8]) -> Vec<u8> {
     name.iter().take(100).map(|byte| if byte.is_ascii() { *byte } else { b'_' }).collect()
 }
@@ -203,7 +203,7 @@ fn time(entry: &PackEntry, block: &mut Block, records: &mut Vec<u8>) {
     if nanoseconds == 0 && field.is_some() {
         return;
     }
-    // A sign, then the whole distance from 1970: −1.5 is the second −2 and half of one.
+    // A sign, then the distance from 1970: −1.5 is second −2 plus half a second.
     let all = i128::from(seconds) * 1_000_000_000 + i128::from(nanoseconds);
     let (sign, all) = (if all < 0 { "-" } else { "" }, all.unsigned_abs());
     let fraction = format!("{:09}", all % 1_000_000_000);
@@ -215,7 +215,7 @@ fn time(entry: &PackEntry, block: &mut Block, records: &mut Vec<u8>) {
 fn xattrs(entry: &PackEntry, records: &mut Vec<u8>) {
     for (name, value) in &entry.xattrs {
         if name.contains(&b'=') {
-            // The plain form has no way to say this one.
+            // The plain form cannot express this one.
             let key = [b"LIBARCHIVE.xattr.", percent_encoded(name).as_bytes()].concat();
             record(records, &key, base64::engine::general_purpose::STANDARD_NO_PAD.encode(value).as_bytes());
         } else {
@@ -241,7 +241,7 @@ fn type_flag(kind: FileKind) -> u8 {
     }
 }
 
-/// Adds `length key=value\n`; the length counts its own digits.
+/// Adds `length key=value\n`; the length includes its own digits.
 fn record(records: &mut Vec<u8>, key: &[u8], value: &[u8]) {
     let rest = key.len() + value.len() + 3;
     let mut length = rest;
@@ -260,7 +260,7 @@ fn digits(number: usize) -> usize {
     number.checked_ilog10().map_or(1, |log| log as usize + 1)
 }
 
-/// The extended header in front of an entry, with its payload and padding.
+/// The extended header before an entry, with payload and padding.
 fn extended(records: &[u8]) -> Vec<u8> {
     let mut block = Block::new();
     block.put(0, EXTENDED_NAME);
@@ -276,7 +276,7 @@ fn extended(records: &[u8]) -> Vec<u8> {
     bytes
 }
 
-/// A header block being filled. All places are constants of this file, and what goes there was measured before.
+/// A header block under construction. All offsets are constants of this file, and all values were measured before.
 struct Block([u8; BLOCK]);
 
 impl Block {
@@ -292,10 +292,10 @@ impl Block {
         }
     }
 
-    /// Octal digits to the end of the field, but for a NUL.
+    /// Octal digits filling the field, with a final NUL.
     fn number(&mut self, at: usize, length: usize, value: u64) {
         let mut text = [0; 12];
-        // It fits: every caller compared with the largest number of the field.
+        // It fits: every caller has compared the value with the field's maximum.
         let _ = write!(&mut text[..], "{value:0width$o}", width = length - 1);
         self.put(at, text.get(..length - 1).unwrap_or_default());
     }
@@ -309,11 +309,11 @@ impl Block {
 }
 
 impl PackEntry {
-    /// Whether a tar can hold this entry, so that a plan can leave out what it cannot, with a note, instead of failing half-way:
-    /// sockets (which no program can use from an archive), attributes without a value, device numbers beyond 21 bits.
+    /// Whether a tar can represent this entry, so that a plan can skip those it cannot, with a note, instead of failing half-way: sockets (useless in an
+    /// archive), empty attributes, device numbers beyond 21 bits.
     ///
     /// # Errors
-    /// Invalid with the name and the reason.
+    /// Invalid, with the name and the reason.
     pub fn check(&self) -> Result<(), Error> {
         headers(self).map(drop)
     }

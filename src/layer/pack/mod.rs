@@ -1,8 +1,7 @@
-//! Writing layers: entries and file bytes to a deterministic tar, compressed span by span on all cores, indexed on the way.
+//! Writes layers: entries and file bytes as a deterministic tar, compressed span by span on all cores, and indexed at the same time.
 //!
-//! The same entries give the same bytes: no clock, fixed compressor settings, spans cut at fixed stream offsets. A gzip layer
-//! is one member with a full flush at each span's end, so that any tool reads it and a span needs no window. The bytes are
-//! specified in `FORMAT.md`.
+//! The same entries give the same bytes: no clock, fixed compressor settings, spans cut at fixed stream offsets. A gzip layer is one member with a full
+//! flush at the end of each span, so that any tool reads it and a span needs no window. The bytes are specified in `FORMAT.md`.
 
 mod attached_index;
 mod compressor;
@@ -30,7 +29,7 @@ use super::{Codec, FileKind, LayerIndex, Metadata, RAW_SPAN, Resources};
 use crate::error::Error;
 use crate::oci::Digest;
 
-/// Length of every span but the last: the same as that of a scan's, so that both cut alike.
+/// Length of every span except the last, the same as in a scan.
 pub const SPAN: NonZeroUsize = NonZeroUsize::new(RAW_SPAN as usize).unwrap();
 
 /// A finished layer.
@@ -44,47 +43,45 @@ pub struct Packed {
     pub index: LayerIndex,
 }
 
-/// A layer that is being written. Memory is bounded by a few spans a core, whatever the sizes.
+/// A layer being written. Memory is bounded by a few spans per core, whatever the sizes.
 ///
-/// Threads run from the second span on; all of them have ended when it is finished or dropped. A dropped one leaves a
-/// useless beginning in its output. After an error it is only good for dropping.
+/// Threads run from the second span on; all have ended when the packer is finished or dropped. A dropped packer leaves a useless partial output. After
+/// an error it can only be dropped.
 pub struct Packer {
     packing: Packing,
     pipeline: Pipeline,
     resources: Resources,
-    /// Bytes of the current file that are missing, and behind them the zeros up to the next block.
+    /// Bytes of the current file still missing, and the zeros after them up to the next block.
     missing: u64,
     padding: usize,
     /// Name of the current entry.
     current: Vec<u8>,
-    /// The only entry of a raw layer.
+    /// The single entry of a raw layer.
     raw: Option<PackEntry>,
 }
 
 impl Packer {
-    /// Begins a layer whose index is made on the heap. `workers` threads compress (at least one); the blob goes to `output`
-    /// in order.
+    /// Starts a layer whose index is built on the heap. `workers` threads compress (at least one); the blob is written to `output` in order.
     pub fn new(packing: Packing, workers: usize, output: Box<dyn Write + Send>) -> Self {
         Self::with_span(packing, workers, SPAN, &Resources::default(), output)
     }
 
-    /// The same with spans of another length, at most 4 MiB, and an index that is made by these means. Another length gives
-    /// other bytes.
+    /// The same with spans of another length, at most 4 MiB, and an index built with these resources. Another length gives other bytes.
     pub fn with_span(packing: Packing, workers: usize, span: NonZeroUsize, resources: &Resources, output: Box<dyn Write + Send>) -> Self {
         let pipeline = Pipeline::new(packing, workers, span, resources, output);
         Self { packing, pipeline, resources: resources.clone(), missing: 0, padding: 0, current: Vec::new(), raw: None }
     }
 
-    /// Bytes of memory that a layer takes while it is written, beside its index.
+    /// Memory needed to write a layer in bytes, besides its index.
     pub fn memory(workers: usize, span: NonZeroUsize) -> u64 {
         pipeline::memory(workers, span)
     }
 
-    /// Begins an entry. The bytes of the one before must be complete.
+    /// Starts an entry. The bytes of the previous one must be complete.
     ///
     /// # Errors
-    /// Invalid for a name or value that tar cannot hold, with the name (see [`PackEntry::check`]), and if bytes of the entry before
-    /// are missing; NoSpace or Other if the output cannot be written.
+    /// Invalid for a name or value that tar cannot represent, naming the entry (see [`PackEntry::check`]), and if bytes of the previous entry are missing;
+    /// NoSpace or Other if the output cannot be written.
     pub fn begin(&mut self, entry: &PackEntry) -> Result<(), Error> {
         self.end_entry()?;
         let headers = header::headers(entry)?;
@@ -103,7 +100,7 @@ impl Packer {
         Ok(())
     }
 
-    /// Bytes of the current regular file.
+    /// Adds bytes of the current regular file.
     ///
     /// # Errors
     /// Invalid for more bytes than its size; NoSpace or Other if the output cannot be written.
@@ -124,7 +121,7 @@ impl Packer {
         self.pipeline.push([0; BLOCK].get(..padding).unwrap_or_default())
     }
 
-    /// Ends the layer (two zero blocks and nothing behind them) and waits for the output to be written (not synced).
+    /// Ends the layer (two zero blocks and nothing after them) and waits until the output is written (not synced).
     ///
     /// # Errors
     /// Invalid if bytes of the last file are missing; NoSpace or Other if the output cannot be written.
@@ -145,7 +142,7 @@ impl Packer {
             (None, None) => return Err(Error::other("a layer has no entries".to_owned())),
         };
         if let Some(warning) = builder.first_warning() {
-            return Err(Error::other(format!("a layer was not packed as it should be: {warning}")));
+            return Err(Error::other(format!("a layer was packed incorrectly: {warning}")));
         }
         for span in &written.spans {
             builder.span(span, &[])?;
@@ -161,7 +158,7 @@ impl Packer {
     }
 }
 
-/// The entry of a layer that is not an archive: its attributes are nowhere but in the index.
+/// The entry of a raw layer, whose attributes are only in the index.
 fn raw_entry(entry: &PackEntry, blob: &Digest, resources: &Resources) -> Result<Builder, Error> {
     let mut builder = Builder::new(resources);
     builder.entry(&NewEntry {

@@ -1,7 +1,7 @@
-//! The threads of a packer: spans go to compressors, hashers and the writer at once, in buffers that come back.
+//! The threads of a packer: spans go to compressors, hashers and the writer in parallel, in reusable buffers.
 //!
-//! Promises: no more buffers than a few a compressor exist, whatever waits for whatever; the first error stops everything and is what
-//! the caller hears; all threads have ended when this is finished or dropped. A layer of a single span needs no thread.
+//! Guarantees: only a few buffers per compressor exist, however long anything waits; the first error stops everything and is returned to the caller; all
+//! threads have ended when this is finished or dropped. A single-span layer needs no thread.
 
 use std::io::Write;
 use std::num::NonZeroUsize;
@@ -27,7 +27,7 @@ pub(super) struct Output {
     pub(super) builder: Option<Builder>,
 }
 
-/// The first error, seen by all threads.
+/// The first error, shared by all threads.
 #[derive(Default)]
 struct Failure {
     happened: AtomicBool,
@@ -56,21 +56,21 @@ fn ended_early() -> Error {
     Error::other("a thread that packs a layer ended early".to_owned())
 }
 
-/// Spans that are in memory at once: one a compressor, one that is filled, and some that wait for each other.
+/// Spans in memory at once: one per compressor, one being filled, and some waiting for each other.
 fn buffers(workers: usize) -> usize {
     workers + 3
 }
 
-/// Bytes of memory that packing a layer takes: each span and what it is compressed to, and the compressors.
+/// Memory needed to pack a layer in bytes: each span and its compressed form, and the compressors.
 pub(super) fn memory(workers: usize, span: NonZeroUsize) -> u64 {
     (2 * buffers(workers) * span.get() + workers * super::deflate::MEMORY) as u64
 }
 
-/// A stream on its way to its blob.
+/// Turns a stream into its blob.
 pub(super) struct Pipeline {
     packing: Packing,
     workers: usize,
-    /// Length of every span but the last.
+    /// Length of every span except the last.
     span: usize,
     resources: Resources,
     /// Until the writer takes it.
@@ -79,7 +79,7 @@ pub(super) struct Pipeline {
     next: u64,
     home: Sender<Vec<u8>>,
     returned: Receiver<Vec<u8>>,
-    /// Buffers that exist.
+    /// Number of buffers created.
     buffers: usize,
     failure: Arc<Failure>,
     threads: Option<Threads>,
@@ -107,7 +107,7 @@ impl Pipeline {
     /// Takes the next bytes of the stream.
     pub(super) fn push(&mut self, mut bytes: &[u8]) -> Result<(), Error> {
         while !bytes.is_empty() {
-            // A full span waits for the next byte: only then is it known not to be the last one.
+            // A full span waits for the next byte: only then is it known not to be the last.
             if self.current.len() == self.span {
                 self.dispatch(false)?;
             }
@@ -135,7 +135,7 @@ impl Pipeline {
         Ok(Output { written, stream, builder })
     }
 
-    /// A layer of one span.
+    /// A single-span layer.
     fn finish_alone(mut self) -> Result<Output, Error> {
         let Some(output) = self.output.take() else { return Err(ended_early()) };
         let job = self.job(true);
@@ -155,7 +155,7 @@ impl Pipeline {
         Ok(Output { written, stream, builder })
     }
 
-    /// The span that was being filled.
+    /// The span being filled.
     fn job(&mut self, last: bool) -> Job {
         let buffer = Arc::new(Buffer { data: std::mem::take(&mut self.current), home: self.home.clone() });
         let number = self.next;
@@ -163,7 +163,7 @@ impl Pipeline {
         Job { number, last, buffer }
     }
 
-    /// Hands the span over and gets room for the next one.
+    /// Hands over the span and gets room for the next one.
     fn dispatch(&mut self, last: bool) -> Result<(), Error> {
         self.failure.check()?;
         if self.threads.is_none() {
@@ -183,7 +183,7 @@ impl Pipeline {
             self.current = Vec::with_capacity(self.span);
             return Ok(());
         }
-        // Each of them comes back, whatever became of what it held.
+        // Every buffer comes back, whatever happened to its content.
         self.current = self.returned.recv().map_err(|_| ended_early())?;
         self.current.clear();
         self.failure.check()
@@ -199,15 +199,15 @@ impl Drop for Pipeline {
     }
 }
 
-/// A thread that takes every span, and the way to it.
+/// A thread that receives every span, and its channel.
 type Taker<T> = (Sender<Arc<Buffer>>, JoinHandle<T>);
 
-/// The threads and the ways to them.
+/// The threads and their channels.
 struct Threads {
     jobs: Sender<Job>,
-    /// Where the stream has a digest of its own.
+    /// If the stream has its own digest.
     stream: Option<Taker<Digest>>,
-    /// Where it is a tar.
+    /// If it is a tar.
     entries: Option<Taker<Option<Builder>>>,
     compressors: Vec<JoinHandle<()>>,
     writer: JoinHandle<Option<Written>>,
@@ -270,7 +270,7 @@ impl Threads {
         self.jobs.send(job.clone()).map_err(|_| ended_early())
     }
 
-    /// Waits for all of them. What a thread has not made is missing.
+    /// Waits for all threads. The result of a failed one is missing.
     fn join(self) -> (Option<Written>, Option<Digest>, Option<Builder>) {
         drop(self.jobs);
         for compressor in self.compressors {
@@ -294,7 +294,7 @@ fn spawn<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> Result
     started.map_err(|error| Error::other(format!("a thread that packs a layer cannot be started: {error}")))
 }
 
-/// A compressor's way to the writer; tells it even when the compressor panics, so that its span is not awaited.
+/// A compressor's channel to the writer; reports even if the compressor panics, so that its span is not awaited.
 struct ResultSender(Sender<Result<Ready, Error>>);
 
 impl Drop for ResultSender {
@@ -319,7 +319,7 @@ fn compress(mut compressor: Compressor, waiting: &Mutex<Receiver<Job>>, answer: 
 }
 
 fn write(mut writer: Writer, ready: &Receiver<Result<Ready, Error>>, failure: &Failure) -> Option<Written> {
-    // Goes on behind an error, so that buffers come back to a caller that waits for one.
+    // Continues after an error, so that buffers return to a waiting caller.
     for ready in ready {
         if failure.happened() {
             writer.give_up();

@@ -1,31 +1,31 @@
-//! Whether bytes are worth compressing, told from a sample. Pure functions of the bytes, so that every run decides alike.
+//! Decides from a sample whether bytes are worth compressing. A pure function of the bytes, so that every run decides alike.
 
 use libdeflater::Compressor;
 
 use super::compressor::compressor;
 use crate::error::Error;
 
-/// Level of compression of a sample: the quickest.
+/// Compression level for samples: the fastest.
 const LEVEL: i32 = 1;
 
-/// How a sample is drawn and what it must save.
+/// How to sample, and what compression must save.
 #[derive(Clone, Copy)]
 pub(super) struct Rule {
-    /// Pieces taken, spread evenly, the first and the last byte among them.
+    /// Pieces taken, spread evenly, including the first and last byte.
     pieces: usize,
-    /// Bytes of a piece.
+    /// Bytes per piece.
     length: usize,
-    /// The least saving that is worth it, in hundredths.
+    /// The minimum saving, in percent.
     percent: usize,
 }
 
-/// For one span: when in doubt, compress.
+/// For a span: when in doubt, compress.
 pub(super) const SPAN: Rule = Rule { pieces: 16, length: 4096, percent: 1 };
 
-/// For a sample of a file: what saves less is kept raw.
+/// For a file's sample: with a smaller saving the file is stored raw.
 const FILE: Rule = Rule { pieces: 1, length: 0, percent: 2 };
 
-/// Pieces of a file that [`compressible`] should see, and their length.
+/// Number and length of the pieces of a file for [`compressible`].
 const FILE_PIECES: u64 = 32;
 const FILE_PIECE: u64 = 8192;
 
@@ -41,27 +41,26 @@ impl Sampler {
         Ok(Self { compressor: compressor(LEVEL)?, sample: Vec::new(), packed: Vec::new() })
     }
 
-    /// Whether the data shrinks by what the rule asks for.
+    /// Whether the data shrinks by at least the rule's percentage.
     pub(super) fn shrinks(&mut self, data: &[u8], rule: Rule) -> bool {
         self.sample.clear();
         for range in ranges(data.len() as u64, rule.pieces as u64, rule.length as u64) {
             let piece = usize::try_from(range.start).ok().zip(usize::try_from(range.end).ok());
             self.sample.extend_from_slice(piece.and_then(|(start, end)| data.get(start..end)).unwrap_or_default());
         }
-        // What does not fit into less than it takes has not shrunk.
+        // Data that does not fit into less than its size has not shrunk.
         let most = self.sample.len() * (100 - rule.percent) / 100;
         self.packed.resize(most, 0);
         self.compressor.deflate_compress(&self.sample, &mut self.packed).is_ok()
     }
 }
 
-/// The ranges of a file of this size whose bytes, one behind the other, are the sample for [`compressible`]: the whole of a small
-/// file, 256 KiB of a large one.
+/// The ranges of a file of this size whose concatenated bytes are the sample for [`compressible`]: all of a small file, 256 KiB of a large one.
 pub fn sample_ranges(size: u64) -> Vec<std::ops::Range<u64>> {
     ranges(size, FILE_PIECES, FILE_PIECE)
 }
 
-/// Whether a sample shrinks by 2 % or more. The answer depends on the bytes alone.
+/// Whether a sample shrinks by at least 2 %. Depends only on the bytes.
 ///
 /// # Errors
 /// Other if the compressor cannot be set up.
@@ -69,7 +68,7 @@ pub fn compressible(sample: &[u8]) -> Result<bool, Error> {
     Ok(Sampler::new()?.shrinks(sample, FILE))
 }
 
-/// So many pieces, spread evenly from the first byte to the last; everything if that is not more.
+/// This many evenly spread pieces, from the first byte to the last; everything if that is not more.
 fn ranges(size: u64, pieces: u64, length: u64) -> Vec<std::ops::Range<u64>> {
     if size <= pieces.saturating_mul(length) || pieces < 2 {
         return std::iter::once(0..size).collect();

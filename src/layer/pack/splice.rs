@@ -1,27 +1,27 @@
-//! Makes a deflate stream that stands alone a part of a longer one: its last block becomes an ordinary one, and an empty stored block
-//! brings it to a byte border, as a full flush would.
+//! Makes a self-contained deflate stream part of a longer one: its last block becomes an ordinary one, and an empty stored block aligns it to a byte
+//! boundary, as a full flush would.
 //!
-//! The compressor offers no flush. Where its last block begins only a decoder knows, so each span is decoded once; that it
-//! gives the data back is checked on the way.
+//! The compressor offers no flush. Only a decoder knows where its last block starts, so each span is decoded once, which also verifies that it yields the
+//! data.
 
 use crate::error::Error;
 use crate::layer::inflate::{Inflate, Malformed, Stop};
 
-/// An empty stored block behind its three bits of header: length 0, and its complement.
+/// An empty stored block after its three header bits: length 0, and its complement.
 const EMPTY: [u8; 4] = [0, 0, 0xff, 0xff];
 
-/// Kept from span to span for its memory only.
+/// Kept between spans only for its memory.
 pub(super) struct Splicer {
     inflate: Inflate,
     plain: Vec<u8>,
 }
 
-/// Where bits lie in a stream: those of a byte count from the lowest.
+/// Bit positions in a stream, counted from the lowest bit of each byte.
 #[derive(Clone, Copy)]
 struct LastBlock {
     /// First bit of the last block.
     last_block: usize,
-    /// First bit behind it.
+    /// First bit after it.
     end: usize,
 }
 
@@ -30,7 +30,7 @@ impl Splicer {
         Ok(Self { inflate: Inflate::new().map_err(failed)?, plain: Vec::new() })
     }
 
-    /// Opens the end of a stream for what follows, unless it is the last one.
+    /// Opens the end of a stream for the next span, unless it is the last.
     pub(super) fn splice(&mut self, packed: &mut Vec<u8>, data: &[u8], last: bool) -> Result<(), Error> {
         let place = self.read_back(packed, data)?;
         if last {
@@ -38,7 +38,7 @@ impl Splicer {
         }
         let header = packed.get_mut(place.last_block / 8).ok_or_else(wrong)?;
         *header &= !(1 << (place.last_block % 8));
-        // The empty block's header is three zero bits; those that do not fit into the last byte begin another one.
+        // The empty block's header is three zero bits; those that do not fit into the last byte start another one.
         let used = place.end % 8;
         if let Some(byte) = packed.last_mut().filter(|_| used != 0) {
             *byte &= (1_u8 << used) - 1;
@@ -50,10 +50,10 @@ impl Splicer {
         Ok(())
     }
 
-    /// Decodes, compares, and notes where the last block lies.
+    /// Decodes, compares, and locates the last block.
     fn read_back(&mut self, packed: &[u8], data: &[u8]) -> Result<LastBlock, Error> {
         self.inflate.reset().map_err(failed)?;
-        // Room for a byte too many, so that the decoder never stops for want of it.
+        // One byte too many, so that the decoder never stops for lack of room.
         self.plain.resize(data.len() + 1, 0);
         let (mut taken, mut made, mut last_block) = (0, 0, 0);
         loop {
@@ -88,7 +88,7 @@ mod tests {
     use super::*;
     use crate::layer::pack::compressor::compressor;
 
-    /// Streams that end at every bit of a byte, spliced one behind the other, are one stream.
+    /// Streams that end at every bit of a byte, spliced together, form one stream.
     #[test]
     fn spliced_streams_are_one_stream_wherever_their_last_bits_lie() {
         let (mut splicer, mut compressor) = (Splicer::new().unwrap(), compressor(6).unwrap());

@@ -1,6 +1,6 @@
-//! Stages of a span on its way out: compress and hash it, hash the stream, walk the tar, write the blob.
+//! Stages of a span: compress and hash it, hash the stream, walk the tar, write the blob.
 //!
-//! Plain values without threads: `pipeline` runs them side by side, or one after the other where a layer is small.
+//! Plain values without threads: `pipeline` runs them in parallel, or in sequence if a layer is small.
 
 use std::collections::BTreeMap;
 use std::io::Write;
@@ -19,7 +19,7 @@ use crate::layer::tar::Walker;
 use crate::layer::{Resources, Restart, Span, SpanSink};
 use crate::oci::{Algorithm, Digest, Hasher};
 
-/// The bytes of one span. Dropping the last reference returns the memory, to be filled again.
+/// The bytes of one span. Dropping the last reference returns the memory for reuse.
 pub(super) struct Buffer {
     pub(super) data: Vec<u8>,
     pub(super) home: Sender<Vec<u8>>,
@@ -27,12 +27,12 @@ pub(super) struct Buffer {
 
 impl Drop for Buffer {
     fn drop(&mut self) {
-        // The waiter is gone if this fails.
+        // If this fails, the receiver is gone.
         let _ = self.home.send(std::mem::take(&mut self.data));
     }
 }
 
-/// A span to be compressed.
+/// A span to compress.
 #[derive(Clone)]
 pub(super) struct Job {
     pub(super) number: u64,
@@ -40,19 +40,19 @@ pub(super) struct Job {
     pub(super) buffer: Arc<Buffer>,
 }
 
-/// A span that is ready to be written.
+/// A span ready to be written.
 pub(super) struct Ready {
     number: u64,
     last: bool,
     buffer: Arc<Buffer>,
-    /// The bytes to write; none where the span is written as it is.
+    /// The bytes to write; `None` if the span is written as it is.
     packed: Option<Vec<u8>>,
-    /// Over the bytes to be written; the last one lacks the trailer.
+    /// Hash of the bytes to write; the last one lacks the trailer.
     hasher: Sha256,
     crc: Crc,
 }
 
-/// Compresses spans, in whatever order.
+/// Compresses spans, in any order.
 pub(super) struct Compressor {
     deflater: Option<Deflater>,
 }
@@ -78,7 +78,7 @@ impl Compressor {
     }
 }
 
-/// The blob as written.
+/// The written blob.
 pub(super) struct Written {
     pub(super) digest: Digest,
     pub(super) length: u64,
@@ -86,7 +86,7 @@ pub(super) struct Written {
     pub(super) spans: Vec<Span>,
 }
 
-/// Puts spans in order, hashes the blob and writes it.
+/// Orders spans, hashes the blob and writes it.
 pub(super) struct Writer {
     output: Box<dyn Write + Send>,
     packing: Packing,
@@ -124,7 +124,7 @@ impl Writer {
         Ok(())
     }
 
-    /// Drops what is queued, so that its memory is free.
+    /// Drops queued spans to free their memory.
     pub(super) fn give_up(&mut self) {
         self.waiting.clear();
     }
@@ -165,10 +165,10 @@ fn put(output: &mut dyn Write, hasher: &mut Hasher, position: &mut u64, bytes: &
 }
 
 fn unwritten(error: std::io::Error) -> Error {
-    Error::io("the packed layer cannot be written", error)
+    Error::io("cannot write the packed layer", error)
 }
 
-/// Reads the tar that is being written, exactly as a later scan of the blob will, and so makes its entries.
+/// Builds the entries by reading the tar being written, exactly as a later scan of the blob does.
 pub(super) struct Entries {
     walker: Walker,
     builder: Builder,
@@ -189,7 +189,7 @@ impl Entries {
     }
 }
 
-/// The stream is not wanted.
+/// Discards the stream.
 struct NoSink;
 
 impl SpanSink for NoSink {

@@ -1,4 +1,4 @@
-//! Packed layers read back as they were: by a scan, by span decoders, by another crate; and errors of what cannot be packed.
+//! Packed layers read back unchanged, by a scan, by span decoders and by another crate; errors for what cannot be packed.
 
 use std::io;
 use std::sync::Arc;
@@ -12,7 +12,7 @@ use crate::error::ErrorKind;
 use crate::layer::tests::{check_spans, decode_attached, encode_attached, noise, scan, text};
 use crate::layer::{Form, Restart};
 
-/// An output whose bytes can be looked at afterwards.
+/// An output whose bytes can be examined afterwards.
 #[derive(Clone, Default)]
 pub(super) struct Shared(Arc<Mutex<Vec<u8>>>);
 
@@ -52,7 +52,7 @@ pub(super) fn file(path: &[u8], data: &[u8]) -> (PackEntry, Vec<u8>) {
     (PackEntry { size: data.len() as u64, ..entry(path, FileKind::File) }, data.to_vec())
 }
 
-/// Packs and returns the blob too.
+/// Packs and also returns the blob.
 pub(super) fn pack(packing: Packing, workers: usize, entries: &[(PackEntry, Vec<u8>)], piece: usize) -> (Packed, Vec<u8>) {
     let output = Shared::default();
     let mut packer = Packer::new(packing, workers, Box::new(output.clone()));
@@ -66,7 +66,7 @@ pub(super) fn pack(packing: Packing, workers: usize, entries: &[(PackEntry, Vec<
     (packed, output.bytes())
 }
 
-/// Compares with what a scan of the blob finds, and decodes each span alone.
+/// Compares with a scan of the blob, and decodes each span alone.
 pub(super) fn check(packing: Packing, packed: &Packed, blob: &[u8]) -> Vec<u8> {
     let form = if packing == Packing::Raw { Form::Raw } else { Form::Archive };
     let (scanned, sink) = scan(form, blob).unwrap();
@@ -143,7 +143,7 @@ fn what_does_not_shrink_is_stored_and_costs_next_to_nothing() {
     let (packed, blob) = pack(Packing::GzipTar, 2, &[file(b"noise", &data)], 1 << 20);
     let stream = check(Packing::GzipTar, &packed, &blob);
     assert!(blob.len() < stream.len() + 6 * 17 * 5 + 18, "{} for {}", blob.len(), stream.len());
-    // One span of five compresses.
+    // One span in five compresses.
     let data = [&data[..], &vec![7; 1 << 20], &data].concat();
     let (packed, blob) = pack(Packing::GzipTar, 2, &[file(b"mixed", &data)], 1 << 20);
     check(Packing::GzipTar, &packed, &blob);
@@ -163,7 +163,7 @@ fn golden() -> (Packed, Vec<u8>) {
 
 #[test]
 fn version_1_has_these_bytes() {
-    // A change here is a change of the format, or of the compressor: the same tree would no longer give the same digest.
+    // A change here changes the format or the compressor: the same tree would no longer give the same digest.
     let (packed, blob) = golden();
     let (raw, _) = pack(Packing::Raw, 1, &[file(b"d/hello", b"hello\n")], 100);
     for (what, bytes, expected) in [
@@ -175,7 +175,7 @@ fn version_1_has_these_bytes() {
         let hex: String = bytes.iter().map(|byte| format!("{byte:02x}")).collect();
         assert_eq!(hex, expected.split_whitespace().collect::<String>(), "{what}");
     }
-    // Large enough for the compressor to find everything that it looks for; stored spans too.
+    // Large enough to exercise all of the compressor; includes stored spans.
     let (packed, _) = pack(Packing::GzipTar, 2, &[file(b"text", &text(3_000_000, 1)), file(b"noise", &noise(2_000_000, 2))], 100_000);
     assert_eq!(packed.blob.0.to_string(), include_str!("golden/large.txt").trim());
 }
@@ -247,7 +247,7 @@ fn too_many_and_too_few_bytes_of_a_file_are_refused() {
     assert_eq!(raw.begin(&entry(b"g", FileKind::File)).unwrap_err().kind, ErrorKind::Invalid);
 }
 
-/// An output that fails behind so many bytes.
+/// An output that fails after this many bytes.
 struct Failing(usize, io::ErrorKind, #[expect(dead_code, reason = "counts who still has it")] Shared);
 
 impl Write for Failing {
@@ -307,7 +307,7 @@ fn a_dropped_packer_leaves_no_thread_behind() {
     }
 }
 
-/// An output that is told how much was handed in, and sees that no more than so much is on its way.
+/// An output that knows how much was handed in, and checks that only a bounded amount is in flight.
 struct Bounded {
     fed: Arc<AtomicU64>,
     written: u64,

@@ -1,4 +1,4 @@
-//! One entry between its header and the end of its content: attributes, what is wrong with it, its hash.
+//! An entry between its header and the end of its content: attributes, problems, hash.
 
 use std::ops::Range;
 
@@ -11,10 +11,10 @@ use crate::error::Error;
 use crate::layer::build::{Builder, NewContent, NewEntry};
 use crate::layer::{Extent, FileKind, MEMBER_MINIMUM, Metadata};
 
-/// Owner and group of an entry whose own cannot be read: `nobody`, never root.
+/// Owner and group of an entry with unreadable ones: `nobody`, never root.
 const NOBODY: u32 = 65_534;
 
-/// Files with more bytes of holes than this are not hashed.
+/// Files with more bytes of holes are not hashed.
 const HOLES_MOST: u64 = 64 << 20;
 
 /// Values of extended headers for the next entry.
@@ -33,7 +33,7 @@ impl Names {
     }
 }
 
-/// An entry whose content is on its way.
+/// An entry whose content is being read.
 pub(super) struct Pending {
     path: Vec<u8>,
     kind: FileKind,
@@ -44,10 +44,10 @@ pub(super) struct Pending {
     size: u64,
     stream: u64,
     extents: Option<Vec<Extent>>,
-    /// Extents that are hashed already, bytes of the current one, and the place in the file.
+    /// Extents already hashed, bytes of the current one, and the offset in the file.
     progress: (usize, u64, u64),
     hasher: Option<Sha256>,
-    /// False for something that is not an entry, or was refused.
+    /// False if this is not an entry or was refused.
     keep: bool,
 }
 
@@ -70,7 +70,7 @@ impl Pending {
         }
     }
 
-    /// Puts together what the header at `offset` and the extended headers in front of it say.
+    /// Combines the header at `offset` with the preceding extended headers.
     pub(super) fn new(header: &Header<'_>, names: &Names, mut records: Records, offset: u64, builder: &mut Builder) -> Self {
         let sparse_name = records.sparse.name.take();
         let raw = names.path.clone().or(sparse_name).or(records.path.take()).unwrap_or_else(|| header.name());
@@ -84,7 +84,7 @@ impl Pending {
         pending.kind = kind(header.type_flag(), &raw, &mut wrong);
         pending.path = path::clean(&raw);
         if !path::all_fit(&raw) {
-            wrong.push("no file can have its name, so it is shown under a similar one");
+            wrong.push("its name is not a valid file name, so it is shown under a similar one");
         }
         if pending.keep && pending.path.is_empty() && pending.kind != FileKind::Directory {
             pending.refuse("it has no name", &raw, offset, builder);
@@ -107,13 +107,13 @@ impl Pending {
 
     fn refuse(&mut self, reason: &str, raw: &[u8], offset: u64, builder: &mut Builder) {
         if std::mem::replace(&mut self.keep, false) {
-            builder.warn(|| format!("{} at byte {offset} of the stream is left out: {reason}", shown(raw)));
+            builder.warn(|| format!("skipped {} at byte {offset} of the stream: {reason}", shown(raw)));
         }
     }
 
     fn set_link(&mut self, link: Vec<u8>) -> Result<(), &'static str> {
         match self.kind {
-            FileKind::Symlink if link.is_empty() => Err("it is a link to nothing"),
+            FileKind::Symlink if link.is_empty() => Err("its target is empty"),
             FileKind::Symlink if link.contains(&0) => Err("its target has a NUL"),
             FileKind::Symlink if link.len() > path::TARGET => Err("its target is longer than 4095 bytes"),
             FileKind::Symlink => {
@@ -123,7 +123,7 @@ impl Pending {
             }
             FileKind::HardLink => {
                 self.link = path::clean(&link);
-                if self.link.is_empty() { Err("it is a link to nothing") } else { Ok(()) }
+                if self.link.is_empty() { Err("its target is empty") } else { Ok(()) }
             }
             _ => Ok(()),
         }
@@ -166,14 +166,14 @@ impl Pending {
         self.kind == FileKind::File
     }
 
-    /// The content lies in one piece from here. Returns its range if that is a member.
+    /// The content is contiguous from here. Returns its range if that is a member.
     pub(super) fn whole(&mut self, stream: u64, stored: u64) -> Option<Range<u64>> {
         self.stream = stream;
         self.size = stored;
         (self.keep && self.kind == FileKind::File && stored >= MEMBER_MINIMUM).then(|| stream..stream + stored)
     }
 
-    /// The content lies in pieces.
+    /// The content is in extents.
     pub(super) fn pieces(&mut self, extents: Vec<Extent>, size: u64, hole_budget: &mut u64) {
         let stored: u64 = extents.iter().map(|extent| extent.length).sum();
         let holes = size - stored.min(size);
@@ -184,7 +184,7 @@ impl Pending {
         self.extents = Some(extents);
     }
 
-    /// The next bytes of the content as stored.
+    /// The next stored bytes of the content.
     pub(super) fn content(&mut self, mut bytes: &[u8]) {
         let Some(hasher) = &mut self.hasher else { return };
         let Some(extents) = &self.extents else {
@@ -206,7 +206,7 @@ impl Pending {
         }
     }
 
-    /// Records the entry, its content being complete.
+    /// Records the entry, now that its content is complete.
     pub(super) fn finish(&mut self, hole_budget: &mut u64, builder: &mut Builder) -> Result<(), Error> {
         if !self.keep {
             return Ok(());
@@ -242,7 +242,7 @@ fn zeros(hasher: &mut Sha256, mut length: u64) {
     }
 }
 
-/// The kind that a type flag means. Unknown ones are files, as GNU tar reads them.
+/// The kind for a type flag. Unknown ones are files, as in GNU tar.
 fn kind(type_flag: u8, name: &[u8], wrong: &mut Vec<&'static str>) -> FileKind {
     match type_flag {
         // v7 had no type for directories.
@@ -255,13 +255,13 @@ fn kind(type_flag: u8, name: &[u8], wrong: &mut Vec<&'static str>) -> FileKind {
         b'5' | b'D' => FileKind::Directory,
         b'6' => FileKind::Fifo,
         _ => {
-            wrong.push("its type is unknown, it is read as a file");
+            wrong.push("its type is unknown; it is read as a file");
             FileKind::File
         }
     }
 }
 
-/// A name for messages: escaped, and cut if long.
+/// A name for messages: escaped, and truncated if long.
 fn shown(raw: &[u8]) -> String {
     let cut = raw.get(..200).unwrap_or(raw);
     format!("`{}{}`", cut.escape_ascii(), if cut.len() < raw.len() { "…" } else { "" })

@@ -1,4 +1,4 @@
-//! One 512-byte header block: checksum, dialect, numbers, names. Knows nothing of what came before it.
+//! One 512-byte header block: checksum, dialect, numbers, names. Independent of earlier blocks.
 
 use super::sparse::Piece;
 use crate::error::Error;
@@ -6,7 +6,7 @@ use crate::error::Error;
 /// Length of a block.
 pub(super) const BLOCK: usize = 512;
 
-/// Which fields behind the first 257 bytes have a meaning.
+/// Which fields after the first 257 bytes have a meaning.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Dialect {
     /// None of them.
@@ -19,15 +19,15 @@ pub(super) enum Dialect {
     Gnu,
 }
 
-/// A header block whose checksum holds.
+/// A header block with a valid checksum.
 pub(super) struct Header<'a>(&'a [u8; BLOCK]);
 
-/// A number that cannot be read.
+/// An unparseable number.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) struct BadNumber;
 
 impl<'a> Header<'a> {
-    /// Checks the checksum, unsigned or, as some old tools write it, signed.
+    /// Verifies the checksum, unsigned or, as some old tools write it, signed.
     pub(super) fn parse(block: &'a [u8; BLOCK]) -> Option<Self> {
         let header = Self(block);
         let claimed = number(header.field(148, 8)).ok()?;
@@ -58,7 +58,7 @@ impl<'a> Header<'a> {
         self.field(156, 1).first().copied().unwrap_or(0)
     }
 
-    /// Name with its prefix, uncleaned.
+    /// Name with its prefix, not cleaned.
     pub(super) fn name(&self) -> Vec<u8> {
         let prefix = match self.dialect() {
             Dialect::Ustar => text(self.field(345, 155)),
@@ -96,19 +96,19 @@ impl<'a> Header<'a> {
         Ok((number(self.field(329, 8))?, number(self.field(337, 8))?))
     }
 
-    /// Bytes stored behind the header: part of the frame, so it must be a sane number.
+    /// Bytes stored after the header. Part of the frame, so it must be a valid number.
     pub(super) fn size(&self, offset: u64) -> Result<u64, Error> {
         size(self.field(124, 12))
             .ok_or_else(|| Error::integrity(format!("tar: the header at byte {offset} of the stream has an impossible size")))
     }
 
-    /// Map of an old GNU sparse file: pieces in this block, whether more blocks follow, and the file's real size.
+    /// Map of an old GNU sparse file: extents in this block, whether more blocks follow, and the file's real size.
     pub(super) fn old_sparse(&self) -> Option<(Vec<Piece>, bool, u64)> {
         Some((pieces(self.field(386, 96))?, self.field(482, 1) != [0], size(self.field(483, 12))?))
     }
 }
 
-/// Pieces of a further block of an old GNU sparse map, and whether another one follows.
+/// Extents in a further block of an old GNU sparse map, and whether another one follows.
 pub(super) fn old_sparse_extension(block: &[u8; BLOCK]) -> Option<(Vec<Piece>, bool)> {
     let (map, rest) = block.split_at(504);
     Some((pieces(map)?, rest.first() != Some(&0)))
@@ -126,7 +126,7 @@ fn pieces(map: &[u8]) -> Option<Vec<Piece>> {
     Some(pieces)
 }
 
-/// A number that counts bytes.
+/// A number of bytes.
 fn size(field: &[u8]) -> Option<u64> {
     number(field).ok().and_then(|value| u64::try_from(value).ok()).filter(|value| *value <= i64::MAX as u64)
 }
@@ -136,7 +136,7 @@ fn text(field: &[u8]) -> &[u8] {
     field.split(|byte| *byte == 0).next().unwrap_or_default()
 }
 
-/// Octal with spaces and NULs around it, or base 256 with the first bit set. An empty field is 0.
+/// Octal surrounded by spaces and NULs, or base 256 if the first bit is set. An empty field is 0.
 fn number(field: &[u8]) -> Result<i128, BadNumber> {
     match field.first() {
         Some(first) if first & 0x80 != 0 => base_256(field),

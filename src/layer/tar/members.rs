@@ -1,6 +1,6 @@
-//! Where the members of a tar that can be read at any place lie: reads the headers and skips the content.
+//! Locates the members of a random-access tar: reads the headers and skips the content.
 //!
-//! For archives of which single files are read, not for layers: no attributes, no sparse files, no global headers.
+//! For archives from which single files are read, not for layers: no attributes, sparse files or global headers.
 
 use std::io;
 
@@ -11,31 +11,30 @@ use crate::error::Error;
 use crate::layer::pack::{PackEntry, headers};
 use crate::layer::{FileKind, Limits, Metadata};
 
-/// The end of an archive, behind its last member.
+/// The end of an archive, after its last member.
 pub const ARCHIVE_END: [u8; 2 * BLOCK] = [0; 2 * BLOCK];
 
-/// Headers of an archive that are read at most; no layout has that many blobs.
+/// Most headers read; no layout has that many blobs.
 const MOST: usize = 4_000_000;
 
-/// One file or link of an archive.
+/// A file or link in an archive.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ArchiveMember {
-    /// Its path without `./`, cleaned as every name of a tar is.
+    /// Its path without `./`, cleaned like all names in a tar.
     pub path: Vec<u8>,
-    /// Where its bytes begin in the archive.
+    /// Archive offset of its bytes.
     pub offset: u64,
-    /// How many there are.
+    /// Its size in bytes.
     pub size: u64,
-    /// The path of the member that a link stands for.
+    /// The path of the member that a link points to.
     pub link: Option<Vec<u8>>,
 }
 
-/// The files and links of an archive in order, and where the next header would stand. `read` fills the whole of a buffer from an
-/// offset.
+/// The files and links of an archive in order, and the offset of the next header. `read` fills a buffer from an offset.
 ///
 /// # Errors
-/// What `read` says, and Integrity for a broken header. A caller that repairs archives has the members in front of it: they are
-/// handed to `found` one by one.
+/// Those of `read`, and Integrity for a broken header. A caller that repairs archives still gets the members before it: they are passed to `found` one by
+/// one.
 pub fn archive_members(
     length: u64,
     mut read: impl FnMut(u64, &mut [u8]) -> io::Result<()>,
@@ -45,8 +44,8 @@ pub fn archive_members(
     let mut names = (None, None, Records::default());
     for _ in 0..MOST {
         if at + BLOCK as u64 > length {
-            // Some writers leave the end marker out.
-            return if at == length { Ok(()) } else { Err(broken("the archive is cut", at)) };
+            // Some writers omit the end marker.
+            return if at == length { Ok(()) } else { Err(broken("the archive is truncated", at)) };
         }
         let mut block = [0; BLOCK];
         read(at, &mut block).map_err(|error| Error::other(format!("tar: reading byte {at}: {error}")))?;
@@ -57,7 +56,7 @@ pub fn archive_members(
         let content = at + BLOCK as u64;
         let flag = header.type_flag();
         let stored = names.2.size.filter(|_| !is_extended(flag)).map_or_else(|| header.size(at), Ok)?;
-        let end = content.checked_add(stored).filter(|end| *end <= length).ok_or_else(|| broken("the archive is cut", length))?;
+        let end = content.checked_add(stored).filter(|end| *end <= length).ok_or_else(|| broken("the archive is truncated", length))?;
         if is_extended(flag) {
             let text = extended(content, stored, &mut read)?;
             match flag {
@@ -74,7 +73,7 @@ pub fn archive_members(
             let member = |link| ArchiveMember { path: path.clone(), offset: content, size: stored, link };
             match flag {
                 0 | b'0' | b'7' => found(member(None)),
-                // A hard link names a member, a symbolic one a place beside itself.
+                // A hard link names a member, a symlink a path relative to itself.
                 b'1' => found(member(Some(path::clean(&target())))),
                 b'2' => found(member(Some(beside(&path, &target())))),
                 _ => {}
@@ -85,10 +84,10 @@ pub fn archive_members(
     Err(Error::unsupported("tar: the archive has more members than any layout"))
 }
 
-/// The header of a file in an archive, in front of its bytes.
+/// The header of a file in an archive, before its bytes.
 ///
 /// # Errors
-/// A path that no file can have.
+/// The path is not a valid file path.
 pub fn archive_header(path: &[u8], size: u64) -> Result<Vec<u8>, Error> {
     headers(&PackEntry {
         path: path.to_vec(),
@@ -100,7 +99,7 @@ pub fn archive_header(path: &[u8], size: u64) -> Result<Vec<u8>, Error> {
     })
 }
 
-/// The zeros behind the bytes of a file.
+/// The padding after the bytes of a file.
 pub fn archive_padding(size: u64) -> u64 {
     padding(size)
 }
@@ -119,7 +118,7 @@ fn extended(at: u64, size: u64, read: &mut impl FnMut(u64, &mut [u8]) -> io::Res
     Ok(text)
 }
 
-/// Where a symbolic link leads, in the tree of the archive.
+/// The archive path that a symlink points to.
 fn beside(path: &[u8], target: &[u8]) -> Vec<u8> {
     path::clean(&[crate::path::parent(path).unwrap_or_default(), b"/", target].concat())
 }

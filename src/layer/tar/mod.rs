@@ -1,8 +1,8 @@
-//! The walk over a tar: headers and content come in arbitrary pieces, entries go into the index.
+//! The walk over a tar: takes headers and content in arbitrary pieces, and adds entries to the index.
 //!
-//! Reads v7, ustar, star, GNU and PAX. Promises: a broken frame (checksum, size, cut, header syntax) is an error with
-//! its offset in the stream; a bad value costs that value or its entry, with a warning; nothing is held but one header
-//! and the extended headers in front of it. Never interprets names beyond cleaning them: whiteouts are ordinary here.
+//! Reads v7, ustar, star, GNU and PAX. Guarantees: a broken frame (checksum, size, truncation, header syntax) is an error with its stream offset; a bad
+//! value costs that value or its entry, with a warning; only one header and its extended headers are held. Names are only cleaned, never interpreted:
+//! whiteouts are ordinary here.
 
 mod entry;
 mod header;
@@ -22,32 +22,32 @@ use super::build::Builder;
 use super::sink::SpanSink;
 use crate::error::Error;
 
-/// Where the next byte belongs.
+/// What the next byte belongs to.
 enum ArchiveState {
     /// A header block.
     Header,
-    /// A header block, behind one block of zeros.
+    /// A header block, after one block of zeros.
     AfterZeros,
     /// The payload of the extended header at this offset: its type, bytes left, padding.
     Extended { at: u64, type_flag: u8, left: u64, padding: u64 },
-    /// A further block of the map of an old GNU sparse file.
+    /// A further block of an old GNU sparse file's map.
     OldSparse { pieces: Vec<Piece>, size: u64, stored: u64, pending: Box<Pending> },
-    /// Blocks of the map in front of a sparse file's content.
+    /// Blocks of the map before a sparse file's content.
     LeadingMap { map: LeadingMap, size: u64, stored: u64, pending: Box<Pending> },
-    /// The block behind a hard link with a size: its content, or the next header.
+    /// The block after a hard link with a size: its content, or the next header.
     LinkContent { stored: u64, pending: Box<Pending> },
     /// Content of an entry.
     Content { left: u64, padding: u64, pending: Box<Pending> },
     /// Zeros up to the next block.
     Padding(u64),
-    /// Behind the end of the archive.
+    /// After the end of the archive.
     End,
 }
 
 /// A walk in progress.
 pub(super) struct Walker {
     state: ArchiveState,
-    /// Offset in the stream of the next byte.
+    /// Stream offset of the next byte.
     position: u64,
     block: [u8; BLOCK],
     block_filled: usize,
@@ -59,7 +59,7 @@ pub(super) struct Walker {
     hole_budget: u64,
 }
 
-/// Zeros of holes that are hashed in one pass at most: a map of a few bytes can claim any number.
+/// Most zeros of holes hashed in one pass: a map of a few bytes can claim any number.
 const HOLE_BUDGET: u64 = 256 << 20;
 
 impl Walker {
@@ -118,7 +118,7 @@ impl Walker {
         Ok(())
     }
 
-    /// Collects a block and acts on it when it is whole. Returns the bytes taken.
+    /// Collects a block and acts on it when complete. Returns the bytes consumed.
     fn collect(&mut self, bytes: &[u8], builder: &mut Builder, sink: &mut dyn SpanSink) -> Result<usize, Error> {
         if self.block_filled == 0
             && let Some(block) = bytes.first_chunk::<BLOCK>()
@@ -133,7 +133,7 @@ impl Walker {
         self.block_filled += taken;
         if self.block_filled == BLOCK {
             let block = self.block;
-            // The block began with bytes of earlier pieces.
+            // The block started with bytes of earlier pieces.
             let before = self.position;
             self.position -= (BLOCK - taken) as u64;
             self.block_complete(&block, builder, sink)?;
@@ -143,13 +143,13 @@ impl Walker {
         Ok(taken)
     }
 
-    /// Acts on a block that begins at `self.position`.
+    /// Acts on a block that starts at `self.position`.
     fn block_complete(&mut self, block: &[u8; BLOCK], builder: &mut Builder, sink: &mut dyn SpanSink) -> Result<(), Error> {
         match std::mem::replace(&mut self.state, ArchiveState::Header) {
             ArchiveState::AfterZeros if is_zero(block) => {
                 if self.names.any() {
                     let position = self.position;
-                    builder.warn(|| format!("the archive ends at byte {position} behind an extended header"));
+                    builder.warn(|| format!("the archive ends at byte {position} after an extended header"));
                 }
                 self.state = ArchiveState::End;
                 Ok(())
@@ -179,10 +179,10 @@ impl Walker {
                 self.state = ArchiveState::Extended { at: self.position, type_flag, left: size, padding: padding(size) };
                 if size == 0 { self.extended_ends() } else { Ok(()) }
             }
-            // Volume labels, continued files, old lists of names, Solaris access lists: no entries.
+            // Volume labels, continued files, old name lists, Solaris access lists: not entries.
             b'V' | b'M' | b'N' | b'A' => {
                 let position = self.position;
-                builder.warn(|| format!("a header of type `{}` at byte {position} of the stream is passed over", type_flag.escape_ascii()));
+                builder.warn(|| format!("skipped a header of type `{}` at byte {position} of the stream", type_flag.escape_ascii()));
                 self.names = Names::default();
                 self.begin_content(Box::new(Pending::passed_over()), size, builder)
             }
@@ -190,7 +190,7 @@ impl Walker {
         }
     }
 
-    /// A header of an entry proper.
+    /// An entry's own header.
     fn entry(&mut self, header: &Header<'_>, size: u64, builder: &mut Builder, sink: &mut dyn SpanSink) -> Result<(), Error> {
         let mut names = std::mem::take(&mut self.names);
         let records = std::mem::take(&mut names.records).apply_over(&self.global);
@@ -209,7 +209,7 @@ impl Walker {
             return Ok(());
         }
         if !pending.has_content() {
-            // Of all the others only the directories of GNU's incremental dumps are followed by bytes.
+            // Of all other types, only the directories of GNU's incremental dumps are followed by bytes.
             return self.begin_content(pending, if header.type_flag() == b'D' { stored } else { 0 }, builder);
         }
         let sparse = std::mem::take(&mut pending.sparse);
@@ -218,7 +218,7 @@ impl Walker {
             let Some(real) = sparse.size else { return Err(self.broken("a sparse file has no size")) };
             let Some(pieces) = map.filter(|_| !sparse.has_leading_map()) else {
                 self.state = ArchiveState::LeadingMap { map: LeadingMap::default(), size: real, stored, pending };
-                return if stored < BLOCK as u64 { Err(self.broken("the map of a sparse file is cut")) } else { Ok(()) };
+                return if stored < BLOCK as u64 { Err(self.broken("the map of a sparse file is truncated")) } else { Ok(()) };
             };
             return self.begin_sparse(pending, &pieces, real, stored, self.position + BLOCK as u64, builder);
         }
@@ -273,12 +273,12 @@ impl Walker {
                 self.state = ArchiveState::LeadingMap { map, size, stored, pending };
                 Ok(())
             }
-            _ => Err(self.broken("the map of a sparse file is cut")),
+            _ => Err(self.broken("the map of a sparse file is truncated")),
         }
     }
 
-    /// Old archives give hard links the size of their target but no content, PAX archives may store it. A block that
-    /// is a header (or the end of the archive) is not content.
+    /// Old archives give hard links the size of their target but no content; PAX archives may store it. A block that is a header (or the end of the archive)
+    /// is not content.
     fn link_content(
         &mut self,
         block: &[u8; BLOCK],
@@ -297,7 +297,7 @@ impl Walker {
         pending.content(first);
         self.state = ArchiveState::Content { left: stored - first.len() as u64, padding: padding(stored), pending };
         if stored <= BLOCK as u64 {
-            // The block held the padding too.
+            // The block included the padding.
             self.content_ends(builder)?;
             self.state = ArchiveState::Header;
         }
@@ -365,7 +365,7 @@ impl Walker {
         Ok(())
     }
 
-    /// Ends the walk where the stream ends.
+    /// Ends the walk at the end of the stream.
     pub(super) fn finish(&mut self, builder: &mut Builder) -> Result<(), Error> {
         let partial = self.block.get(..self.block_filled).unwrap_or_default();
         match std::mem::replace(&mut self.state, ArchiveState::End) {
@@ -373,13 +373,13 @@ impl Walker {
             ArchiveState::AfterZeros if partial.iter().all(|byte| *byte == 0) => return Ok(()),
             ArchiveState::Header | ArchiveState::Padding(_) if partial.is_empty() && !self.names.any() => {}
             ArchiveState::LinkContent { mut pending, .. } if partial.is_empty() => pending.finish(&mut self.hole_budget, builder)?,
-            _ => return Err(Error::integrity(format!("tar: the archive is cut at byte {} of the stream", self.position))),
+            _ => return Err(Error::integrity(format!("tar: the archive is truncated at byte {} of the stream", self.position))),
         }
-        // Some writers leave the end marker out, and nothing is lost by it.
+        // Some writers omit the end marker; nothing is lost.
         Ok(())
     }
 
-    /// Refuses sizes that reach beyond any stream.
+    /// Rejects sizes that exceed any stream.
     fn check_end(&self, stored: u64) -> Result<(), Error> {
         match self.position.checked_add(stored).and_then(|end| end.checked_add(4 * BLOCK as u64)) {
             Some(end) if end <= i64::MAX as u64 => Ok(()),

@@ -1,21 +1,20 @@
-//! Names of an archive become relative paths that cannot leave the tree, of names that a file can have.
+//! Turns names in an archive into relative paths that cannot leave the tree and consist of valid file names.
 
 use crate::path::push;
 use std::borrow::Cow;
 
 use sha2::{Digest as _, Sha256};
 
-/// Longest name of one path component, as Linux has it.
+/// Longest path component on Linux, in bytes.
 const COMPONENT: usize = 255;
-/// A whiteout is this and the name that it removes.
+/// The prefix of a whiteout; the removed name follows.
 const WHITEOUT: &[u8] = b".wh.";
-/// Bytes that are kept of a name that no file can have.
+/// Bytes kept of an invalid file name.
 const KEPT: usize = 200;
-/// Longest target of a symbolic link that can be read back.
+/// Longest target of a symlink that can be read back, in bytes.
 pub(in crate::layer) const TARGET: usize = 4095;
 
-/// Drops a leading `/`, empty components and `.`; `..` goes up but never above the root. The root is empty. Names that
-/// no file can have become safe ones.
+/// Drops a leading `/`, empty components and `.`; `..` goes up but never above the root. The root is empty. Invalid file names become safe ones.
 pub(super) fn clean(name: &[u8]) -> Vec<u8> {
     let mut path: Vec<u8> = Vec::with_capacity(name.len());
     for component in name.split(|byte| *byte == b'/') {
@@ -30,12 +29,12 @@ pub(super) fn clean(name: &[u8]) -> Vec<u8> {
     path
 }
 
-/// Whether every name of a path can be that of a file, so that [`clean`] leaves it.
+/// Whether every component of a path is a valid file name, so that [`clean`] keeps it.
 pub(super) fn all_fit(name: &[u8]) -> bool {
     name.split(|byte| *byte == b'/').all(fits)
 }
 
-/// Whether a component of an archive can stand for a file: also a whiteout, whose name may be longer than a file's.
+/// Whether an archive's component is valid: a file name, or a whiteout, which may be longer.
 fn fits(component: &[u8]) -> bool {
     let name = component.strip_prefix(WHITEOUT).unwrap_or(component);
     name.len() <= COMPONENT && !component.contains(&0)
@@ -45,10 +44,10 @@ fn safe(component: &[u8]) -> Cow<'_, [u8]> {
     if fits(component) { Cow::Borrowed(component) } else { Cow::Owned(safe_name(component)) }
 }
 
-/// A name that a file can have instead of one that none can: its beginning and a digest of all of it.
+/// A valid file name in place of an invalid one: its beginning plus a digest of all of it.
 pub fn safe_name(name: &[u8]) -> Vec<u8> {
     let start = name.get(..KEPT).unwrap_or(name);
-    // No character is cut in two.
+    // Do not split a character.
     let end = match std::str::from_utf8(start) {
         Err(error) if error.error_len().is_none() => error.valid_up_to(),
         _ => start.len(),
@@ -59,7 +58,7 @@ pub fn safe_name(name: &[u8]) -> Vec<u8> {
     safe
 }
 
-/// Whether a path is as [`clean`] makes it.
+/// Whether a path is in the form produced by [`clean`].
 pub(in crate::layer) fn is_clean(path: &[u8]) -> bool {
     let sound = |component: &[u8]| !matches!(component, b"" | b"." | b"..") && fits(component);
     path.is_empty() || path.split(|byte| *byte == b'/').all(sound)

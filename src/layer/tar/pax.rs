@@ -1,16 +1,16 @@
-//! PAX extended headers: records of `length key=value\n`, and what they say about the next entry.
+//! PAX extended headers: records of `length key=value\n`, and their values for the next entry.
 
 use base64::Engine as _;
 
 use super::sparse::{self, Piece};
 
-/// Longest name and value of an extended attribute that Linux has.
+/// Longest extended attribute name and value on Linux.
 const XATTR_NAME: usize = 255;
 const XATTR_VALUE: usize = 64 * 1024;
 /// Most extended attributes of one entry.
 const XATTRS: usize = 1024;
 
-/// Values of extended headers. A value that could not be read is left out, with a note in `bad`.
+/// Values of extended headers. An unreadable value is skipped, with a note in `bad`.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Records {
     pub(super) path: Option<Vec<u8>>,
@@ -32,24 +32,24 @@ pub(super) struct Sparse {
     pub(super) minor: Option<u64>,
     pub(super) name: Option<Vec<u8>>,
     pub(super) size: Option<u64>,
-    /// Offsets and lengths in turn, of formats 0.0 and 0.1.
+    /// Alternating offsets and lengths, of formats 0.0 and 0.1.
     numbers: Vec<u64>,
     has_map: bool,
 }
 
 impl Sparse {
-    /// The map of formats 0.0 and 0.1, if the entry has one. `Err` if it is not a map.
+    /// The map of formats 0.0 and 0.1, if the entry has one. `Err` if it is malformed.
     pub(super) fn map(&self) -> Result<Option<Vec<Piece>>, ()> {
         if self.has_map { sparse::pairs(&self.numbers).map(Some).ok_or(()) } else { Ok(None) }
     }
 
-    /// Whether the map lies in front of the content.
+    /// Whether the map precedes the content.
     pub(super) fn has_leading_map(&self) -> bool {
         self.major == Some(1) && self.minor == Some(0)
     }
 }
 
-/// The records are not records, or one that decides about the frame has no meaning.
+/// The records are malformed, or one that determines the frame is invalid.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) struct Malformed(pub(super) &'static str);
 
@@ -64,7 +64,7 @@ impl Records {
         Ok(())
     }
 
-    /// Adds the records of a global header. Attributes and sparse maps of one file have no meaning there.
+    /// Adds the records of a global header. Attributes and sparse maps of single files are ignored there.
     pub(super) fn add_global(&mut self, text: &[u8]) -> Result<(), Malformed> {
         self.add(text)?;
         self.xattrs.clear();
@@ -73,7 +73,7 @@ impl Records {
         Ok(())
     }
 
-    /// These records, and what the global ones say beyond them.
+    /// These records, completed by the global ones.
     pub(super) fn apply_over(self, global: &Self) -> Self {
         Self {
             path: self.path.or_else(|| global.path.clone()),
@@ -90,7 +90,7 @@ impl Records {
 
     fn set(&mut self, key: &[u8], value: &[u8]) -> Result<(), Malformed> {
         match key {
-            // An empty value takes back what an earlier record said.
+            // An empty value reverts an earlier record.
             b"path" => self.path = Some(value.to_vec()).filter(|value| !value.is_empty()),
             b"linkpath" => self.link = Some(value.to_vec()).filter(|value| !value.is_empty()),
             b"size" if value.is_empty() => self.size = None,
@@ -149,7 +149,7 @@ impl Records {
             (name.to_vec(), Some(value.to_vec()))
         } else if let Some(name) = key.strip_prefix(b"LIBARCHIVE.xattr.") {
             let name = percent_decoded(name);
-            // The plain form of the same attribute, where both are there, needs no decoding: it wins.
+            // If both are present, the plain form of the attribute, which needs no decoding, wins.
             if self.xattrs.iter().any(|(known, _)| *known == name) {
                 return;
             }
@@ -158,12 +158,12 @@ impl Records {
             return;
         };
         match value {
-            // As for any record, an empty value means that there is none.
+            // As in any record, an empty value means none.
             Some(value) if value.is_empty() => self.xattrs.retain(|(known, _)| *known != name),
             Some(value) if !name.is_empty() && name.len() <= XATTR_NAME && !name.contains(&0) && value.len() <= XATTR_VALUE => {
                 self.set_xattr(name, value)
             }
-            _ => self.bad.push("an extended attribute of it cannot be one on Linux"),
+            _ => self.bad.push("one of its extended attributes is invalid on Linux"),
         }
     }
 
@@ -177,7 +177,7 @@ impl Records {
     }
 }
 
-/// Splits the first record off: its key, its value, and what follows.
+/// Splits off the first record: its key, its value, and the rest.
 fn record(text: &[u8]) -> Option<(&[u8], &[u8], &[u8])> {
     let space = text.iter().take(20).position(|byte| *byte == b' ')?;
     let length = usize::try_from(sparse::decimal(text.get(..space)?)?).ok()?;
@@ -192,7 +192,7 @@ fn owner(text: &[u8]) -> Option<u32> {
     sparse::decimal(text).and_then(|value| u32::try_from(value).ok()).filter(|value| *value != u32::MAX)
 }
 
-/// Seconds with a sign and a fraction; digits beyond nanoseconds are cut off downwards.
+/// Seconds with a sign and a fraction; digits beyond nanoseconds are truncated downwards.
 fn time(text: &[u8]) -> Option<(i64, u32)> {
     let (negative, text) = match text.strip_prefix(b"-") {
         Some(rest) => (true, rest),

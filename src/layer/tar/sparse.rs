@@ -2,15 +2,15 @@
 
 use super::super::Extent;
 
-/// A piece of a sparse file that is stored.
+/// A stored piece of a sparse file.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Piece {
     pub(super) offset: u64,
     pub(super) length: u64,
 }
 
-/// Lays the stored bytes, which begin at `stream` and are `stored` long, out by a map. `None` unless the pieces
-/// ascend, stay inside the file and take exactly the stored bytes.
+/// Lays out the stored bytes, which start at `stream` and are `stored` long, by a map. `None` unless the pieces ascend, stay inside the file and cover
+/// exactly the stored bytes.
 pub(super) fn extents(pieces: &[Piece], size: u64, stream: u64, stored: u64) -> Option<Vec<Extent>> {
     let mut extents: Vec<Extent> = Vec::new();
     let (mut file, mut taken) = (0, 0);
@@ -31,7 +31,7 @@ pub(super) fn extents(pieces: &[Piece], size: u64, stream: u64, stored: u64) -> 
     (taken == stored).then_some(extents)
 }
 
-/// A decimal number of bytes. Zeros in front count for nothing, as for other readers.
+/// A decimal number of bytes. Leading zeros are ignored, as in other readers.
 pub(super) fn decimal(text: &[u8]) -> Option<u64> {
     if text.is_empty() {
         return None;
@@ -46,7 +46,7 @@ pub(super) fn decimal(text: &[u8]) -> Option<u64> {
     Some(value).filter(|value| *value <= i64::MAX as u64)
 }
 
-/// Offsets and lengths in turn become pieces.
+/// Converts alternating offsets and lengths to pieces.
 pub(super) fn pairs(numbers: &[u64]) -> Option<Vec<Piece>> {
     let pairs = numbers.chunks_exact(2);
     if !pairs.remainder().is_empty() {
@@ -55,11 +55,11 @@ pub(super) fn pairs(numbers: &[u64]) -> Option<Vec<Piece>> {
     Some(pairs.map(|pair| Piece { offset: pair[0], length: pair[1] }).collect())
 }
 
-/// The map in front of the content, as format 1.0 has it: decimal lines, the first one the number of pieces.
+/// The map before the content, in format 1.0: decimal lines, the first with the number of pieces.
 #[derive(Default)]
 pub(super) struct LeadingMap {
     numbers: Vec<u64>,
-    /// Digits of a line that goes on in the next block.
+    /// Digits of a line that continues in the next block.
     line: Vec<u8>,
     length: u64,
 }
@@ -70,7 +70,7 @@ impl LeadingMap {
         self.length
     }
 
-    /// Adds a block. `Ok(None)` while lines are missing; what follows the last line in its block is filling.
+    /// Adds a block. `Ok(None)` while lines are missing; anything after the last line in its block is padding.
     pub(super) fn add(&mut self, block: &[u8]) -> Result<Option<Vec<Piece>>, ()> {
         self.length += block.len() as u64;
         for &byte in block {

@@ -8,7 +8,7 @@ use crate::error::{Error, ErrorKind};
 use crate::layer::{FileKind, Form, LayerIndex, Limits, MEMBER_MINIMUM, Metadata, Resources, Scan, SpanSink};
 use crate::oci::Digest;
 
-/// Keeps the stream.
+/// Collects the stream.
 #[derive(Default)]
 struct Stream(Vec<u8>);
 
@@ -23,7 +23,7 @@ impl SpanSink for Stream {
     }
 }
 
-/// Scans an archive, in pieces too, which must make no difference.
+/// Scans an archive, also in pieces, which must make no difference.
 fn scan(archive: &[u8]) -> Result<LayerIndex, Error> {
     let run = |piece: usize| {
         let (mut scan, mut sink) = (Scan::new(Form::Archive, &Resources::default()), Stream::default());
@@ -43,7 +43,7 @@ fn scan(archive: &[u8]) -> Result<LayerIndex, Error> {
     whole
 }
 
-/// A header being made.
+/// A header under construction.
 #[derive(Clone)]
 struct Head([u8; 512]);
 
@@ -125,7 +125,7 @@ fn content(index: &LayerIndex, number: u32, stream: &[u8]) -> Vec<u8> {
     data
 }
 
-/// Scans what must be an archive, and checks each hash against the content.
+/// Scans a valid archive, and checks each hash against the content.
 fn read(archive: &[u8]) -> LayerIndex {
     let index = scan(archive).unwrap();
     for entry in index.entries() {
@@ -203,7 +203,7 @@ fn long_names_come_from_gnu_headers_and_records_and_the_gnu_ones_win() {
         item(Head::new(b"short", b'2', 0).link(b"cut"), b""),
         file(b"plain", b""),
     ]));
-    // A link of 6,003 bytes cannot be read back, so that entry is left out.
+    // A link of 6,003 bytes cannot be read back, so that entry is skipped.
     assert_eq!(paths(&index), [String::from_utf8(deep).unwrap(), "gnu".into(), "plain".into()]);
     assert_eq!((index.entry(0).unwrap().link, index.entry(1).unwrap().link), (&b"\xff\xfe"[..], &b"target"[..]));
     assert_eq!(index.warnings().len(), 1);
@@ -312,7 +312,7 @@ fn hard_links_may_carry_the_content_or_only_its_size() {
         [(7, true), (0, false), (7, true), (600, true), (0, false)]
     );
     assert_eq!(content(&index, 2, &bytes), b"content");
-    // Without an end marker the last link ends the archive too.
+    // Without an end marker the last link also ends the archive.
     assert_eq!(read(&bytes[..bytes.len() - 1024]).entry_count(), 5);
 }
 

@@ -1,4 +1,4 @@
-//! Layers written by real tools, against what those tools unpack.
+//! Layers written by real tools, compared with what those tools unpack.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -53,7 +53,7 @@ fn hex(bytes: &[u8]) -> String {
     bytes.iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
-/// The lines of an expected list, as `treelist` prints them, for a layer that is alone.
+/// The lines of an expected list, as printed by `treelist`, for a single layer.
 fn lines(index: &LayerIndex) -> BTreeMap<String, Vec<String>> {
     let by_path: BTreeMap<&[u8], Entry<'_>> =
         index.entries().filter(|entry| !entry.path.is_empty()).map(|entry| (entry.path, entry)).collect();
@@ -112,7 +112,7 @@ fn entries_of_real_archives_are_what_their_tools_unpack() {
                     assert!(columns[0] == "d", "{fixture} {tag}: no entry for {line}");
                     continue;
                 };
-                // Helm keeps no modes; its list has those of umask 022.
+                // Helm stores no modes; its list has those of umask 022.
                 let loose = |at: usize| columns[at] == "-" || (at == 1 && fixture == "helm");
                 let same = ours.len() == columns.len()
                     && ours.iter().zip(&columns).enumerate().all(|(at, (ours, theirs))| loose(at.min(7)) || ours == theirs);

@@ -1,4 +1,4 @@
-//! The bytes of an index: what they are, and what is done with others.
+//! The bytes of an index: their values, and the handling of invalid ones.
 
 use std::sync::Arc;
 
@@ -8,7 +8,7 @@ use xxhash_rust::xxh3::xxh3_64;
 use super::*;
 use crate::layer::format::{self, VERSION, header};
 
-/// An archive with an entry of each sort, gzipped, so that the index has records in all sections.
+/// A gzipped archive with one entry of each sort, so that the index has records in all sections.
 fn sample() -> Vec<u8> {
     let mut builder = ::tar::Builder::new(Vec::new());
     builder.append_pax_extensions([("SCHILY.xattr.user.a", &b"value"[..]), ("mtime", b"-1.5")]).unwrap();
@@ -41,7 +41,7 @@ fn open(bytes: &[u8]) -> Result<LayerIndex, Error> {
     LayerIndex::open(Arc::new(bytes.to_vec()))
 }
 
-/// Calls everything that there is to call.
+/// Calls every accessor.
 fn read_all(index: &LayerIndex) {
     for entry in index.entries() {
         assert!(entry.metadata.mode <= 0o7777);
@@ -75,7 +75,7 @@ fn read_all(index: &LayerIndex) {
 
 #[test]
 fn version_1_has_these_bytes() {
-    // An empty file in a plain archive: header, one entry, one span, one string. If this changes, so must VERSION.
+    // An empty file in a plain archive: header, one entry, one span, one string. If this changes, VERSION must too.
     let mut head = ::tar::Header::new_ustar();
     head.set_size(0);
     head.set_mode(0o640);

@@ -1,4 +1,4 @@
-//! Input made to break the reader, and input that chance makes.
+//! Input crafted to break the reader, and random input.
 
 use super::*;
 
@@ -22,7 +22,7 @@ fn forms() -> Vec<(&'static str, Vec<u8>)> {
     vec![("tar", tar.clone()), ("gzip", gzip(&tar)), ("zstd", [zstd_frame(&tar[..600]), skippable(20), zstd_frame(&tar[600..])].concat())]
 }
 
-/// Every outcome but a panic and an error of another kind is fine.
+/// Any outcome is fine except a panic and an error of another kind.
 fn survives(blob: &[u8]) -> Option<LayerIndex> {
     match scan(Form::Archive, blob) {
         Ok((index, _)) => Some(index),
@@ -44,7 +44,7 @@ fn an_archive_cut_at_any_byte_is_read_or_refused() {
                 read += 1;
             }
         }
-        // A plain tar may end at a border; a compressed one ends in its trailer only.
+        // A plain tar may end at a boundary; a compressed one only in its trailer.
         let bounds = if what == "tar" { 1..3000 } else { 1..3 };
         assert!(bounds.contains(&read), "{what}: {read}");
     }
@@ -59,7 +59,7 @@ fn compressed_archives_with_any_byte_flipped_are_refused_or_read_the_same() {
             flipped[at] ^= 0x55;
             let Some(index) = survives(&flipped) else { continue };
             if what != "tar" {
-                // Header fields of gzip and the content of skippable frames carry nothing.
+                // Header fields of gzip and the content of skippable frames do not matter.
                 assert_eq!(index.entry_count(), whole.entry_count(), "{what} {at}");
                 assert_eq!(
                     index.entries().map(|entry| entry.sha256).collect::<Vec<_>>(),
@@ -124,14 +124,14 @@ fn every_field_of_a_gzip_header_is_read() {
 
 #[test]
 fn a_window_above_128_mebibytes_is_refused() {
-    // Frame header with a window descriptor of 2^28 bytes, then one empty last block.
+    // A frame header with a window descriptor of 2^28 bytes, then one empty last block.
     let blob = [&0xfd2f_b528_u32.to_le_bytes()[..], &[0x00, (28 - 10) << 3, 1, 0, 0]].concat();
     assert_eq!(scan(Form::Archive, &blob).map(|_| ()).unwrap_err().kind, ErrorKind::Unsupported);
     let blob = [&0xfd2f_b528_u32.to_le_bytes()[..], &[0x00, (27 - 10) << 3, 1, 0, 0]].concat();
     assert_eq!(survives(&blob).unwrap().entry_count(), 0);
 }
 
-/// Counts, and keeps nothing.
+/// Counts, and stores nothing.
 #[derive(Default)]
 struct Counted {
     bytes: u64,
@@ -173,7 +173,7 @@ fn a_gibibyte_of_zeros_streams_through_in_bounded_spans() {
 #[test]
 fn compressed_data_that_holds_nothing_is_refused_or_skipped_in_bounded_spans() {
     let tar = small_archive();
-    // Empty members and empty frames in front of and inside the archive.
+    // Empty members and empty frames before and inside the archive.
     let (empty_member, empty_frame) = (gzip(b""), zstd_frame(b""));
     for (halves, empty) in
         [([gzip(&tar[..900]), gzip(&tar[900..])], &empty_member), ([zstd_frame(&tar[..900]), zstd_frame(&tar[900..])], &empty_frame)]
@@ -184,9 +184,9 @@ fn compressed_data_that_holds_nothing_is_refused_or_skipped_in_bounded_spans() {
         assert!((0..index.span_count()).all(|number| index.span(number).is_some_and(|span| span.blob.end - span.blob.start < 5 << 20)));
         check_spans(&index, &blob, &tar, 1 << 20);
     }
-    // Inside one frame nothing can be skipped: empty raw blocks for ever.
+    // Inside one frame nothing can be skipped: endless empty raw blocks.
     let blob = [&0xfd2f_b528_u32.to_le_bytes()[..], &[0x00, 0x58], &[0; 3].repeat(23 << 20)].concat();
-    assert!(scan(Form::Archive, &blob).map(|_| ()).unwrap_err().message.contains("holds nothing"));
+    assert!(scan(Form::Archive, &blob).map(|_| ()).unwrap_err().message.contains("without content"));
     // Inside one member there are restart points: empty stored blocks.
     let blob =
         [&[0x1f, 0x8b, 8, 0, 0, 0, 0, 0, 0, 0][..], &[0, 0, 0, 0xff, 0xff].repeat(2 << 20), &[1, 0, 0, 0xff, 0xff, 0, 0, 0, 0, 0, 0, 0, 0]]

@@ -1,4 +1,4 @@
-//! Properties over random data: pieces make no difference, spans give the stream back, nothing panics.
+//! Properties over random data: piece sizes make no difference, spans yield the stream, nothing panics.
 
 use std::sync::Arc;
 
@@ -6,7 +6,7 @@ use proptest::prelude::*;
 
 use super::*;
 
-/// Content that compresses in many ways: runs, text, noise.
+/// Content that compresses in various ways: runs, text, noise.
 fn content() -> impl Strategy<Value = Vec<u8>> {
     let part = prop_oneof![
         (0..3_000_000_usize).prop_map(|length| vec![0; length]),
@@ -16,7 +16,7 @@ fn content() -> impl Strategy<Value = Vec<u8>> {
     prop::collection::vec(part, 0..4).prop_map(|parts| parts.concat())
 }
 
-/// A blob in one of the codecs, of one or more members or frames.
+/// A blob in one of the codecs, with one or more members or frames.
 fn packed(stream: &[u8], how: u8, cut: usize, level: u32) -> Vec<u8> {
     let (first, second) = stream.split_at(cut.min(stream.len()));
     let gzip = |data: &[u8]| {
@@ -82,7 +82,7 @@ proptest! {
     fn random_bytes_are_no_reason_to_panic(start in prop::sample::select(vec![vec![], vec![0x1f, 0x8b, 8, 0], vec![0x28, 0xb5, 0x2f, 0xfd], vec![0x50, 0x2a, 0x4d, 0x18]]), rest in prop::collection::vec(any::<u8>(), 0..3000)) {
         let blob = [start, rest].concat();
         if let Err(error) = scan(Form::Archive, &blob) {
-            // By chance it is a frame with a window that is too large.
+            // By chance it is a frame with too large a window.
             prop_assert!(matches!(error.kind, ErrorKind::Integrity | ErrorKind::Unsupported));
         }
         prop_assert!(LayerIndex::open(Arc::new(blob)).is_err());
@@ -97,7 +97,7 @@ proptest! {
             }
         }
         if fix {
-            // With checksums that hold, the changes reach what lies behind them.
+            // With valid checksums, the changes reach the code after them.
             for block in [0, 2048] {
                 tar[block + 148..block + 156].fill(b' ');
                 let sum: u32 = tar[block..block + 512].iter().map(|byte| u32::from(*byte)).sum();

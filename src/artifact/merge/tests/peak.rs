@@ -1,4 +1,4 @@
-//! Memory while an index and a tree are made, sampled in a process of its own.
+//! Peak memory while an index and a tree are built, sampled in a separate process.
 
 use std::process::Command;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -13,7 +13,7 @@ use crate::sys::array::tests::Temporary;
 /// Set in the process that does the work.
 const CHILD: &str = "OCIFS_TEST_OF_PEAK_MEMORY";
 const MIB: u64 = 1 << 20;
-/// Entries without content, and entries with many large attributes.
+/// Number of entries without content, and of entries with many large attributes.
 const EMPTY: usize = 100_000;
 const LOADED: usize = 100;
 

@@ -1,4 +1,4 @@
-//! Properties: any entry reads back as it was given, workers and pieces make no difference, other readers agree.
+//! Properties: any entry reads back unchanged, workers and piece sizes make no difference, other readers agree.
 
 use std::io::Read as _;
 
@@ -30,7 +30,7 @@ fn content() -> impl Strategy<Value = Vec<u8>> {
         1 => (0..2_200_000_usize, any::<u64>()).prop_map(|(length, seed)| text(length, seed)),
         1 => (0..1_500_000_usize, any::<u64>()).prop_map(|(length, seed)| noise(length, seed)),
         1 => (1_040_000..1_050_000_usize).prop_map(|length| vec![0; length]),
-        // The layer ends near a border of spans.
+        // The layer ends near a span boundary.
         1 => (1_046_000..1_049_600_usize, any::<u64>()).prop_map(|(length, seed)| text(length, seed)),
     ]
 }
