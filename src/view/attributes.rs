@@ -1,4 +1,4 @@
-//! Attributes as the mount shows them: archived ones, defaults where an archive has none, overrides of the user.
+//! Attributes as the mount shows them: from the archive, else defaults, with the user's overrides.
 
 use crate::artifact::{Kind, Node, UNDATED};
 
@@ -13,30 +13,30 @@ pub struct Attributes {
     pub uid: u32,
     /// Group.
     pub gid: u32,
-    /// Bytes.
+    /// Size in bytes.
     pub size: u64,
-    /// Links. 1 for a directory whose subdirectories are not counted.
+    /// Link count. 1 for a directory whose subdirectories are not counted.
     pub links: u32,
-    /// Last change of content: seconds since the epoch, may be negative, and nanoseconds.
+    /// Modification time: seconds since the epoch (may be negative) and nanoseconds.
     pub time: (i64, u32),
-    /// Last access, as far as anybody set it.
+    /// Access time, if one was set explicitly.
     pub atime: (i64, u32),
-    /// Last change of anything.
+    /// Change time.
     pub ctime: (i64, u32),
-    /// Room taken, in units of 512 bytes.
+    /// Allocated blocks of 512 bytes.
     pub blocks: u64,
-    /// Major and minor of a device.
+    /// Major and minor number of a device.
     pub device: (u32, u32),
 }
 
-/// Defaults for attributes that an archive lacks, and overrides of the user.
+/// Defaults for attributes missing from an archive, and the user's overrides.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Defaults {
     /// The mounting user.
     pub uid: u32,
     /// The mounting user's group.
     pub gid: u32,
-    /// Start of the mount: seconds and nanoseconds. The time of directories that no artifact has.
+    /// Start of the mount: seconds and nanoseconds. The time of directories that belong to no artifact.
     pub time: (i64, u32),
     /// `--uid`: owner of everything.
     pub force_uid: Option<u32>,
@@ -49,7 +49,7 @@ pub struct Defaults {
 }
 
 impl Defaults {
-    /// Attributes of a node of a tree.
+    /// Attributes of a tree node.
     pub fn of_node(&self, node: &Node) -> Attributes {
         let (uid, gid) = node.owner.unwrap_or((self.uid, self.gid));
         let mode = match node.kind {
@@ -74,22 +74,22 @@ impl Defaults {
         }
     }
 
-    /// Attributes of a directory that no archive made.
+    /// Attributes of a directory that comes from no archive.
     pub fn directory(&self) -> Attributes {
         self.made(Kind::Directory, self.dir_mode.unwrap_or(0o755), 0)
     }
 
-    /// Attributes of a directory of the mounting user alone, whatever is to be shown otherwise.
+    /// Attributes of a directory private to the mounting user, whatever the overrides.
     pub fn private_directory(&self) -> Attributes {
         Attributes { uid: self.uid, gid: self.gid, mode: 0o700, ..self.directory() }
     }
 
-    /// Attributes of a read-only file that no archive made.
+    /// Attributes of a read-only file that comes from no archive.
     pub fn file(&self, size: u64) -> Attributes {
         self.made(Kind::File, 0o444, size)
     }
 
-    /// Attributes of a link that no archive made.
+    /// Attributes of a symlink that comes from no archive.
     pub fn symlink(&self, target: &str) -> Attributes {
         self.made(Kind::Symlink, 0o777, target.len() as u64)
     }

@@ -4,17 +4,17 @@ use std::fmt;
 
 use crate::oci::Repository;
 
-/// A registry or a layout, in front of repository, tag and digest.
+/// A registry or a layout: the part of a reference before repository, tag and digest.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Authority {
-    /// A registry, `reg.io`: its repositories follow behind a slash.
+    /// A registry, `reg.io`: its repositories follow after a slash.
     Registry(String),
-    /// A layout, `oci:/srv/layout`: it is one repository without a name.
+    /// A layout, `oci:/srv/layout`: a single repository without a name.
     Layout(String),
 }
 
 impl Authority {
-    /// The reference of a repository, or of the whole.
+    /// The reference of a repository, or of the whole source.
     pub fn reference(&self, repository: Option<&Repository>) -> String {
         match (self, repository) {
             (Self::Registry(registry), Some(repository)) => format!("{registry}/{repository}"),

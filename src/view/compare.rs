@@ -1,10 +1,10 @@
-//! The comparison of two trees in one walk. `diff` lists its result, `status` counts it, and a publish sends it.
+//! Compares two trees in one walk. `diff` lists the result, `status` counts it, and a publish sends it.
 //!
-//! Compared are kind, permission bits, owner, times, device, target, extended attributes and bytes. An attribute that was never set here
-//! equals any upstream. Bytes are compared by SHA-256, which is computed only where sizes agree and it is not known.
+//! Compares kind, permission bits, owner, times, device, target, extended attributes and bytes. An attribute never set here
+//! equals any upstream value. Bytes are compared by SHA-256, computed only if the sizes agree and it is unknown.
 //!
-//! Hard links: among the names that both trees have, a file must begin with the same name on both sides. So a further name counts as
-//! added and nothing else, a name that is gone as removed and nothing else, and names that were joined or parted as changed. A file
+//! Hard links: among the names that both trees have, a file must have the same first name on both sides. So an extra name only counts as
+//! added, a missing name only as removed, and names that were linked or split as changed. A file
 //! that differs counts at each of its names.
 
 use std::cmp::Ordering;
@@ -19,7 +19,7 @@ use crate::artifact::Kind;
 use crate::error::Error;
 use crate::path::order;
 
-/// The entries of two trees at one path; at least one is there.
+/// The entries of two trees at one path; at least one exists.
 pub struct Pair {
     /// In the newer tree.
     pub new: Option<TreeEntry>,
@@ -30,9 +30,9 @@ pub struct Pair {
 /// How a path differs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Verdict {
-    /// Not at all.
+    /// Equal.
     Same,
-    /// A directory, only by its time, which changes with every name in it.
+    /// A directory that differs only in its time, which changes with every name in it.
     DirectoryTime,
     /// Only the newer tree has it.
     Added,
@@ -50,7 +50,7 @@ pub struct Pairs {
 }
 
 impl Pairs {
-    /// Begins with the root.
+    /// Starts at the root.
     pub fn new(new: &Arc<dyn Snapshot>, old: &Arc<dyn Snapshot>) -> Self {
         Self::hashed(new, old, |_| false)
     }
@@ -86,15 +86,15 @@ impl Pairs {
 pub struct Comparison {
     pairs: Pairs,
     snapshots: (Arc<dyn Snapshot>, Arc<dyn Snapshot>),
-    /// First names among those that both trees have.
+    /// First names among those in both trees.
     names: (FirstNames, FirstNames),
-    /// Files with several names whose bytes differ, as was found at the first of them.
+    /// Files with several names whose bytes differ, as found at the first name.
     other_bytes: HashSet<ViewNode>,
 }
 
 impl Comparison {
-    /// Of a tree with an older one, `None` for a tag that does not exist yet. `hash` names entries of the newer tree whose SHA-256 is
-    /// wanted whether or not the comparison needs it.
+    /// Compares a tree with an older one (`None` for a tag that does not exist yet). `hash` selects entries of the newer tree whose SHA-256 is
+    /// wanted even if the comparison does not need it.
     pub fn new(new: &Arc<dyn Snapshot>, old: Option<&Arc<dyn Snapshot>>, hash: impl Fn(&TreeEntry) -> bool + Send + 'static) -> Self {
         let old = old.cloned().unwrap_or_else(|| Arc::new(Nothing));
         Self {
@@ -138,7 +138,7 @@ impl Comparison {
     }
 }
 
-/// Whether two entries have the same kind, attributes and bytes, times and names apart. Each side reads its own.
+/// Whether two entries have the same kind, attributes and bytes; times and names are ignored. Each side reads its own.
 ///
 /// # Errors
 /// Those of reading bytes.
@@ -146,7 +146,7 @@ pub async fn agree(new: (&dyn Snapshot, &TreeEntry), old: (&dyn Snapshot, &TreeE
     Ok(same_attributes(new.1, old.1) && same_bytes(new, old).await?)
 }
 
-/// Whether two entries of one size have the same bytes.
+/// Whether two entries of equal size have the same bytes.
 async fn same_bytes(new: (&dyn Snapshot, &TreeEntry), old: (&dyn Snapshot, &TreeEntry)) -> Result<bool, Error> {
     if new.1.kind != Kind::File || new.1.size == 0 {
         return Ok(true);

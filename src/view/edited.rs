@@ -1,6 +1,6 @@
-//! How a tag comes to its edits: begun now, or given to the view before it is entered.
+//! How a view gets the edits of its tag: begun now, or handed to it before it is entered.
 //!
-//! The edits stay with the view for its whole life, through every publish. Which tag has any is not known here.
+//! The edits stay with the view for life, through every publish. This module does not know which tags have edits.
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -11,11 +11,11 @@ use crate::blocking::blocking;
 use crate::error::{Error, ErrorKind};
 use crate::staging::{Binding, TagKey, Upper, Uppers};
 
-/// How edits of a tag begin.
+/// Result of beginning edits of a tag.
 pub enum Begun {
-    /// Through this view.
+    /// Edits through this view.
     Edits(Arc<Overlay>),
-    /// There are some already, which this view does not show.
+    /// Edits exist already, which this view does not show.
     Found(Arc<Upper>),
 }
 
@@ -31,7 +31,7 @@ impl From<Error> for Unbegun {
     }
 }
 
-/// A new upper. One that is there and holds nothing gives way.
+/// Creates an upper, replacing an empty one.
 async fn make_upper(uppers: Arc<Uppers>, meaning: Meaning, tag_key: TagKey, binding: Binding) -> Result<Upper, Unbegun> {
     let made = blocking(move || match uppers.find(&tag_key)? {
         Some(upper) if !upper.remove_if_clean()? => Ok((upper, false)),
@@ -43,14 +43,14 @@ async fn make_upper(uppers: Arc<Uppers>, meaning: Meaning, tag_key: TagKey, bind
     }
 }
 
-/// Takes the lock of a tag back that was released when nothing was left to publish.
+/// Takes back the lock of a tag that was released when nothing was left to publish.
 async fn reclaim(uppers: &Arc<Uppers>, tag_key: TagKey, overlay: &Arc<Overlay>) -> Result<Begun, Error> {
     if !overlay.is_released() {
         return Ok(Begun::Edits(Arc::clone(overlay)));
     }
     let (uppers, ours) = (Arc::clone(uppers), Arc::clone(overlay));
     let reclaimed = blocking(move || match ours.reclaim_tag() {
-        // Left by a mount that is gone.
+        // Left by a mount that no longer runs.
         Err(error) if error.kind == ErrorKind::Exists => match uppers.find(&tag_key)? {
             Some(upper) if !upper.remove_if_clean()? => Ok(Begun::Found(Arc::new(upper))),
             _ => ours.reclaim_tag().map(|()| Begun::Edits(ours)),
@@ -61,27 +61,27 @@ async fn reclaim(uppers: &Arc<Uppers>, tag_key: TagKey, overlay: &Arc<Overlay>) 
 }
 
 impl View {
-    /// The edits of the tag, if it has any here.
+    /// The edits of the tag, if this view has any.
     pub fn overlay(&self) -> Option<&Arc<Overlay>> {
         self.overlay.get()
     }
 
-    /// The same, once edits that are being begun just now are there.
+    /// The same, after waiting for edits that are just being begun.
     pub async fn begun(&self) -> Option<&Arc<Overlay>> {
         self.overlay.get_or_try_init(|| std::future::ready(Err(()))).await.ok()
     }
 
-    /// Gives the view the staged edits of its tag; it shows them once it is entered.
+    /// Hands the view the staged edits of its tag; it shows them once it is entered.
     pub fn give(&self, upper: Arc<Upper>) {
         *self.given.lock() = Some(upper);
     }
 
-    /// The upper that was given and is not shown yet.
+    /// The upper handed over and not shown yet.
     pub fn given(&self) -> Option<Arc<Upper>> {
         self.given.lock().clone()
     }
 
-    /// Takes back edits that were given and are not shown yet.
+    /// Takes back edits handed over and not shown yet.
     pub fn take_given(&self) -> Option<Arc<Upper>> {
         self.given.lock().take()
     }
@@ -91,7 +91,7 @@ impl View {
         self.overlay().map(|overlay| overlay.binding()).or_else(|| self.given().map(|upper| upper.binding()))
     }
 
-    /// The meaning of its edits, shown or not; `None` without any, or where that was not recorded.
+    /// The meaning of its edits, shown or not; `None` without edits, or if it was not recorded.
     ///
     /// # Errors
     /// As [`Meaning::of`].
@@ -103,7 +103,7 @@ impl View {
         }
     }
 
-    /// Makes every use of the view fail from now on: its content belongs to another one.
+    /// Makes every use of the view fail from now on: another view has its content.
     pub fn close(&self) {
         self.closed.store(true, Ordering::Relaxed);
     }
@@ -113,7 +113,7 @@ impl View {
         self.closed.load(Ordering::Relaxed)
     }
 
-    /// Under which name edits of this view are staged; `None` for anything but a tag.
+    /// The key under which edits of this view are staged; `None` unless it shows a tag.
     pub fn tag_key(&self, context: &Context) -> Option<TagKey> {
         match self.key() {
             Key::Tag(repository, tag) => Some(TagKey {
@@ -126,10 +126,10 @@ impl View {
         }
     }
 
-    /// The edits of the tag, begun now if there are none: takes the tag's lock.
+    /// The edits of the tag, begun now if it has none: takes the tag's lock.
     ///
     /// # Errors
-    /// `ReadOnly` for anything but a tag, for an index of which no platform is shown and where nothing can be written; `Busy` where another
+    /// `ReadOnly` unless it is a tag, for an index without a matching platform, and if nothing is writable; `Busy` if another
     /// process edits the tag; errors of the registry and the disk.
     pub async fn edit(&self, context: &Context) -> Result<Begun, Error> {
         let (Some(uppers), Some(tag_key)) = (&context.staging, self.tag_key(context)) else {
@@ -143,7 +143,7 @@ impl View {
                 return Err(Error::new(ErrorKind::ReadOnly, "an image index without a matching platform cannot be changed"));
             }
             Shown::Tree(_) if context.meaning.view != ViewMode::Merged => {
-                return Err(Error::new(ErrorKind::ReadOnly, "layers and blobs shown as they are stored cannot be changed"));
+                return Err(Error::new(ErrorKind::ReadOnly, "layers and blobs shown as stored cannot be changed"));
             }
             Shown::Tree(artifact) => artifact.manifest.digest,
             Shown::Metadata(_) | Shown::New => return Err(Error::new(ErrorKind::ReadOnly, "only the files of a tag can be changed")),
@@ -163,7 +163,7 @@ impl View {
         }
     }
 
-    /// Opens the overlay of edits that were given. They stay given until they are shown: after a failure, and where nobody waits any more,
+    /// Opens the overlay of edits handed over. They stay available until shown: after a failure, or if nobody waits any more,
     /// the next attempt must find them, or it would show the tag without them.
     pub(super) async fn bind_given(&self, context: &Context) -> Result<Option<Shown>, Error> {
         let Some(upper) = self.given() else { return Ok(None) };

@@ -1,4 +1,4 @@
-//! One name of a tree with all that is known of it: of a frozen tag, of an artifact, of a directory of this machine.
+//! One name of a tree with everything known about it: from a frozen tag, an artifact, or a local directory.
 
 use std::fmt;
 use std::sync::Arc;
@@ -12,29 +12,29 @@ use crate::staging::DataId;
 pub struct TreeEntry {
     /// Path; empty for the tag's own directory.
     pub path: Vec<u8>,
-    /// The node: further names of a hard-linked file have the same.
+    /// The node: all names of a hard-linked file share it.
     pub node: ViewNode,
     /// Kind.
     pub kind: Kind,
-    /// Permission bits, `None` where neither user nor archive set any.
+    /// Permission bits, `None` if set by neither user nor archive.
     pub mode: Option<u32>,
-    /// Owner and group, as mode.
+    /// Owner and group; `None` as for `mode`.
     pub owner: Option<(u32, u32)>,
-    /// Modification time, as mode.
+    /// Modification time; `None` as for `mode`.
     pub mtime: Option<(i64, u32)>,
-    /// Bytes of a regular file.
+    /// Size of a regular file in bytes.
     pub size: u64,
-    /// Names of the node.
+    /// Number of names of the node.
     pub links: u32,
-    /// Major and minor.
+    /// Major and minor number of a device.
     pub device: (u32, u32),
     /// Target of a symlink.
     pub target: Vec<u8>,
-    /// Extended attributes by name, own names and `user.oci.*` left out.
+    /// Extended attributes by name, without ocifs's own and `user.oci.*`.
     pub xattrs: Vec<(Vec<u8>, Vec<u8>)>,
-    /// Bytes of a regular file.
+    /// Location of the bytes of a regular file.
     pub content: EntryContent,
-    /// SHA-256 of a regular file, once it is known.
+    /// SHA-256 of a regular file, if known.
     pub sha256: Option<[u8; 32]>,
 }
 
@@ -43,16 +43,16 @@ pub struct TreeEntry {
 pub enum EntryContent {
     /// Not a regular file.
     None,
-    /// In the tree of an artifact, in this node.
+    /// In the tree of an artifact, at this node.
     Tree(Arc<Artifact>, NodeId),
     /// Staged.
     Data(DataId),
-    /// In a directory of this machine that is published as it is.
+    /// In a local directory that is published as it is.
     Disk,
 }
 
 impl TreeEntry {
-    /// A directory of which nothing but its mode is known.
+    /// A directory of which only the mode is known.
     pub fn directory(path: Vec<u8>, mode: Option<u32>) -> Self {
         Self {
             path,
@@ -71,7 +71,7 @@ impl TreeEntry {
         }
     }
 
-    /// Whether it may be one of several names of its node.
+    /// Whether the node may have other names.
     pub fn is_linked(&self) -> bool {
         self.links > 1 && self.kind != Kind::Directory
     }

@@ -1,12 +1,12 @@
 //! Globs over paths: `*` and `?` match within a name, `**` across names, `\\` escapes the next character; `[...]` is not special.
 
-/// Whether a glob matches a whole text. Time is bounded by the product of the two lengths: stars are tried by going back to the
-/// last one of each sort only.
+/// Whether a glob matches a whole text. Takes time at most proportional to the product of the two lengths: it backtracks to the
+/// last star of each sort only.
 pub fn glob(pattern: &[u8], text: &[u8]) -> bool {
     let (mut at, mut place) = (0, 0);
-    // Where to go on if it does not fit: behind which star of the pattern, at which byte of the text.
+    // Where to backtrack to on a mismatch: the position after the star in the pattern, and the byte of the text.
     let mut single: Option<(usize, usize)> = None;
-    // With whether it stands for whole names only.
+    // Also whether it stands for whole names only.
     let mut double: Option<(usize, usize, bool)> = None;
     loop {
         let fits = match (pattern.get(at), text.get(place)) {

@@ -1,6 +1,6 @@
-//! The meaning of edits beside the tree that they lie over: flags of the mount in which they were begun.
+//! What edits mean besides the tree below them: the flags of the mount that began them.
 //!
-//! The upper records it, so that any other mount or command shows and publishes the edits with the same meaning.
+//! Recorded in the upper, so that every other mount or command shows and publishes the edits with the same meaning.
 
 use serde::{Deserialize, Serialize};
 
@@ -10,7 +10,7 @@ use crate::error::{Error, ErrorKind};
 use crate::oci::Platform;
 use crate::staging::{Binding, TagKey, Upper, Uppers};
 
-/// The kind of artifact that a new tag becomes.
+/// The kind of artifact to make of a new tag.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum ArtifactKind {
@@ -19,12 +19,12 @@ pub enum ArtifactKind {
     Files,
     /// A container image.
     Image,
-    /// One archive as oci-sync writes it, sealed where a passphrase is given.
+    /// One archive in the format of oci-sync, sealed if a passphrase is given.
     OciSync,
 }
 
 impl ArtifactKind {
-    /// The word for it, as `--as-kind` takes it.
+    /// Its name, as in `--as-kind`.
     pub fn name(self) -> &'static str {
         match self {
             Self::Files => "files",
@@ -38,23 +38,23 @@ impl ArtifactKind {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub struct Meaning {
-    /// The platform that an index is shown as and that a new image is for.
+    /// The platform shown of an index, and that of a new image.
     #[serde(with = "text")]
     pub platform: Platform,
     /// Form of the tag's directory.
     pub view: ViewMode,
-    /// Only digests are trusted.
+    /// Trust digests only.
     pub strict: bool,
-    /// The form of a new tag.
+    /// The kind of a new tag.
     pub kind: ArtifactKind,
-    /// A tag that is deleted here is deleted upstream too.
+    /// Deleting a tag here deletes it upstream too.
     pub allow_delete: bool,
-    /// A passphrase was given, so that a new tag is encrypted if its kind can be.
+    /// A passphrase was given: a new tag is encrypted if its kind supports it.
     pub encrypted: bool,
 }
 
 impl Meaning {
-    /// The meaning of an upper's edits; `None` for those of an ocifs that did not record it.
+    /// The meaning of an upper's edits; `None` if written by an ocifs that did not record it.
     ///
     /// # Errors
     /// The record cannot be read.
@@ -76,7 +76,7 @@ impl Meaning {
         serde_json::to_string(self).map_err(|error| Error::new(ErrorKind::Other, format!("cannot record flags: {error}")))
     }
 
-    /// Makes the upper of a tag that has none, for edits that mean this: it is there with its meaning or not at all.
+    /// Creates the upper of a tag that has none, for edits with this meaning. Atomic: the upper exists with its meaning or not at all.
     ///
     /// # Errors
     /// As [`Uppers::create`].
@@ -84,7 +84,7 @@ impl Meaning {
         uppers.create(tag_key, binding, Some(&self.text()?))
     }
 
-    /// A note on edits that were begun under other flags than those of this mount.
+    /// A note on edits begun under flags other than this mount's.
     pub fn beside(&self, own: &Self, binding: Binding) -> Option<String> {
         let mut words = Vec::new();
         if self.platform != own.platform {
@@ -115,7 +115,7 @@ impl Meaning {
 }
 
 impl Context {
-    /// The context for the edits of an upper, which keep the meaning that they began with. Of two verifications the stricter counts.
+    /// The context for the edits of an upper, which keep their original meaning. Of two verification modes the stricter wins.
     ///
     /// # Errors
     /// As [`Meaning::of`].
@@ -126,7 +126,7 @@ impl Context {
     }
 }
 
-/// A platform as people write it.
+/// A platform in its textual form.
 mod text {
     use serde::de::Error as _;
     use serde::{Deserialize, Deserializer, Serializer};

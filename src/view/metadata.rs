@@ -1,7 +1,7 @@
 //! The metadata of one tag or attachment as a directory: `.oci/tags/T/` and everything below it.
 //!
 //! Bound to one digest like every view. Text from a registry appears as file content only; names are digests,
-//! numbers and media types reduced to letters that are safe in a path. Blobs and attachments are asked for when
+//! numbers and media types reduced to characters safe in a path. Blobs and attachments are requested when
 //! they are read or listed, never before.
 
 use std::collections::BTreeMap;
@@ -23,12 +23,12 @@ const PLATFORMS: ViewNode = 0x42;
 const LAYERS: ViewNode = 0x43;
 const BLOBS: ViewNode = 0x44;
 const REFERRERS: ViewNode = 0x45;
-/// Blobs of the manifest by their place: config first, then layers.
+/// First node of the blobs of the manifest: config first, then layers.
 const BLOB_BASE: ViewNode = 1 << 33;
-/// Types of attachments in the order in which they were seen.
+/// First node of the types of attachments, in the order seen.
 const TYPE_BASE: ViewNode = 1 << 34;
 
-/// Directories between a tag's metadata and the metadata of an attachment below it: `referrers/TYPE/HEX`.
+/// Directories between a tag's metadata and that of an attachment below it: `referrers/TYPE/HEX`.
 const REFERRER_DEPTH: usize = 3;
 
 /// Metadata of one manifest.
@@ -36,21 +36,21 @@ pub struct Metadata {
     repository: Repository,
     /// The manifest that the tag names.
     named: Arc<Manifest>,
-    /// The image manifest: the same, or the chosen platform's of an index.
+    /// The image manifest: the same, or that of the chosen platform of an index.
     image: Option<Arc<Manifest>>,
-    /// Name and bytes; a file's node is its place plus one.
+    /// Name and bytes; a file's node is its index plus one.
     files: Vec<(&'static str, Bytes)>,
     /// Target of `fs`.
     link: String,
     depth: usize,
-    /// Attachments and when they were asked for. Held for copying only.
+    /// Attachments and when they were requested. Held for copying only.
     referrers: Mutex<Option<(Instant, Arc<[Descriptor]>)>>,
-    /// Directory names of attachment types; places never change. Held for copying only.
+    /// Directory names of attachment types; positions never change. Held for copying only.
     types: Mutex<Vec<String>>,
 }
 
 impl Metadata {
-    /// Reads the manifests that the metadata is about. `depth` directories lie between this one and the
+    /// Reads the manifests that the metadata describes. `depth` directories lie between this one and the
     /// repository's.
     pub(super) async fn load(
         context: &Context,
@@ -85,12 +85,12 @@ impl Metadata {
         })
     }
 
-    /// The digest that it is about.
+    /// The digest described.
     pub fn digest(&self) -> Digest {
         self.named.digest
     }
 
-    /// The manifest that it is about.
+    /// The manifest described.
     pub fn manifest(&self) -> &Manifest {
         &self.named
     }
@@ -189,7 +189,7 @@ impl Metadata {
     }
 
     fn blob_names(&self) -> Vec<Name> {
-        // A blob that is named twice is one file: the first place counts.
+        // A blob listed twice is one file: the first position counts.
         let mut unique: BTreeMap<String, ViewNode> = BTreeMap::new();
         for (blob, node) in self.blobs().zip(BLOB_BASE..) {
             unique.entry(blob.digest.path_name()).or_insert(node);
@@ -259,7 +259,7 @@ fn entry(name: impl Into<String>, node: ViewNode) -> Name {
     Name { name: name.into().into_bytes(), found: Found::Node(node) }
 }
 
-/// The member of an index that fits a platform best; the first of equals.
+/// The member of an index that fits a platform best; the first among equals.
 fn chosen<'a>(index: &'a Manifest, platform: &Platform) -> Option<&'a Descriptor> {
     let members = index.index()?.manifests.iter();
     let ranked = members.filter_map(|member| {
@@ -287,7 +287,7 @@ fn files(named: &Manifest, image: Option<&Manifest>, reference: &str) -> Vec<(&'
     files
 }
 
-/// The directory name of an attachment's type.
+/// The directory name for an attachment's type.
 fn type_name(descriptor: &Descriptor) -> String {
     match descriptor.artifact_type.as_deref() {
         None | Some("") => "unknown".to_owned(),
@@ -295,8 +295,8 @@ fn type_name(descriptor: &Descriptor) -> String {
     }
 }
 
-/// Text of a registry as one path component: everything but letters, digits and `.+-` becomes `_`; a leading dot
-/// too; at most 128 characters.
+/// Registry text as one path component: everything but letters, digits and `.+-` becomes `_`, as does a leading dot;
+/// at most 128 characters.
 fn safe_name(text: &str) -> String {
     let safe = |(place, letter): (usize, char)| match letter {
         '.' if place == 0 => '_',

@@ -1,9 +1,9 @@
-//! A view: the content of one directory of the mount, be it a tag, a digest path, one layer or platform, or the
+//! A view: the content of one directory of the mount, such as a tag, a digest path, one layer or platform, or the
 //! metadata of a tag.
 //!
-//! A view has a number, is bound to a digest when it is first entered and keeps that digest for its whole life:
+//! A view has a number. It is bound to a digest when first entered and keeps it for life:
 //! when a tag moves, new lookups get a new view, and processes inside the old one stay on its digest. Two tags
-//! of one digest share a tree and are two views. This module knows nodes, names and bytes of one view; it never
+//! with the same digest share a tree but are two views. This module knows nodes, names and bytes of one view; it never
 //! decides which view a path leads to, and never resolves a link.
 
 mod attributes;
@@ -59,7 +59,7 @@ use crate::error::{Error, ErrorKind};
 use crate::oci::{Digest, Repository};
 use crate::staging::{Upper, Uppers};
 
-/// An operation that the kernel has judged arrives here in less.
+/// An operation that the kernel has permission-checked arrives here within this time.
 const SETTLED: Duration = Duration::from_secs(1);
 
 /// Number of a node inside a view; 0 is the view's own directory.
@@ -72,13 +72,13 @@ pub struct Context {
     pub artifacts: Artifacts,
     /// The meaning of edits begun here, and how everything else is shown.
     pub meaning: Meaning,
-    /// Defaults for attributes that an archive lacks, and overrides of the user.
+    /// Defaults for attributes missing from an archive, and the user's overrides.
     pub defaults: Defaults,
-    /// The registry or layout as it is written in references.
+    /// The registry or layout as written in references.
     pub authority: Authority,
-    /// How long lists of referrers are fresh.
+    /// How long lists of referrers stay fresh.
     pub tag_ttl: Duration,
-    /// Where edits are staged; `None` where nothing can be written.
+    /// Where edits are staged; `None` if nothing is writable.
     pub staging: Option<Arc<Uppers>>,
 }
 
@@ -88,7 +88,7 @@ pub enum Shown {
     Tree(Arc<Artifact>),
     /// Metadata of an artifact.
     Metadata(Metadata),
-    /// A tag that began empty and shows staged files only.
+    /// A new tag, which shows staged files only.
     New,
 }
 
@@ -97,11 +97,11 @@ pub enum Shown {
 pub enum Found {
     /// A node of the same view.
     Node(ViewNode),
-    /// A directory that is a view of its own.
+    /// A directory that is itself a view.
     View(Key, Origin),
 }
 
-/// One name of a listing that was taken as a whole.
+/// One name of a complete listing.
 pub struct Name {
     /// The name.
     pub name: Vec<u8>,
@@ -109,24 +109,24 @@ pub struct Name {
     pub found: Found,
 }
 
-/// One view. Shared by the table, by open handles and by operations under way.
+/// One view. Shared by the table, open handles and operations in flight.
 pub struct View {
     number: u32,
-    /// Held for a copy only.
+    /// Held for copying only.
     key: Mutex<Key>,
     origin: Origin,
     shown: OnceCell<Shown>,
-    /// The edits of the tag, once there are any.
+    /// The edits of the tag, once it has any.
     overlay: OnceCell<Arc<Overlay>>,
-    /// Edits that were there before the view was entered. Held to take or to put only.
+    /// Edits that existed before the view was entered. Held for taking and putting only.
     given: Mutex<Option<Arc<Upper>>>,
-    /// Files that are open through handles from before there were edits.
+    /// Files open through handles from before the first edit.
     pins: Arc<pins::Pins>,
     /// Its content is no longer shown: processes inside get an error.
     closed: AtomicBool,
     /// When the kernel got the attributes of its directory, after it was entered.
     told: OnceLock<Instant>,
-    /// Files that were opened while only the transport vouched for them: the kernel may hold such pages.
+    /// Files opened while only the transport vouched for them: the kernel may have cached such pages.
     /// Held only for set operations.
     unverified: Mutex<HashSet<ViewNode>>,
 }
@@ -163,12 +163,12 @@ impl View {
         self.key.lock().clone()
     }
 
-    /// Only the table of views does this.
+    /// Called by the table of views only.
     fn set_key(&self, key: Key) {
         *self.key.lock() = key;
     }
 
-    /// Whether the kernel got the attributes of its directory since it was entered, and long enough ago that no operation under way was
+    /// Whether the kernel got the attributes of its directory after it was entered, long enough ago that no operation in flight was
     /// checked against older ones.
     pub fn is_told(&self) -> bool {
         self.told.get().is_some_and(|told| told.elapsed() >= SETTLED)
@@ -179,17 +179,17 @@ impl View {
         self.told.get_or_init(Instant::now);
     }
 
-    /// The repository that it belongs to.
+    /// Its repository.
     pub fn repository(&self) -> &Repository {
         self.origin.repository()
     }
 
-    /// Its content, if it was entered before.
+    /// Its content, once entered.
     pub fn shown(&self) -> Option<&Shown> {
         self.shown.get()
     }
 
-    /// The digest that it is bound to, if it was entered before: the expected digest of the tag upstream.
+    /// The digest that it is bound to, once entered: the expected digest of the tag upstream.
     pub fn digest(&self) -> Option<Digest> {
         if let Some(overlay) = self.overlay() {
             return overlay.binding().expected;
@@ -201,10 +201,10 @@ impl View {
         }
     }
 
-    /// Binds the view to its digest, if it is not bound yet, and returns its content.
+    /// Binds the view to its digest, unless already bound, and returns its content.
     ///
     /// # Errors
-    /// Errors of resolving the tag or reading the artifact; the view stays unbound then and the next caller tries again.
+    /// Errors of resolving the tag or reading the artifact; the view then stays unbound and the next caller tries again.
     pub async fn enter(&self, context: &Context) -> Result<&Shown, Error> {
         if let Some(shown) = self.shown.get() {
             return Ok(shown);
@@ -246,7 +246,7 @@ impl View {
         context.meaning.strict || self.origin.is_pinned()
     }
 
-    /// Whether the node is a directory, as far as is known without entering.
+    /// Whether the node is a directory, as far as known without entering.
     pub fn is_directory(&self, context: &Context, node: ViewNode) -> bool {
         if let Some(overlay) = self.overlay() {
             return overlay.attributes(context, node).is_ok_and(|attributes| attributes.kind == Kind::Directory);
@@ -283,7 +283,7 @@ impl View {
         }
     }
 
-    /// The names of a directory of metadata, as they are now. A tree is listed by [`crate::artifact::Tree::children`].
+    /// The current names of a directory of metadata. A tree is listed by [`crate::artifact::Tree::children`].
     pub async fn names(&self, context: &Context, directory: ViewNode) -> Result<Vec<Name>, Error> {
         match self.enter(context).await? {
             Shown::Tree(_) | Shown::New => Err(Error::new(ErrorKind::Other, "a tree is listed by its cookies")),
@@ -291,7 +291,7 @@ impl View {
         }
     }
 
-    /// Attributes of a node. A view that was not entered yet shows the mount's defaults as its own.
+    /// Attributes of a node. The root of a view not entered yet has the mount's defaults.
     pub fn attributes(&self, context: &Context, node: ViewNode) -> Result<Attributes, Error> {
         let defaults = &context.defaults;
         if let Some(overlay) = self.overlay() {
@@ -308,7 +308,7 @@ impl View {
         }
     }
 
-    /// The directory that holds a directory; the view's own for itself.
+    /// The parent of a directory; the view's own directory is its own parent.
     pub fn parent(&self, directory: ViewNode) -> ViewNode {
         if let Some(overlay) = self.overlay() {
             return overlay.parent(directory).unwrap_or(0);
@@ -320,7 +320,7 @@ impl View {
         }
     }
 
-    /// The target of a symbolic link, as it is.
+    /// The unresolved target of a symlink.
     pub fn target(&self, node: ViewNode) -> Result<Vec<u8>, Error> {
         if let Some(overlay) = self.overlay() {
             return overlay.target(node);
@@ -350,8 +350,8 @@ impl View {
         Reader::of_tree(&context.artifacts, self.repository(), artifact, id, self.strict(context)).await
     }
 
-    /// Whether the kernel may keep the pages that it has of a file, now that it is opened with a reader of these bytes. Pages
-    /// that were read while only the transport vouched for them are dropped once more when all is verified.
+    /// Whether the kernel may keep its cached pages of a file that is now opened with a reader of these bytes. Pages
+    /// read while only the transport vouched for them are dropped once more when all is verified.
     pub fn keeps_pages(&self, node: ViewNode, verified: Verified) -> bool {
         let mut unverified = self.unverified.lock();
         match verified {
@@ -364,7 +364,7 @@ impl View {
     }
 }
 
-/// The tree's number of a node.
+/// The tree node behind a view node.
 fn node_id(node: ViewNode) -> Option<NodeId> {
     NodeId::try_from(node).ok()
 }

@@ -1,4 +1,4 @@
-//! The key of a view, and where its content comes from. Plain data.
+//! The key of a view, and the source of its content. Plain data.
 
 use std::sync::Arc;
 
@@ -9,37 +9,37 @@ use crate::oci::{Digest, Manifest, Repository, Tag};
 pub enum Key {
     /// The files of a tag.
     Tag(Repository, Tag),
-    /// The files of a manifest by digest. The name is the path component that leads to it.
+    /// The files of a manifest by digest, named by the path component that leads to it.
     Digest(Repository, Digest),
-    /// A name of a layout that is not a tag, as it is shown, and its target: when that changes, it is another view.
+    /// A name of a layout that is not a tag, as shown, and its target; a new target is a new view.
     Odd(String, Digest),
     /// The metadata of a tag.
     Metadata(Repository, Tag),
-    /// A directory of another view that is a view of its own: the other's number and the name of the member.
+    /// A directory of another view that is itself a view: the other's number and the member's name.
     Member(u32, Member),
 }
 
-/// Which directory of a metadata view is a view of its own.
+/// Which directory of a metadata view is itself a view.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Member {
-    /// A layer by its number.
+    /// A layer, by its index.
     Layer(u32),
-    /// A platform of an index by its number in the index.
+    /// A platform of an index, by its position in the index.
     Platform(u32),
     /// An attachment.
     Referrer(Digest),
 }
 
-/// Where the content of a view comes from.
+/// The source of a view's content.
 #[derive(Clone, Debug)]
 pub enum Origin {
-    /// The binding of a tag when it is entered.
+    /// The digest of a tag at the time it is entered.
     Tag(Repository, Tag),
     /// A manifest by digest.
     Digest(Repository, Digest),
-    /// Metadata of the digest that a tag names when it is entered.
+    /// Metadata of the digest that a tag has at the time it is entered.
     TagMetadata(Repository, Tag),
-    /// About a manifest; `depth` directories lie between it and the repository's.
+    /// Metadata of a manifest; `depth` directories lie between it and the repository's.
     DigestMetadata {
         /// The repository.
         repository: Repository,
@@ -48,13 +48,13 @@ pub enum Origin {
         /// Directories up to that of the repository.
         depth: usize,
     },
-    /// One layer alone.
+    /// A single layer.
     Layer {
         /// The repository.
         repository: Repository,
-        /// The image manifest that names it.
+        /// The image manifest that lists it.
         manifest: Arc<Manifest>,
-        /// Its number there.
+        /// Its index there.
         number: usize,
     },
     /// One member of an index.
@@ -67,7 +67,7 @@ pub enum Origin {
 }
 
 impl Origin {
-    /// The repository that everything is asked from.
+    /// The repository that all requests go to.
     pub fn repository(&self) -> &Repository {
         match self {
             Self::Tag(repository, _) | Self::Digest(repository, _) | Self::TagMetadata(repository, _) => repository,
@@ -75,7 +75,7 @@ impl Origin {
         }
     }
 
-    /// Whether the user named a digest, so that nothing else is to be trusted.
+    /// Whether the user gave a digest, so that nothing else may be trusted.
     pub(super) fn is_pinned(&self) -> bool {
         matches!(self, Self::Digest(..))
     }

@@ -1,14 +1,14 @@
-//! One edited tag as its user sees it: the upper over the tree of the digest that it began with.
+//! One edited tag as its user sees it: the upper over the tree of the digest that the edits began with.
 //!
-//! Gives the POSIX meaning of every change to one tag, in transactions of the upper, and reads the merged state. Works
-//! without a mount too. Knows nothing of inodes, handles of the kernel, other tags or the registry's tag.
+//! Gives every change to one tag its POSIX meaning, in transactions of the upper, and reads the merged state. Also works
+//! without a mount. Knows nothing of inodes, kernel handles, other tags or the registry's tag.
 //!
-//! The upper is the only truth: memory only knows where the upper has no rows, and which files are open.
+//! The upper is the only source of truth: memory only records where the upper has no rows, and which files are open.
 //!
-//! - `open`: an upper that is there becomes an overlay
+//! - `open`: turns an existing upper into an overlay
 //! - `names`: the merged tree, and changes of names; `attributes`: those of a node
 //! - `bytes`: reading and writing files
-//! - `freeze`: what a publish takes; `discard`: what goes back to the state upstream
+//! - `freeze`: what a publish takes; `discard`: reverts to the upstream state
 //! - `plain`: the values that callers see
 
 mod attributes;
@@ -45,58 +45,58 @@ use names::removed::Removed;
 use names::trees::Trees;
 use names::walk::Place;
 
-/// Generations of a tag that may live at a time: one is frozen, others are being dropped.
+/// Generations of a tag that may exist at a time: one is frozen, others are being dropped.
 const GENERATIONS: u32 = 8;
 
 /// An edited tag. Shared by its view, by open files and by a publish.
 ///
-/// Locks, in the order in which they are taken: `names`, `freeze_lock`, the turn of an open file, the upper's own, `table`. None is held while
-/// anything is fetched, and none for longer than one change, one write or one small batch takes.
+/// Lock order: `names`, `freeze_lock`, the turn of an open file, the upper's own, `table`. None is held while
+/// anything is fetched, and none for longer than one change, one write or one small batch.
 pub struct Overlay {
     upper: Arc<Upper>,
     base: Base,
-    /// Those that rows refer to, and the one that the tag is expected to hold.
+    /// Those that rows refer to, and the expected one.
     trees: Trees,
     blobs: Blobs,
     table: Table<OpenFile>,
-    /// Held by changes of names, and while a file is opened.
+    /// Held while names change, and while a file is opened.
     names: Mutex<()>,
-    /// Shared by writers of bytes, taken exclusively by a freeze and a commit.
+    /// Shared by writers of bytes, taken exclusively by a freeze or a commit.
     freeze_lock: RwLock<()>,
-    /// Told when there is something to fill in from below.
+    /// Notified when there is something to fill in from below.
     filler: Arc<Notify>,
     /// A task is filling files in.
     is_filling: AtomicBool,
-    /// Handles that may write.
+    /// Handles open for writing.
     writers: AtomicU64,
-    /// Grows with every freeze and commit; each file is counted as changed once an epoch.
+    /// Incremented by every freeze and commit; each file is counted as changed once per epoch.
     epoch: AtomicU64,
     /// Each frozen generation has one permit.
     generations: Arc<Semaphore>,
     access_times: AccessTimes,
-    /// Files that are open through handles of which the table does not know; none where no other view shows the tag.
+    /// Files open through handles unknown to the table; unset if no other view shows the tag.
     pins: OnceLock<Arc<Pins>>,
     removed: Removed,
 }
 
-/// Where the bytes of an open file are now.
+/// Where the bytes of an open file currently are.
 #[derive(Clone)]
 enum ByteSource {
     Lower(Arc<Lower>),
     Data(Arc<Layered>),
 }
 
-/// An open file. Dropped with its last handle; a node without a name goes with it.
+/// An open file. Dropped with its last handle, and with it a node without a name.
 struct OpenFile {
     pub overlay: Arc<Overlay>,
     pub node: ViewNode,
     /// Held for copying only.
     source: RwLock<ByteSource>,
-    /// Held while it is decided to which bytes a write goes, and while it is made.
+    /// Held while a write chooses its target and is made.
     turn: Mutex<()>,
-    /// The epoch of the overlay in which the file was last counted as changed.
+    /// The overlay's epoch in which the file was last counted as changed.
     marked: AtomicU64,
-    /// Handles that may write.
+    /// Handles open for writing.
     pub writers: AtomicU64,
 }
 
@@ -127,12 +127,12 @@ impl Overlay {
     /// Removes the upper if nothing is left to publish; returns whether it did. Later calls fail with Gone then.
     ///
     /// # Errors
-    /// Gone where it was removed before; errors of the disk.
+    /// Gone if it was already removed; errors of the disk.
     pub fn remove_if_clean(&self) -> Result<bool, Error> {
         Ok(!self.has_writers() && self.upper.remove_if_clean()?)
     }
 
-    /// Removes the upper of a tag that holds nothing; returns whether it did.
+    /// Removes the upper of an empty tag; returns whether it did.
     ///
     /// # Errors
     /// As [`Overlay::remove_if_clean`].
@@ -140,7 +140,7 @@ impl Overlay {
         self.upper.remove_if(|rows| Merged { rows, base: &self.base }.is_empty(0))
     }
 
-    /// Removes the upper if this generation, published elsewhere, is still all of it; returns whether it did.
+    /// Removes the upper if it holds nothing beyond this generation, which was published elsewhere; returns whether it did.
     ///
     /// # Errors
     /// As [`Overlay::remove_if_clean`].
@@ -151,12 +151,12 @@ impl Overlay {
         Ok(!self.has_writers() && self.upper.remove_if_unchanged(frozen)?)
     }
 
-    /// Whether the upper was removed, and everything in it is gone.
+    /// Whether the upper was removed with everything in it.
     pub fn is_removed(&self) -> bool {
         self.upper.is_removed()
     }
 
-    /// Whether anything was changed since the last publish, or a writer is open.
+    /// Whether anything changed since the last publish, or a writer is open.
     pub fn is_edited(&self) -> bool {
         self.upper.has_edits() || !self.binding().deleted && self.has_writers()
     }
@@ -175,7 +175,7 @@ impl Overlay {
         self.upper.change(|change| change.bind(binding))
     }
 
-    /// Marks a tag that holds nothing as deleted; `false` if it holds something. Nothing can be changed in it from then on.
+    /// Marks an empty tag as deleted; `false` if it is not empty. Nothing in it can be changed from then on.
     ///
     /// # Errors
     /// Errors of the disk.
@@ -189,8 +189,8 @@ impl Overlay {
         })
     }
 
-    /// Gives up the tag's lock until the next change if nothing is left to publish and no writer is open; returns whether it did. The
-    /// edits lie under the name `aside` meanwhile.
+    /// Releases the tag's lock until the next change if nothing is left to publish and no writer is open; returns whether it did. The
+    /// edits are stored under the name `aside` meanwhile.
     ///
     /// # Errors
     /// Errors of the disk.
@@ -198,7 +198,7 @@ impl Overlay {
         Ok(!self.has_writers() && self.upper.release(aside)?)
     }
 
-    /// Whether others may edit the tag.
+    /// Whether the tag's lock is released.
     pub fn is_released(&self) -> bool {
         self.upper.is_released()
     }
@@ -206,13 +206,13 @@ impl Overlay {
     /// Takes the tag's lock back.
     ///
     /// # Errors
-    /// Busy where another process has it, Exists where one left edits, Gone for a tag that moved.
+    /// Busy if another process holds it, Exists if another process left edits, Gone for a tag that moved.
     pub fn reclaim_tag(&self) -> Result<(), Error> {
         self.upper.reclaim()
     }
 
-    /// Gives up the tag's name for that of a directory if nothing is left to publish; returns whether it did. Its content can still
-    /// be read, and every change fails with Gone.
+    /// Gives up the tag's name for that of a directory if nothing is left to publish; returns whether it did. Its content stays
+    /// readable, and every change fails with Gone.
     ///
     /// # Errors
     /// Errors of the disk.
@@ -249,15 +249,15 @@ impl Overlay {
         self.merged().lookup(directory, name)
     }
 
-    /// Names of a directory behind a cookie (0: from the start) until `take` answers `false`. Cookies never name another entry later.
+    /// Passes names of a directory after a cookie (0: from the start) to `take` until it returns `false`. A cookie is never reused for another entry.
     ///
     /// # Errors
-    /// Gone for a directory that is not there.
+    /// Gone for a directory that does not exist.
     pub fn children(&self, directory: ViewNode, after: u64, take: &mut dyn FnMut(u64, &[u8], ViewNode) -> bool) -> Result<(), Error> {
         self.merged().children(directory, after, take)
     }
 
-    /// Whether the tag holds nothing.
+    /// Whether the tag is empty.
     ///
     /// # Errors
     /// Errors of the database.
@@ -265,7 +265,7 @@ impl Overlay {
         self.merged().is_empty(0)
     }
 
-    /// The directory that holds a directory; 0 for the tag's own.
+    /// The parent of a directory; 0 for the tag's own.
     ///
     /// # Errors
     /// NotDirectory, Gone.
@@ -277,7 +277,7 @@ impl Overlay {
         Merged { rows: self.upper.rows(), base: &self.base }
     }
 
-    /// Lets files live that are open through handles of the view.
+    /// Keeps alive files that are open through handles of the view.
     pub(super) fn share_pins(&self, pins: &Arc<Pins>) {
         let _ = self.pins.set(Arc::clone(pins));
     }

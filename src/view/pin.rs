@@ -4,14 +4,14 @@ use std::sync::Arc;
 
 use super::{View, ViewNode};
 
-/// A handle on a file, for as long as this lives.
+/// Keeps a file pinned while this value lives.
 pub struct Pin {
     view: Arc<View>,
     node: ViewNode,
 }
 
 impl View {
-    /// Notes that a file is open. To be called before it is looked whether the view has edits.
+    /// Notes that a file is open. Call before checking whether the view has edits.
     pub fn pin(self: &Arc<Self>, node: ViewNode) -> Pin {
         self.pins.add(node);
         Pin { view: Arc::clone(self), node }

@@ -1,6 +1,6 @@
-//! Files of a view that are open through handles from before its tag had edits.
+//! Files of a view that are open through handles older than the tag's edits.
 //!
-//! Edits know nothing of such a handle until it is used. So that it can still be used when the file has lost its last name meanwhile,
+//! The edits do not know such a handle until it is used. So that it still works after the file has lost its last name,
 //! the staged bytes of the file are kept for as long as the handle.
 
 use std::collections::HashMap;
@@ -9,7 +9,7 @@ use parking_lot::Mutex;
 
 use crate::staging::NodeKey;
 
-/// How many such handles each file has. Held for map operations only.
+/// Number of such handles per file. Held for map operations only.
 #[derive(Default)]
 pub(super) struct Pins(Mutex<HashMap<NodeKey, u32>>);
 
@@ -23,7 +23,7 @@ impl Pins {
         *self.0.lock().entry(node).or_default() += 1;
     }
 
-    /// Whether it was the last one.
+    /// Returns whether it was the last one.
     pub fn remove(&self, node: NodeKey) -> bool {
         let mut pins = self.0.lock();
         let Some(count) = pins.get_mut(&node) else { return false };

@@ -1,4 +1,4 @@
-//! Reading ranges of one file through its extents. Gaps between extents are holes and read as zeros.
+//! Reads ranges of one file through its extents. Gaps between extents are holes and read as zeros.
 
 use std::fs::File;
 use std::os::unix::fs::FileExt;
@@ -12,10 +12,10 @@ use crate::error::{Error, ErrorKind};
 use crate::layer::Extent;
 use crate::oci::Repository;
 
-/// Most bytes of one read. The kernel is configured to ask for less.
+/// Maximum bytes per read. The kernel is configured to request less.
 pub const READ_LIMIT: u32 = 4 << 20;
 
-/// An open file: always the bytes that it was opened on.
+/// An open file: always the bytes it had when opened.
 pub struct Reader {
     size: u64,
     source: ReaderSource,
@@ -29,7 +29,7 @@ enum ReaderSource {
     Pieces(Box<dyn Pieces>),
 }
 
-/// A file whose bytes lie in several places.
+/// A file whose bytes are in several places.
 #[async_trait]
 pub trait Pieces: Send + Sync {
     /// The bytes of a range, fewer only at the end of the file.
@@ -37,7 +37,7 @@ pub trait Pieces: Send + Sync {
 }
 
 impl Reader {
-    /// A regular file of a tree. `strict`: nothing is served before the blob that holds it was checked whole.
+    /// A regular file of a tree. `strict`: serves nothing before the whole blob that holds it is verified.
     ///
     /// # Errors
     /// Gone for anything but a regular file; errors of opening its stream.
@@ -63,32 +63,32 @@ impl Reader {
         Self { size, source: ReaderSource::Hole }
     }
 
-    /// A file that lies in memory.
+    /// A file in memory.
     pub fn of_memory(bytes: Bytes) -> Self {
         Self { size: bytes.len() as u64, source: ReaderSource::Memory(bytes) }
     }
 
-    /// A file of this machine that does not change.
+    /// A local file that does not change.
     pub fn of_file(size: u64, file: File) -> Self {
         Self { size, source: ReaderSource::File(file) }
     }
 
-    /// A file whose pieces lie in a stream, in file order.
+    /// A file whose pieces are in a stream, in file order.
     pub fn of_stream(size: u64, stream: ContentStream, extents: Vec<Extent>) -> Self {
         Self { size, source: ReaderSource::Stream { stream, extents } }
     }
 
-    /// A file whose bytes lie in several places, which do not change.
+    /// A file whose bytes are in several places and do not change.
     pub fn of_pieces(size: u64, pieces: Box<dyn Pieces>) -> Self {
         Self { size, source: ReaderSource::Pieces(pieces) }
     }
 
-    /// Length of the file.
+    /// Size of the file in bytes.
     pub fn size(&self) -> u64 {
         self.size
     }
 
-    /// How far the bytes are checked against the digest.
+    /// How far the bytes are verified against the digest.
     pub fn verified(&self) -> Verified {
         match &self.source {
             ReaderSource::Hole | ReaderSource::Memory(_) | ReaderSource::File(_) | ReaderSource::Pieces(_) => Verified::Whole,
@@ -96,7 +96,7 @@ impl Reader {
         }
     }
 
-    /// Where data (or the next hole) begins at or behind an offset; the end of the file counts as a hole. `None` beyond the end.
+    /// The start of the next data (or hole) at or after an offset; the end of the file counts as a hole. `None` beyond the end.
     pub fn seek(&self, offset: u64, data: bool) -> Option<u64> {
         if offset >= self.size {
             return None;
@@ -129,7 +129,7 @@ impl Reader {
     /// Errors of the stream; Invalid for more than `READ_LIMIT` bytes.
     pub async fn read(&self, offset: u64, length: u32) -> Result<Bytes, Error> {
         if length > READ_LIMIT {
-            return Err(Error::new(ErrorKind::Invalid, "a single read of more than 4 MiB is refused"));
+            return Err(Error::new(ErrorKind::Invalid, "a single read is limited to 4 MiB"));
         }
         let start = offset.min(self.size);
         let end = start.saturating_add(length.into()).min(self.size);
@@ -143,7 +143,7 @@ impl Reader {
     }
 }
 
-/// The part of a file that lies between two offsets, both at most its length.
+/// The part of a file between two offsets, both at most its length.
 fn within(bytes: &Bytes, start: u64, end: u64) -> Bytes {
     match (usize::try_from(start), usize::try_from(end)) {
         (Ok(start), Ok(end)) => bytes.slice(start..end),
@@ -151,7 +151,7 @@ fn within(bytes: &Bytes, start: u64, end: u64) -> Bytes {
     }
 }
 
-/// Reads a range of a local file; an early end means that the file was cut, which is an error.
+/// Reads a range of a local file; an early end means that the file was truncated, which is an error.
 fn read_file(file: &File, start: u64, end: u64) -> Result<Bytes, Error> {
     let mut buffer = zeros(start, end);
     let read = file.read_exact_at(&mut buffer, start);
@@ -183,7 +183,7 @@ async fn read_extents(stream: &ContentStream, extents: &[Extent], start: u64, en
     Ok(buffer.freeze())
 }
 
-/// The parts of extents that fall into a range of the file, in file order.
+/// The parts of extents that overlap a range of the file, in file order.
 fn pieces(extents: &[Extent], start: u64, end: u64) -> Vec<Extent> {
     let first = extents.partition_point(|extent| extent.file.saturating_add(extent.length) <= start);
     let cut = |extent: &Extent| {

@@ -1,6 +1,6 @@
-//! A tree that does not change while it is compared and published: a frozen tag, an artifact, a directory, or a mixture of these.
+//! A tree that does not change while it is compared and published: a frozen tag, an artifact, a directory, or a mixture.
 //!
-//! Entries always come in the order of [`order`](crate::path::order), so that two trees are compared in one walk. They are read in
+//! Entries always come in the order of [`order`](crate::path::order), so that two trees can be compared in one walk. They are read in
 //! batches: memory does not grow with the tree.
 
 use std::collections::HashMap;
@@ -17,9 +17,9 @@ use crate::artifact::Kind;
 use crate::blocking::blocking;
 use crate::error::{Error, ErrorKind};
 
-/// Entries that are read at a time.
+/// Entries read at a time.
 const BATCH: usize = 256;
-/// Files that are hashed at a time.
+/// Files hashed at a time.
 const HASHED: usize = 8;
 /// Smaller files are not worth a task.
 const TASK: u64 = 64 << 10;
@@ -38,13 +38,13 @@ pub trait Snapshot: Send + Sync + 'static {
     /// The bytes of a regular file.
     async fn open(&self, entry: &TreeEntry) -> Result<Reader, Error>;
 
-    /// A file of this machine that holds exactly the bytes of a path, so that a raw layer need not be a copy of it.
+    /// A local file with exactly the bytes at a path, so that a raw layer need not be a copy of it.
     fn on_disk(&self, _path: &[u8]) -> Option<PathBuf> {
         None
     }
 }
 
-/// A tree without anything, not even a root.
+/// A tree without entries, not even a root.
 pub struct Nothing;
 
 #[async_trait]
@@ -54,15 +54,15 @@ impl Snapshot for Nothing {
     }
 
     async fn sha256(&self, _entry: &TreeEntry) -> Result<[u8; 32], Error> {
-        Err(Error::new(ErrorKind::NotFound, "there is no file"))
+        Err(Error::new(ErrorKind::NotFound, "no such file"))
     }
 
     async fn open(&self, _entry: &TreeEntry) -> Result<Reader, Error> {
-        Err(Error::new(ErrorKind::NotFound, "there is no file"))
+        Err(Error::new(ErrorKind::NotFound, "no such file"))
     }
 }
 
-/// The entries of a snapshot, read in batches where blocking is fine.
+/// The entries of a snapshot, read in batches on a thread that may block.
 pub struct Entries {
     /// The rest of the walk; `None` at its end.
     walk: Option<Walk>,
@@ -70,12 +70,12 @@ pub struct Entries {
 }
 
 impl Entries {
-    /// Begins a walk.
+    /// Starts a walk.
     pub fn of(snapshot: &Arc<dyn Snapshot>) -> Self {
         Self { walk: Some(Arc::clone(snapshot).walk()), batch: Vec::new().into_iter() }
     }
 
-    /// The next entry. To be awaited to its end.
+    /// The next entry. Must be awaited to completion.
     ///
     /// # Errors
     /// Those of the walk.
@@ -100,7 +100,7 @@ impl Entries {
 pub struct FirstNames(HashMap<ViewNode, Vec<u8>>);
 
 impl FirstNames {
-    /// The first name of an entry's node, `None` if it is this one. Entries come in order.
+    /// The first name of an entry's node, `None` if it is this one. Call in walk order.
     pub fn of(&mut self, entry: &TreeEntry) -> Option<&[u8]> {
         if !entry.is_linked() {
             return None;
@@ -110,10 +110,10 @@ impl FirstNames {
     }
 }
 
-/// Entries whose SHA-256 is filled in.
+/// Entries with SHA-256 filled in.
 pub type Hashed = stream::BoxStream<'static, Result<TreeEntry, Error>>;
 
-/// The entries of a snapshot in order. Regular files that `wants` names have their SHA-256, each at its first name.
+/// The entries of a snapshot in order. Regular files selected by `wants` have their SHA-256, each at its first name.
 pub fn hashed(snapshot: &Arc<dyn Snapshot>, wants: impl Fn(&TreeEntry) -> bool + Send + 'static) -> Hashed {
     let reading = Arc::clone(snapshot);
     let state = (Entries::of(snapshot), FirstNames::default(), wants);
@@ -146,7 +146,7 @@ pub fn hashed(snapshot: &Arc<dyn Snapshot>, wants: impl Fn(&TreeEntry) -> bool +
     jobs.try_buffered(HASHED).boxed()
 }
 
-/// A task that ends with its waiter.
+/// A task aborted when its waiter is dropped.
 struct AbortOnDrop<T>(tokio::task::JoinHandle<T>);
 
 impl<T> Future for AbortOnDrop<T> {

@@ -1,7 +1,7 @@
-//! The views of a mount: numbered when first named, opened when first used, counted while the kernel knows them, never numbered again.
+//! The views of a mount: numbered when first named, opened when first used, counted while the kernel knows them. Numbers are never reused.
 //!
-//! A listing names every tag of a repository, and hardly any of them is ever entered. Until something is asked of a tag beyond its name,
-//! it is a number and a key here.
+//! A listing names every tag of a repository, and hardly any of them is ever entered. Until more than its name is requested,
+//! a tag costs only a number and a key here.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -12,14 +12,14 @@ use super::{Key, Origin, View};
 use crate::error::{Error, ErrorKind};
 use crate::staging::Upper;
 
-/// Numbers below this one are given out: 23 bits. 0 stands for the namespace above tags.
+/// Numbers handed out are below this one: 23 bits. 0 stands for the namespace above tags.
 pub const VIEW_LIMIT: u32 = 1 << 23;
-/// The first number that is given out. Node 0 of view 1 would be inode 1, which is the root of the mount.
+/// The first number handed out. Node 0 of view 1 would be inode 1, the root of the mount.
 pub const FIRST_VIEW: u32 = 2;
 
-/// A view as far as anybody has looked at it.
+/// A view, opened or not.
 enum Slot {
-    /// By its name alone.
+    /// Known by name only.
     Named(Arc<Key>),
     Open(Arc<View>),
 }
@@ -53,7 +53,7 @@ impl TableEntry {
     }
 }
 
-/// The origin of a view that follows from its key: that of a tag, which listings name by the thousand.
+/// The origin of a view that follows from its key: that of a tag, of which listings name thousands.
 fn origin_of(key: &Key) -> Option<Origin> {
     match key {
         Key::Tag(repository, tag) => Some(Origin::Tag(repository.clone(), tag.clone())),
@@ -108,11 +108,11 @@ impl Default for Views {
 }
 
 impl Views {
-    /// Numbers the view of a key, unless it has a number, with one lookup more. Returns the number, and the view where it was opened:
+    /// Numbers the view of a key, unless it has a number, and counts one more lookup. Returns the number, and the view if it was opened:
     /// that of a tag is not opened for its name alone.
     ///
     /// # Errors
-    /// NoSpace when all numbers of a mount's life are used up.
+    /// NoSpace when all numbers of a mount's lifetime are used up.
     pub fn number(&self, key: Key, origin: impl FnOnce() -> Origin) -> Result<(u32, Option<Arc<View>>), Error> {
         let mut inner = self.inner.lock();
         if let Some((number, entry)) = inner.current(&key) {
@@ -126,7 +126,7 @@ impl Views {
         Ok((number, inner.entries.get(&number).and_then(TableEntry::opened)))
     }
 
-    /// The view of a key, numbered now if there is none, with one lookup more.
+    /// The view of a key, numbered now if necessary; counts one more lookup.
     ///
     /// # Errors
     /// As [`Views::number`].
@@ -135,22 +135,22 @@ impl Views {
         opened.or_else(|| self.get(number)).ok_or_else(|| Error::new(ErrorKind::Gone, "the directory is no longer known"))
     }
 
-    /// The view of a number, opened now if it was only named.
+    /// The view of a number; opens it if it was only named.
     pub fn get(&self, number: u32) -> Option<Arc<View>> {
         self.inner.lock().entries.get_mut(&number)?.open(number)
     }
 
-    /// Whether nothing was asked of a view beyond its name.
+    /// Whether only the name of a view was used so far.
     pub fn is_only_named(&self, number: u32) -> bool {
         self.inner.lock().entries.get(&number).is_some_and(|entry| matches!(entry.slot, Slot::Named(_)))
     }
 
-    /// All views that are open.
+    /// All open views.
     pub fn all(&self) -> Vec<Arc<View>> {
         self.inner.lock().entries.values().filter_map(TableEntry::opened).collect()
     }
 
-    /// The view that a new lookup of the key would get, opened now if it was only named.
+    /// The view that a new lookup of the key would get; opens it if it was only named.
     pub fn current(&self, key: &Key) -> Option<Arc<View>> {
         let mut inner = self.inner.lock();
         let (number, entry) = inner.current(key)?;
@@ -167,7 +167,7 @@ impl Views {
         self.inner.lock().current.contains_key(key)
     }
 
-    /// A new view of a key, which lookups find from now on, with one lookup. It shows `given` once it is entered.
+    /// A new view of a key, found by lookups from now on, with one lookup counted. It shows `given` once it is entered.
     ///
     /// # Errors
     /// As [`Views::number`].
@@ -194,7 +194,7 @@ impl Views {
         }
     }
 
-    /// Finds a view by another key from now on. The view that had that key is no longer found.
+    /// Makes a view found by another key from now on. The view that had that key is no longer found.
     pub fn rename(&self, view: &View, key: Key) {
         let mut inner = self.inner.lock();
         let before = view.key();
@@ -205,7 +205,7 @@ impl Views {
         inner.current.insert(Arc::new(key), view.number);
     }
 
-    /// Counts one lookup more of a node of the view; `false` if the kernel has forgotten the view meanwhile.
+    /// Counts one more lookup of a node of the view; `false` if the kernel has forgotten the view meanwhile.
     pub fn retain(&self, number: u32) -> bool {
         let mut inner = self.inner.lock();
         let entry = inner.entries.get_mut(&number);
@@ -215,8 +215,8 @@ impl Views {
         })
     }
 
-    /// Takes lookups back. A view without lookups is handed out, to be dropped where no lock is held: edits that are all
-    /// published are tidied away with it. Its number is never used again.
+    /// Takes lookups back. Returns a view without lookups, to be dropped with no lock held: fully published
+    /// edits are tidied away with it. Its number is never reused.
     pub fn forget(&self, number: u32, lookups: u64) -> Option<Arc<View>> {
         let mut inner = self.inner.lock();
         let entry = inner.entries.get_mut(&number)?;
@@ -232,7 +232,7 @@ impl Views {
         dropped.opened()
     }
 
-    /// How many views the kernel knows.
+    /// Number of views that the kernel knows.
     pub fn len(&self) -> usize {
         self.inner.lock().entries.len()
     }

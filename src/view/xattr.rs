@@ -1,6 +1,6 @@
 //! Extended attributes: those of the archive, and ocifs's own.
 //!
-//! The names `user.oci.*` and `user.ocifs.*` are answered everywhere and listed nowhere, so that `cp -a` copies
+//! The names `user.oci.*` and `user.ocifs.*` are readable everywhere and listed nowhere, so that `cp -a` copies
 //! none of them. An archive's own attributes pass through untouched.
 
 use super::{Context, Key, Origin, PathState, Shown, View, ViewNode, node_id};
@@ -39,10 +39,10 @@ impl View {
         }
     }
 
-    /// The names that are listed: the archive's own.
+    /// The listed names: the archive's own.
     ///
     /// # Errors
-    /// Gone for a node that is not there any more.
+    /// Gone for a node that no longer exists.
     pub fn xattr_names(&self, node: ViewNode) -> Result<Vec<Vec<u8>>, Error> {
         match self.overlay() {
             Some(overlay) => {
@@ -54,7 +54,7 @@ impl View {
         }
     }
 
-    /// How a node differs from upstream; nothing differs where nothing can be edited.
+    /// How a node differs from upstream; always clean if nothing can be edited.
     fn state(&self, node: ViewNode) -> Result<PathState, Error> {
         self.overlay().map_or(Ok(PathState::Clean), |overlay| overlay.state(node))
     }
@@ -74,7 +74,7 @@ impl View {
     fn reference(&self, context: &Context) -> Option<String> {
         let of = |repository| context.authority.reference(Some(repository));
         match &self.origin {
-            // A tag may have got another name since its view was made.
+            // A tag may have been renamed since its view was made.
             Origin::Tag(repository, tag) => match self.key() {
                 Key::Tag(repository, tag) => Some(format!("{}:{tag}", of(&repository))),
                 _ => Some(format!("{}:{tag}", of(repository))),
@@ -87,7 +87,7 @@ impl View {
         }
     }
 
-    /// The digest that the view is bound to, or would be bound to now; `None` for a tag that is not upstream yet.
+    /// The digest that the view is bound to, or would be bound to now; `None` for a tag that does not exist upstream yet.
     async fn digest_now(&self, context: &Context) -> Result<Option<Digest>, Error> {
         if self.shown().is_some() {
             return Ok(self.digest());
@@ -100,7 +100,7 @@ impl View {
         Ok(Some(digest))
     }
 
-    /// Values that follow from the manifest alone, without a look at layers.
+    /// Values that follow from the manifest alone, without reading layers.
     async fn of_manifest(&self, context: &Context, name: &str) -> Result<Option<Vec<u8>>, Error> {
         let Some(digest) = self.digest_now(context).await? else { return Ok(None) };
         let manifest = context.artifacts.manifest(self.repository(), &digest).await?;
@@ -161,7 +161,7 @@ fn layer_of(artifact: &Artifact, node: ViewNode) -> Option<Digest> {
     artifact.source(content.blob).map(|source| source.descriptor.digest)
 }
 
-/// Bytes that a manifest names: config and layers, or the members of an index.
+/// Bytes listed by a manifest: config and layers, or the members of an index.
 fn claimed_size(manifest: &Manifest) -> u64 {
     match &manifest.body {
         ManifestBody::Image(image) => image.layers.iter().fold(image.config.size, |sum, layer| sum.saturating_add(layer.size)),

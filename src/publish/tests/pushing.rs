@@ -244,7 +244,7 @@ async fn impossible_requests_are_refused_before_a_byte_is_sent() {
     refused(&reserved, "reserved for oci-sync").await;
     let mut stray = source.pushing(FILES, &["a.txt"]);
     stray.metadata.layer_annotations = BTreeMap::from([("b.txt".to_owned(), BTreeMap::new())]);
-    refused(&stray, "no layer has as its title").await;
+    refused(&stray, "no layer has that title").await;
     assert!(fixture.tagged("v1").is_none());
 }
 

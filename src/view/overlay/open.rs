@@ -1,4 +1,4 @@
-//! Opening an overlay: the artifacts that its rows refer to are fetched, and leftovers of a killed process are cleaned up.
+//! Opens an overlay: fetches the artifacts that its rows refer to and cleans up leftovers of a killed process.
 
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicBool, AtomicU64};
@@ -22,7 +22,7 @@ use crate::staging::Upper;
 use crate::view::Context;
 
 impl Overlay {
-    /// Lays an upper over its tree. Fetches the trees that it refers to; nodes are found again by path if the
+    /// Lays an upper over its tree. Fetches the trees that it refers to; finds nodes again by path if the
     /// tree's numbers changed.
     ///
     /// # Errors

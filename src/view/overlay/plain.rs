@@ -3,7 +3,7 @@
 use crate::artifact::Kind;
 use crate::view::ViewNode;
 
-/// A node to be made.
+/// A node to create.
 #[derive(Clone, Debug)]
 pub struct NewNode {
     /// Kind.
@@ -12,13 +12,13 @@ pub struct NewNode {
     pub mode: u32,
     /// Owner and group.
     pub owner: (u32, u32),
-    /// Major and minor of a device.
+    /// Major and minor number of a device.
     pub device: (u32, u32),
     /// Target of a symlink.
     pub target: Vec<u8>,
 }
 
-/// Attributes to be set; `None` stays.
+/// Attributes to set; `None` leaves one unchanged.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct SetAttributes {
     /// Permission bits.
@@ -31,11 +31,11 @@ pub struct SetAttributes {
     pub size: Option<u64>,
     /// Modification time.
     pub mtime: Option<(i64, u32)>,
-    /// Access time. No artifact has one: it is shown while the tag is open here, and never stored.
+    /// Access time. Artifacts store none: it is shown while the tag is open here, and never stored.
     pub atime: Option<(i64, u32)>,
 }
 
-/// How `rename` treats a name that exists.
+/// What `rename` does if the new name exists.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Replace {
     /// Replace it.
@@ -51,11 +51,11 @@ pub enum Replace {
 pub enum PathState {
     /// As upstream.
     Clean,
-    /// Not there upstream.
+    /// Missing upstream.
     Added,
     /// Content or attributes differ.
     Changed,
-    /// There upstream, gone here.
+    /// Removed here, exists upstream.
     Removed,
 }
 
@@ -66,11 +66,11 @@ pub struct Difference {
     pub path: Vec<u8>,
     /// Added, changed or removed.
     pub state: PathState,
-    /// Kind now, or before if removed.
+    /// Current kind, or the former one if removed.
     pub kind: Kind,
-    /// Bytes upstream.
+    /// Size upstream in bytes.
     pub before: Option<u64>,
-    /// Bytes here.
+    /// Size here in bytes.
     pub after: Option<u64>,
 }
 

@@ -1,4 +1,4 @@
-//! How a view comes to the edits of its tag.
+//! How a view gets the edits of its tag.
 
 use std::sync::Arc;
 
@@ -41,7 +41,7 @@ async fn edits_that_are_being_begun_are_waited_for() {
     let (view, _) = tagged(&fixture);
     assert!(view.begun().await.is_none());
     let (edits, begun) = tokio::join!(view.edit(&fixture.context), async {
-        // The tag is entered by now, and its upper is being made.
+        // The tag is entered by now, and its upper is being created.
         while view.shown().is_none() {
             tokio::task::yield_now().await;
         }

@@ -1,4 +1,4 @@
-//! A registry in memory, edited tags in a state directory, and readers that share a cache or know nothing.
+//! A registry in memory, edited tags in a state directory, and readers with a shared or an empty cache.
 
 mod edited;
 
@@ -89,7 +89,7 @@ impl TagFixture {
         self.directory.path().join("state")
     }
 
-    /// The next process, which has seen nothing yet and finds the same cache.
+    /// The next process, with empty memory and the same cache.
     pub async fn restart(&mut self) {
         self.context.artifacts.flush().await;
         let cache = self.directory.path().join("cache");
@@ -100,7 +100,7 @@ impl TagFixture {
         self.context.artifacts.artifact(&repository(), digest, ViewMode::Merged, false).await.unwrap()
     }
 
-    /// An artifact as a reader sees it that has nothing in its cache.
+    /// An artifact as seen by a reader with an empty cache.
     pub async fn elsewhere(&self, digest: &Digest) -> (Arc<Artifact>, Context, tempfile::TempDir) {
         let directory = tempfile::tempdir().unwrap();
         let context = context(&self.registry, &directory.path().join("cache"), self.passphrase, None);
@@ -132,7 +132,7 @@ impl TagFixture {
         let tag_key = overlay.tag_key();
         drop(overlay);
         let upper = loop {
-            // A publish that was stopped may still be leaving on another thread.
+            // A stopped publish may still be exiting on another thread.
             match self.uppers.find(&tag_key) {
                 Ok(upper) => break upper.expect("the upper is there"),
                 Err(_) => tokio::task::yield_now().await,

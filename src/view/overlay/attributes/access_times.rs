@@ -1,4 +1,4 @@
-//! Access times that were set explicitly. No artifact has any, so they live in memory only.
+//! Access times that were set explicitly. Artifacts store none, so they live in memory only.
 
 use std::collections::{HashMap, VecDeque};
 
@@ -6,10 +6,10 @@ use parking_lot::Mutex;
 
 use crate::view::ViewNode;
 
-/// Access times that are remembered.
+/// Number of access times kept.
 const ACCESS_TIMES: usize = 4096;
 
-/// The latest access times that were set.
+/// The most recently set access times.
 #[derive(Default)]
 pub(in crate::view::overlay) struct AccessTimes(Mutex<Remembered>);
 

@@ -1,8 +1,8 @@
 //! Attributes and extended attributes of an edited tag: shown, set, removed.
 //!
-//! Extended attributes are stored as they come, for every user: `user.*`, `security.*` and `trusted.*`. Access control lists
+//! Extended attributes are stored as given, for every user: `user.*`, `security.*` and `trusted.*`. Access control lists
 //! (`system.*`) are refused as unsupported, since ocifs would not enforce them; those of an archive are shown and kept. The names
-//! that ocifs answers itself (`user.oci.*`, `user.ocifs.*`) cannot be set.
+//! that ocifs provides itself (`user.oci.*`, `user.ocifs.*`) cannot be set.
 
 pub(super) mod access_times;
 
@@ -17,14 +17,14 @@ use crate::view::overlay::names::merged::{Seen, without_own};
 use crate::view::overlay::plain::SetAttributes;
 use crate::view::{Attributes, Context, ViewNode};
 
-/// Bytes of the longest value, as the kernel has it.
+/// Longest value in bytes, the kernel's limit.
 const LONGEST_VALUE: usize = 64 << 10;
 
 impl Overlay {
     /// Attributes.
     ///
     /// # Errors
-    /// Gone for a node that is not there.
+    /// Gone for a node that does not exist.
     pub fn attributes(&self, context: &Context, node: ViewNode) -> Result<Attributes, Error> {
         let defaults = &context.defaults;
         let mut shown = match self.see_or_removed(node)? {
@@ -60,7 +60,7 @@ impl Overlay {
     /// Target of a symlink.
     ///
     /// # Errors
-    /// Invalid for anything but a link.
+    /// Invalid unless it is a symlink.
     pub fn target(&self, node: ViewNode) -> Result<Vec<u8>, Error> {
         let seen = self.merged().see(node)?;
         if seen.kind() != Kind::Symlink {
@@ -75,26 +75,26 @@ impl Overlay {
     /// Sets attributes. Nothing is copied.
     ///
     /// # Errors
-    /// IsDirectory or Invalid for the length of anything but a regular file; NoSpace and errors of the disk.
+    /// IsDirectory or Invalid when setting the length of anything but a regular file; NoSpace and errors of the disk.
     pub async fn set_attributes(self: &Arc<Self>, context: &Context, node: ViewNode, set: SetAttributes) -> Result<(), Error> {
         if let Some(atime) = set.atime {
             self.access_times.set(node, atime);
         }
         let seen = match self.merged().see(node) {
             Ok(seen) => seen,
-            // The kernel writes back times late; of a node that is gone there is nothing to keep.
+            // The kernel writes times back late; for a removed node there is nothing to store.
             Err(error) if error.kind == ErrorKind::Gone && set.size.is_none() && self.removed.get(node).is_some() => return Ok(()),
             Err(error) => return Err(error),
         };
-        // Times that are written back late do not make a tag edited that was published meanwhile.
+        // Times written back late do not make a tag dirty that was published meanwhile.
         if !self.upper().is_edited() && self.changes_nothing(context, node, &set)? {
             return Ok(());
         }
         if let Some(size) = set.size {
             match seen.kind() {
                 Kind::File => FileHandle::new(self.hold(node)?, true).set_length(size).await?,
-                Kind::Directory => return Err(Error::new(ErrorKind::IsDirectory, "a directory has no length to set")),
-                _ => return Err(Error::new(ErrorKind::Invalid, "only a regular file has a length to set")),
+                Kind::Directory => return Err(Error::new(ErrorKind::IsDirectory, "the length of a directory cannot be set")),
+                _ => return Err(Error::new(ErrorKind::Invalid, "only the length of a regular file can be set")),
             }
         }
         let is_staged = matches!(&seen, Seen::Row(Node { content: Content::Data(_), .. }));
@@ -125,7 +125,7 @@ impl Overlay {
         Ok(())
     }
 
-    /// A node, or a remembered one that was removed.
+    /// A node, or a recently removed one.
     fn see_or_removed(&self, node: ViewNode) -> Result<Seen, Error> {
         match self.merged().see(node) {
             Err(error) if error.kind == ErrorKind::Gone => self.removed.get(node).map(Seen::Row).ok_or(error),
@@ -133,7 +133,7 @@ impl Overlay {
         }
     }
 
-    /// Whether everything is as it is to be.
+    /// Whether the attributes already have these values.
     fn changes_nothing(&self, context: &Context, node: ViewNode, set: &SetAttributes) -> Result<bool, Error> {
         let shown = self.attributes(context, node)?;
         Ok(set.size.is_none()
@@ -143,10 +143,10 @@ impl Overlay {
             && set.mtime.is_none_or(|mtime| mtime == shown.time))
     }
 
-    /// An extended attribute; own names (`user.oci.*`, `user.ocifs.*`) are not answered here.
+    /// An extended attribute; ocifs's own names (`user.oci.*`, `user.ocifs.*`) are not handled here.
     ///
     /// # Errors
-    /// Gone for a node that is not there.
+    /// Gone for a node that does not exist.
     pub fn xattr(&self, node: ViewNode, name: &[u8]) -> Result<Option<Vec<u8>>, Error> {
         if is_own_name(name) {
             return Ok(None);
@@ -158,12 +158,12 @@ impl Overlay {
     /// Names of extended attributes.
     ///
     /// # Errors
-    /// Gone for a node that is not there.
+    /// Gone for a node that does not exist.
     pub fn xattr_names(&self, node: ViewNode) -> Result<Vec<Vec<u8>>, Error> {
         Ok(without_own(self.merged().xattrs(node)?).into_iter().map(|(name, _)| name).collect())
     }
 
-    /// Sets an extended attribute; `create`/`replace` as XATTR_CREATE and XATTR_REPLACE. NotPermitted for own names.
+    /// Sets an extended attribute; `create`/`replace` as XATTR_CREATE and XATTR_REPLACE. NotPermitted for ocifs's own names.
     ///
     /// # Errors
     /// As `setxattr(2)`; Unsupported for `system.*` and names without a known prefix.
@@ -175,7 +175,7 @@ impl Overlay {
         self.change(|edit| {
             let is_set = edit.merged().xattrs(node)?.iter().any(|(other, _)| other == name);
             if create && is_set {
-                return Err(crate::view::overlay::names::merged::fault(ErrorKind::Exists, "the extended attribute is set"));
+                return Err(crate::view::overlay::names::merged::fault(ErrorKind::Exists, "the extended attribute exists already"));
             }
             if replace && !is_set {
                 return Err(crate::view::overlay::names::merged::fault(ErrorKind::NoAttribute, "there is no such extended attribute"));
@@ -214,7 +214,7 @@ fn check_xattr_name(name: &[u8]) -> Result<(), Error> {
     if known { Ok(()) } else { Err(Error::new(ErrorKind::Unsupported, "extended attributes of this kind cannot be stored")) }
 }
 
-/// A row in the form in which attributes of trees are shown.
+/// A row in the form of a tree node's attributes.
 fn as_archived(row: &Node, size: u64, mtime: Option<(i64, u32)>) -> artifact::Node {
     let blocks = size.div_ceil(512);
     artifact::Node { kind: row.kind, mode: row.mode, owner: row.owner, mtime, size, blocks, links: row.links, device: row.device }

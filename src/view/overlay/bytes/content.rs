@@ -1,4 +1,4 @@
-//! Bytes of the entries of a walk, read and hashed.
+//! Reads and hashes the bytes of the entries of a walk.
 
 use std::fs::File;
 use std::io::BufReader;
@@ -16,13 +16,13 @@ use crate::view::overlay::bytes::layered::Layered;
 use crate::view::reader::Pieces;
 use crate::view::{EntryContent, Reader, TreeEntry};
 
-/// Bytes that are hashed at a time.
+/// Bytes hashed at a time.
 const CHUNK: u32 = 1 << 20;
-/// Of a staged file, which may be one of very many small ones.
+/// The same for a staged file, which may be one of very many small ones.
 const FILE_CHUNK: usize = 64 << 10;
 
 impl Overlay {
-    /// A reader of an entry's bytes. Staged ones are not written meanwhile, or the caller does not mind.
+    /// A reader of an entry's bytes. Staged ones are not written meanwhile, or the caller tolerates it.
     ///
     /// # Errors
     /// Invalid for anything but a regular file of the tag; errors of the disk or the registry.
@@ -34,7 +34,7 @@ impl Overlay {
         }
     }
 
-    /// SHA-256 of an entry's bytes, computed where it is not known.
+    /// SHA-256 of an entry's bytes, computed if unknown.
     ///
     /// # Errors
     /// As [`Overlay::open_entry`].
@@ -68,7 +68,7 @@ fn no_content() -> Error {
     Error::new(ErrorKind::Invalid, "only a regular file of the tag has content")
 }
 
-/// A staged file that does not change, as a reader of its own.
+/// A staged file that does not change, with a reader of its own.
 struct Fixed {
     overlay: Arc<Overlay>,
     layered: Layered,
@@ -91,7 +91,7 @@ pub fn hash_file(file: File) -> std::io::Result<[u8; 32]> {
     Ok(hasher.finalize().into())
 }
 
-/// A hash as a writer.
+/// Makes a hash a writer.
 struct Hashing<'hasher>(&'hasher mut Sha256);
 
 impl std::io::Write for Hashing<'_> {
@@ -105,7 +105,7 @@ impl std::io::Write for Hashing<'_> {
     }
 }
 
-/// SHA-256 of all bytes of a reader, computed away from the threads of the network.
+/// SHA-256 of all bytes of a reader, computed off the network threads.
 async fn hash_reader(reader: Reader) -> Result<[u8; 32], Error> {
     let mut hasher = Sha256::new();
     let mut at = 0;

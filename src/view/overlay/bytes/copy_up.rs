@@ -1,7 +1,7 @@
 //! The target of a write: staged bytes that may be written, else a new staged file over the current one.
 //!
-//! Nothing is copied for that. It is decided and stored, and the write is made, under one lock of the open file, so that no write can
-//! go to bytes that are replaced a moment later.
+//! This copies nothing. Choosing the target, storing the choice and writing all happen under one lock of the open file, so that no write
+//! goes to bytes that are replaced a moment later.
 
 use std::sync::Arc;
 
@@ -13,7 +13,7 @@ use crate::view::overlay::bytes::lower::Lower;
 use crate::view::overlay::names::merged::gone;
 use crate::view::overlay::{ByteSource, OpenFile};
 
-/// How much of a file its next content begins with.
+/// How much of the file its new content keeps.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(in crate::view::overlay) enum Keep {
     All,
@@ -22,14 +22,14 @@ pub(in crate::view::overlay) enum Keep {
 
 /// The target of a write.
 pub(in crate::view::overlay) enum WriteTarget {
-    /// The bytes to be written, until the turn ends.
+    /// The bytes to write to, until the turn ends.
     Ready(Arc<Layered>),
-    /// Too much lies in one another: this must be filled in first.
+    /// Too many files are stacked: this one must be filled in first.
     Deep(Arc<Layered>),
 }
 
 impl OpenFile {
-    /// The bytes to be written. To be asked, and used, under the freeze lock and in the file's turn.
+    /// The bytes to write to. Call this, and use the result, under the freeze lock and in the file's turn.
     pub fn target(&self, keep: Keep) -> Result<WriteTarget, Error> {
         let (below, lower) = match self.source() {
             ByteSource::Data(layered) => {
@@ -68,7 +68,7 @@ impl OpenFile {
         Ok(WriteTarget::Ready(layered))
     }
 
-    /// The node of a tree that an open file shows.
+    /// The tree node that an open file shows.
     fn tree_node(&self, lower: &Lower) -> Result<TreeNode, Error> {
         let overlay = &self.overlay;
         let row = match overlay.merged().row(self.node)? {
@@ -76,15 +76,15 @@ impl OpenFile {
             None => overlay.base.row(lower.node, (0, 0)).ok_or_else(gone)?,
         };
         match row.content {
-            // Perhaps that of a newer tree, with the same bytes.
+            // Perhaps a node of a newer tree, with the same bytes.
             Content::Tree(tree) => Ok(tree),
             Content::Data(_) | Content::None => Err(gone()),
         }
     }
 }
 
-/// Where in a tree the content of a row lies, if that is to be noted. Of a node of the tree below its place there is, by which it is found
-/// again; that stays noted, whatever newer tree the node has come to refer to since.
+/// The path in a tree of a row's content, if it must be noted. A node of the tree below is found again by
+/// its path there; that stays noted even if the node now refers to a newer tree.
 fn origin_of(key: NodeKey, node: &Node, under: Option<Digest>) -> Option<Vec<u8>> {
     match &node.content {
         Content::Tree(tree) if key >= STAGED || Some(tree.manifest) == under => Some(tree.path.clone()),

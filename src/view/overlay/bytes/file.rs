@@ -1,4 +1,4 @@
-//! A regular file that is open: one for all its handles, so that all see the same bytes, before and after they are staged.
+//! An open regular file: one for all its handles, so that all see the same bytes, before and after staging.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -25,11 +25,11 @@ impl OpenFile {
 
     pub fn set_source(&self, source: ByteSource) {
         let before = std::mem::replace(&mut *self.source.write(), source);
-        // Closed outside of the lock.
+        // Closed without the lock.
         drop(before);
     }
 
-    /// The staged bytes, if there are any.
+    /// The staged bytes, if any.
     pub fn data(&self) -> Option<Arc<Layered>> {
         match self.source() {
             ByteSource::Data(data) => Some(data),
@@ -41,7 +41,7 @@ impl OpenFile {
         self.data().map(|layered| layered.data.id())
     }
 
-    /// Counts the file as changed, once an epoch, and not at all while that changes nothing. Under the freeze lock.
+    /// Counts the file as changed, once per epoch, unless that would change nothing. Called under the freeze lock.
     pub fn mark(&self) -> Result<(), Error> {
         let epoch = self.overlay.epoch();
         if self.marked.load(Ordering::Acquire) == epoch {
@@ -64,15 +64,15 @@ impl Drop for OpenFile {
             && let Err(error) = self.overlay.release(self.node)
             && error.kind != ErrorKind::Gone
         {
-            tracing::warn!("the bytes of a removed file stay staged until the tag is opened again: {error}");
+            tracing::warn!("cannot free the bytes of a removed file; they stay staged until the tag is opened again: {error}");
         }
     }
 }
 
 impl Overlay {
-    /// The open file of a node, opened now if it is not.
+    /// The open file of a node; opens it if necessary.
     pub(in crate::view::overlay) fn hold(self: &Arc<Self>, node: ViewNode) -> Result<Arc<OpenFile>, Error> {
-        // Between reading the row and noting it in the table, the node cannot be removed nor its bytes freed.
+        // Between reading the row and adding it to the table, the node must not be removed nor its bytes freed.
         let _names = self.names.lock();
         if let Some(file) = self.table.get(node) {
             return Ok(file);
@@ -107,21 +107,21 @@ impl Overlay {
         }
     }
 
-    /// The last handle of which the table does not know was closed.
+    /// Called when the last handle unknown to the table was closed.
     pub(in crate::view) fn unpinned(&self, node: ViewNode) {
         let is_orphan = self.merged().row(node).is_ok_and(|row| row.is_some_and(|row| row.links == 0));
         if is_orphan && let Err(error) = self.release(node) {
-            tracing::warn!("the bytes of a removed file stay staged until the tag is opened again: {error}");
+            tracing::warn!("cannot free the bytes of a removed file; they stay staged until the tag is opened again: {error}");
         }
     }
 
-    /// The last handle of a node without a name was closed.
+    /// Called when the last handle of a node without a name was closed.
     fn release(&self, node: ViewNode) -> Result<(), Error> {
         let _names = self.names.lock();
         if self.table.is_open(node) || self.is_pinned(node) {
             return Ok(());
         }
-        // A file without a name is published nowhere.
+        // A file without a name is never published.
         self.upper.tidy(|change| {
             let mut edit = self.edit(change);
             match edit.merged().row(node)? {

@@ -15,19 +15,19 @@ use crate::view::overlay::{ByteSource, OpenFile, Overlay};
 use crate::view::reader::READ_LIMIT;
 use crate::view::{Context, ViewNode};
 
-/// Bytes that are copied at a time between two files.
+/// Bytes copied at a time between two files.
 const COPY: u64 = 1 << 20;
 
-/// A regular file that is open for writing (and reading). The bytes are staged from the first write on.
+/// A regular file open for writing (and reading). The bytes are staged from the first write on.
 pub struct FileHandle {
     file: Arc<OpenFile>,
     may_write: bool,
-    /// The last write that failed and that no close has reported. Held for copying only.
+    /// The last failed write not yet reported by a close. Held for copying only.
     failed: Mutex<Option<Error>>,
 }
 
 impl Overlay {
-    /// A reader that shows the bytes of a regular file as they are written (an open file follows its node).
+    /// A reader that sees later writes to a regular file (an open file follows its node).
     ///
     /// # Errors
     /// Errors of opening the blob; Gone for a node that does not exist.
@@ -39,10 +39,10 @@ impl Overlay {
         Ok(Arc::new(writer))
     }
 
-    /// Opens a regular file for writing; `truncate` copies nothing. Bytes of the tree are never copied for a write.
+    /// Opens a regular file for writing; never copies bytes of the tree, also not with `truncate`.
     ///
     /// # Errors
-    /// Gone for a node that does not exist, IsDirectory; with `truncate` errors of the disk.
+    /// Gone for a node that does not exist, IsDirectory; with `truncate` also errors of the disk.
     pub async fn open_writer(self: &Arc<Self>, _context: &Context, node: ViewNode, truncate: bool) -> Result<Arc<FileHandle>, Error> {
         let writer = FileHandle::new(self.hold(node)?, true);
         if truncate {
@@ -66,7 +66,7 @@ impl FileHandle {
         self.file.node
     }
 
-    /// How far the bytes are checked against the digest that they come from. Staged ones are the user's own.
+    /// How far the bytes are verified against their digest. Staged ones are the user's own.
     pub fn verified(&self) -> Verified {
         match self.file.source() {
             ByteSource::Data(layered) => layered.verified(),
@@ -79,7 +79,7 @@ impl FileHandle {
         self.file.data().is_some()
     }
 
-    /// Bytes of a range as they are now.
+    /// The current bytes of a range.
     ///
     /// # Errors
     /// Errors of the disk or the registry.
@@ -93,7 +93,7 @@ impl FileHandle {
         }
     }
 
-    /// Writes. Completes at once; only after very many scattered writes, or publishes that all failed, the rest of the file must be
+    /// Writes. Returns at once; only after very many scattered writes, or many failed publishes, must the rest of the file be
     /// filled in first.
     ///
     /// # Errors
@@ -103,7 +103,7 @@ impl FileHandle {
         self.noted(result)
     }
 
-    /// Cuts or extends.
+    /// Truncates or extends.
     ///
     /// # Errors
     /// As [`FileHandle::write`].
@@ -118,12 +118,12 @@ impl FileHandle {
     /// `fallocate`.
     ///
     /// # Errors
-    /// Unsupported for modes that the disk does not know; as [`FileHandle::write`].
+    /// Unsupported for modes that the disk does not support; otherwise as [`FileHandle::write`].
     pub async fn allocate(&self, mode: i32, offset: u64, length: u64) -> Result<(), Error> {
         self.with_data(Keep::All, |data| data.allocate(mode, offset, length)).await
     }
 
-    /// Sets the modification time of bytes that are staged; `false` if they are not.
+    /// Sets the modification time of staged bytes; `false` if the bytes are not staged.
     pub(in crate::view::overlay) async fn set_mtime(&self, mtime: (i64, u32)) -> Result<bool, Error> {
         if !self.is_staged() {
             return Ok(false);
@@ -132,7 +132,7 @@ impl FileHandle {
         Ok(true)
     }
 
-    /// Does something to the staged bytes. Until it is done no freeze has its moment.
+    /// Applies `work` to the staged bytes. No freeze happens until it is done.
     async fn with_data<T>(&self, keep: Keep, work: impl Fn(&DataFile) -> Result<T, Error>) -> Result<T, Error> {
         loop {
             let deep = {
@@ -157,7 +157,7 @@ impl FileHandle {
         result
     }
 
-    /// SEEK_DATA and SEEK_HOLE; `None` where there is no such place.
+    /// SEEK_DATA and SEEK_HOLE; `None` if there is no such place.
     ///
     /// # Errors
     /// Errors of the disk.
@@ -168,10 +168,10 @@ impl FileHandle {
         }
     }
 
-    /// Copies a range of another open file; a whole unchanged file shares its bytes.
+    /// Copies a range from another open file; a whole unchanged file shares its bytes.
     ///
     /// # Errors
-    /// As reading the one and writing the other.
+    /// Errors of reading the source and writing the destination.
     pub async fn copy_from(&self, source: &Self, from: u64, to: u64, length: u64) -> Result<u64, Error> {
         if from == 0 && to == 0 && self.share(source, length)? {
             return source.size();
@@ -196,11 +196,11 @@ impl FileHandle {
         }
     }
 
-    /// Lets an empty file refer to the bytes of a whole one that lies in a tree of this tag. `false` if that cannot be.
+    /// Makes an empty file refer to the bytes of a whole file in a tree of this tag. `false` if that is impossible.
     fn share(&self, source: &Self, length: u64) -> Result<bool, Error> {
         let overlay = &self.file.overlay;
         let ByteSource::Lower(lower) = source.file.source() else { return Ok(false) };
-        // A node of the tree below keeps where it came from.
+        // A node of the tree below keeps its origin.
         let is_new = self.file.node >= STAGED && Arc::ptr_eq(overlay, &source.file.overlay);
         if !is_new || lower.size == 0 || length < lower.size || self.size()? != 0 {
             return Ok(false);
@@ -234,7 +234,7 @@ impl FileHandle {
             })
     }
 
-    /// Reports an error of an earlier write to a close, once.
+    /// Reports the error of an earlier write to a close, once.
     ///
     /// # Errors
     /// That error.
@@ -245,7 +245,7 @@ impl FileHandle {
         }
     }
 
-    /// Bytes and names survive a power cut after this. Blocks on the disk.
+    /// Makes bytes and names survive a power cut. Blocks on the disk.
     ///
     /// # Errors
     /// Errors of the disk, and an error of an earlier write, once.

@@ -1,6 +1,6 @@
-//! Copies the missing bytes of staged files from the files below, so that staged files outlive those.
+//! Copies the missing bytes of staged files from the files below, so that staged files outlive them.
 //!
-//! Nothing that can be seen changes. One file at a time of all tags that are edited here; a file for which there is no room keeps depending
+//! Nothing visible changes. Handles one file at a time across all tags edited here; a file without enough space keeps depending
 //! on the file below it.
 
 use std::collections::BTreeSet;
@@ -15,25 +15,25 @@ use crate::view::overlay::Overlay;
 use crate::view::overlay::bytes::layered::{Layered, Plan};
 use crate::view::overlay::bytes::lower::Blobs;
 
-/// Bytes that are filled in at a time. The file's lock is held while they are written.
+/// Bytes filled in at a time. The file's lock is held while they are written.
 const CHUNK: u64 = 1 << 20;
-/// Time after which a failed attempt is repeated.
+/// Delay before a failed attempt is repeated.
 const RETRY: Duration = Duration::from_secs(60);
 
 impl Overlay {
-    /// Fills staged files in for as long as the overlay lives. Does nothing when it is called again.
+    /// Fills in staged files for as long as the overlay lives. Further calls do nothing.
     pub fn keep_filling(self: &Arc<Self>) {
         if !self.is_filling.swap(true, Ordering::AcqRel) {
             tokio::spawn(keep_filling(Arc::downgrade(self)));
         }
     }
 
-    /// There is something to fill in.
+    /// Signals that there is something to fill in.
     pub(in crate::view::overlay) fn wake_filler(&self) {
         self.filler.notify_one();
     }
 
-    /// Fills in all staged files of this tag. Returns how many are whole now and were not.
+    /// Fills in all staged files of this tag. Returns how many it completed.
     ///
     /// # Errors
     /// NoSpace, and errors of the disk or the registry.
@@ -60,11 +60,11 @@ async fn keep_filling(overlay: Weak<Overlay>) {
             let Ok(_turn) = turn.acquire().await else { return };
             let Err(error) = fill_one(&overlay, id).await else { continue };
             if error.kind == ErrorKind::Gone {
-                // The edits were taken back or published as a whole.
+                // The edits were discarded or published completely.
                 continue;
             }
             is_left = true;
-            // Said once a file: it is tried again and again.
+            // Logged once per file, since it is retried again and again.
             if told.insert(id) {
                 tell(&overlay, &error);
             }
@@ -86,7 +86,7 @@ fn tell(overlay: &Weak<Overlay>, error: &Error) {
     );
 }
 
-/// Fills one file in. `false`: there is nothing to do, or the file is not needed any more. Holds the overlay only between waits.
+/// Fills in one file. `false`: nothing to do, or the file is no longer needed. Holds the overlay only between waits.
 pub(in crate::view::overlay) async fn fill_one(overlay: &Weak<Overlay>, id: DataId) -> Result<bool, Error> {
     let layered = {
         let Some(overlay) = overlay.upgrade() else { return Ok(false) };
@@ -103,7 +103,7 @@ pub(in crate::view::overlay) async fn fill_one(overlay: &Weak<Overlay>, id: Data
     fill_whole(overlay, &layered).await
 }
 
-/// Fills a file in.
+/// Fills in a whole file.
 pub(in crate::view::overlay) async fn fill_whole(overlay: &Weak<Overlay>, layered: &Arc<Layered>) -> Result<bool, Error> {
     loop {
         if layered.data.is_whole()? {
@@ -111,7 +111,7 @@ pub(in crate::view::overlay) async fn fill_whole(overlay: &Weak<Overlay>, layere
         }
         let (missing, spoiled) = layered.data.begin_filling()?;
         if !layered.data.has_room(missing) {
-            return Err(Error::new(ErrorKind::NoSpace, format!("there is no room for {missing} bytes")));
+            return Err(Error::new(ErrorKind::NoSpace, format!("not enough space for {missing} bytes")));
         }
         let mut at = 0;
         while let Some(gap) = layered.data.gap(at)? {
@@ -130,10 +130,10 @@ pub(in crate::view::overlay) async fn fill_whole(overlay: &Weak<Overlay>, layere
     }
 }
 
-/// Where the bytes of a range lie; `None` once they are not needed.
+/// Where the bytes of a range are; `None` once they are no longer needed.
 fn plan(overlay: &Weak<Overlay>, layered: &Layered, offset: u64, length: u32) -> Result<Option<(Plan, Blobs)>, Error> {
     let Some(overlay) = overlay.upgrade() else { return Ok(None) };
-    // Removed, or replaced by a file over it, since the filling began.
+    // Removed, or replaced by a file over it, since filling began.
     if overlay.upper().is_below_only(layered.data.id())? {
         return Ok(None);
     }

@@ -14,11 +14,11 @@ use crate::view::overlay::names::trees::Trees;
 /// A staged file with the file below it.
 pub(in crate::view::overlay) struct Layered {
     pub data: DataFile,
-    /// The file of a tree that lies below, once it was asked for. Held for copying only.
+    /// The tree file below, once requested. Held for copying only.
     lower: Mutex<Option<Arc<Lower>>>,
 }
 
-/// A part of a range, where it is read.
+/// A part of a range, at its location.
 enum Piece {
     Here(Bytes),
     Lower { lower: Arc<Lower>, offset: u64, length: u64 },
@@ -32,12 +32,12 @@ impl Layered {
         Self { data, lower: Mutex::new(None) }
     }
 
-    /// Over a file of a tree that is open.
+    /// A staged file over an open tree file.
     pub fn over(data: DataFile, lower: Option<Arc<Lower>>) -> Self {
         Self { data, lower: Mutex::new(lower) }
     }
 
-    /// How far the bytes that are not staged are checked against the digest that they come from.
+    /// How far the bytes that are not staged are verified against their digest.
     pub fn verified(&self) -> Verified {
         let lower = self.lower.lock().clone();
         match lower.as_ref().and_then(|lower| lower.opened()) {
@@ -74,7 +74,7 @@ impl Layered {
         Ok(Plan(pieces))
     }
 
-    /// SEEK_DATA and SEEK_HOLE; `None` where there is no such place.
+    /// SEEK_DATA and SEEK_HOLE; `None` if there is no such place.
     pub fn seek(&self, trees: &Trees, offset: u64, data: bool) -> Result<Option<u64>, Error> {
         let size = self.data.length()?;
         let mut at = offset;
@@ -97,7 +97,7 @@ impl Layered {
 }
 
 impl Plan {
-    /// The bytes.
+    /// Reads the bytes.
     pub async fn read(self, blobs: &Blobs) -> Result<Bytes, Error> {
         let mut pieces = Vec::with_capacity(self.0.len());
         for piece in self.0 {

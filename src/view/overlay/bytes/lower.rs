@@ -1,4 +1,4 @@
-//! A file of a tree, whose bytes lie below staged ones.
+//! A tree file whose bytes lie below staged ones.
 
 use std::sync::Arc;
 
@@ -10,7 +10,7 @@ use crate::error::{Error, ErrorKind};
 use crate::oci::Repository;
 use crate::view::Reader;
 
-/// Bytes of a file of a tree, opened when they are first asked for.
+/// Bytes of a tree file, opened when first requested.
 pub(in crate::view::overlay) struct Lower {
     pub artifact: Arc<Artifact>,
     pub node: NodeId,
@@ -18,7 +18,7 @@ pub(in crate::view::overlay) struct Lower {
     reader: OnceCell<Reader>,
 }
 
-/// Where the bytes of trees come from.
+/// Where the bytes of trees are fetched from.
 #[derive(Clone)]
 pub(in crate::view::overlay) struct Blobs {
     pub artifacts: Artifacts,
@@ -27,7 +27,7 @@ pub(in crate::view::overlay) struct Blobs {
 }
 
 impl Blobs {
-    /// A reader of a regular file of a tree.
+    /// A reader of a regular tree file.
     pub async fn open(&self, artifact: &Arc<Artifact>, node: NodeId) -> Result<Reader, Error> {
         Reader::of_tree(&self.artifacts, &self.repository, artifact, node, self.strict).await
     }
@@ -39,7 +39,7 @@ impl Lower {
         Self { artifact, node, size, reader: OnceCell::new() }
     }
 
-    /// The reader, if it was opened before.
+    /// The reader, if already opened.
     pub fn opened(&self) -> Option<&Reader> {
         self.reader.get()
     }
@@ -48,7 +48,7 @@ impl Lower {
         self.reader.get_or_try_init(|| from.open(&self.artifact, self.node)).await
     }
 
-    /// All bytes of a range, which lies inside the file.
+    /// All bytes of a range, which must be inside the file.
     pub async fn read_exactly(&self, blobs: &Blobs, offset: u64, length: u64) -> Result<Bytes, Error> {
         let bytes = self.reader(blobs).await?.read(offset, u32::try_from(length).unwrap_or(u32::MAX)).await?;
         if bytes.len() as u64 != length {
@@ -65,7 +65,7 @@ impl Lower {
     }
 }
 
-/// SEEK_DATA and SEEK_HOLE over ranges of bytes in file order.
+/// SEEK_DATA and SEEK_HOLE over byte ranges in file order.
 fn seek(ranges: impl Iterator<Item = (u64, u64)>, size: u64, offset: u64, data: bool) -> Option<u64> {
     if offset >= size {
         return None;

@@ -1,4 +1,4 @@
-//! The regular files of a tag that are open, by node, and those of them that have no name any more.
+//! The open regular files of a tag, by node, including those without a name.
 
 use std::collections::{HashMap, HashSet};
 use std::sync::{Arc, Weak};
@@ -12,7 +12,7 @@ struct Inner<File> {
     orphans: HashSet<NodeKey>,
 }
 
-/// Open files. Its lock is held for map operations only; a file is never dropped under it, since that may need it again.
+/// Open files. Its lock is held for map operations only; a file is never dropped under it, since the drop may need it again.
 pub(in crate::view::overlay) struct Table<File>(Mutex<Inner<File>>);
 
 impl<File> Default for Table<File> {
@@ -27,7 +27,7 @@ impl<File> Table<File> {
         self.0.lock().files.get(&node).and_then(Weak::upgrade)
     }
 
-    /// Notes an open file; the caller made sure that there is none.
+    /// Adds an open file; the caller made sure that there is none.
     pub fn insert(&self, node: NodeKey, file: &Arc<File>, is_orphan: bool) {
         let mut inner = self.0.lock();
         inner.files.insert(node, Arc::downgrade(file));
@@ -36,7 +36,7 @@ impl<File> Table<File> {
         }
     }
 
-    /// A node lost its last name: whether it is open and lives until it is closed.
+    /// Called when a node lost its last name: returns whether it is open and so lives until it is closed.
     pub fn orphan(&self, node: NodeKey) -> bool {
         let mut inner = self.0.lock();
         let open = inner.files.get(&node).is_some_and(|file| file.strong_count() > 0);
@@ -51,7 +51,7 @@ impl<File> Table<File> {
         self.0.lock().files.get(&node).is_some_and(|file| file.strong_count() > 0)
     }
 
-    /// A file was closed for the last time: whether its node has no name any more.
+    /// Called when a file was closed for the last time: returns whether its node has no name any more.
     pub fn closed(&self, node: NodeKey) -> bool {
         let mut inner = self.0.lock();
         if inner.files.get(&node).is_some_and(|file| file.strong_count() > 0) {
@@ -62,7 +62,7 @@ impl<File> Table<File> {
         inner.orphans.remove(&node)
     }
 
-    /// All open files. To be dropped where no lock of the overlay is held.
+    /// All open files. Drop them with no lock of the overlay held.
     pub fn all(&self) -> Vec<Arc<File>> {
         self.0.lock().files.values().filter_map(Weak::upgrade).collect()
     }

@@ -1,11 +1,11 @@
-//! Discarding edits: below a path, the merged state becomes the tree that the tag is expected to hold.
+//! Discards edits: below a path, the merged state becomes that of the tree which the tag is expected to hold.
 //!
-//! A file that was edited, replaced or removed comes back as a fresh node that refers to the tree, so that no inode comes to
-//! mean other bytes; a directory that is there keeps its node and gets its attributes back. Open handles of the old file
+//! A file that was edited, replaced or removed comes back as a fresh node that refers to the tree, so that no inode ever
+//! changes its bytes; an existing directory keeps its node and gets its attributes back. Open handles of the old file
 //! keep it, without a name.
 //!
-//! It goes by small transactions, between which everybody else may change the tag. Each leaves a valid state, in which a part of the
-//! edits is discarded: the next discard finishes one that a crash cut short. Changes made meanwhile stay edits.
+//! It proceeds in small transactions, between which others may change the tag. Each leaves a valid state with part of the
+//! edits discarded: the next discard completes one cut short by a crash. Changes made meanwhile stay edits.
 
 pub(super) mod upstream;
 
@@ -19,19 +19,19 @@ use crate::view::overlay::names::edit::Edit;
 use crate::view::overlay::names::merged::{STAGED_NAMES, Seen, not_found};
 use crate::view::overlay::plain::Forgotten;
 
-/// Names in one transaction, roughly: few enough that other changes do not wait for long.
+/// Names per transaction, roughly: few enough that other changes do not wait long.
 const BATCH: usize = 64;
 /// Passes over a whole tag that others change meanwhile.
 const PASSES: u32 = 3;
 
 impl Overlay {
-    /// Discards all changes below a path (the whole tag if empty): names lead to fresh nodes that refer to the tree. Tells `forget` the inodes
-    /// and names that the kernel must forget, transaction by transaction, with no lock held. After all was taken back nothing is left to
-    /// publish, unless the tag is new or others changed it meanwhile. The bytes are free then.
+    /// Discards all changes below a path (the whole tag if empty): names lead to fresh nodes that refer to the tree. Passes to `forget` the inodes
+    /// and names that the kernel must forget, transaction by transaction, with no lock held. After discarding everything, nothing is left to
+    /// publish (unless the tag is new or others changed it meanwhile), and the bytes are freed.
     ///
     /// # Errors
-    /// Other where the tree that the tag is expected to hold was not opened ([`Overlay::fetch_expected`]); NotFound where neither the tag
-    /// nor the expected tree has the path; errors of the disk. A part may have been discarded then.
+    /// Other if the expected tree was not opened ([`Overlay::fetch_expected`]); NotFound if neither the tag
+    /// nor the expected tree has the path; errors of the disk. Part of the edits may have been discarded then.
     pub fn discard(&self, path: &[u8], forget: &mut dyn FnMut(Vec<Forgotten>)) -> Result<(), Error> {
         let expected = match self.binding().expected {
             None => None,
@@ -50,7 +50,7 @@ impl Overlay {
             }
         }
         if let Err(error) = self.upper().collect() {
-            tracing::warn!("the bytes of discarded edits are not freed yet: {error}");
+            tracing::warn!("cannot free the bytes of discarded edits yet: {error}");
         }
         Ok(())
     }
@@ -80,46 +80,46 @@ impl Overlay {
     }
 }
 
-/// A directory that is to be like one of the tree.
+/// A directory to be made equal to one of the tree.
 #[derive(Clone)]
 struct DirectoryPair {
     directory: NodeKey,
-    /// The directory upstream, if there is one.
+    /// The directory upstream, if any.
     upstream: Option<NodeId>,
     path: Vec<u8>,
 }
 
-/// A directory that is removed with everything below it, from the bottom up, so that it is empty when it loses its name.
+/// A directory being removed with everything below it, bottom up, so that it is empty when it loses its name.
 #[derive(Clone)]
 struct Removal {
     parent: NodeKey,
     name: Vec<u8>,
     directory: NodeKey,
-    /// The cookie of the last name that was removed, or will be before this goes on.
+    /// The cookie of the last name that was removed, or will be before this continues.
     after: u64,
 }
 
-/// Work still to be done. Others may have changed the directories meanwhile.
+/// Work left to do. Others may have changed the directories meanwhile.
 enum Job {
-    /// Make names here as they are upstream: those behind the first cookie and before the second.
+    /// Make existing names equal to upstream: those after the first cookie and before the second.
     Here(DirectoryPair, u64, u64),
-    /// Make names that are upstream only, behind a cookie.
+    /// Make names that exist upstream only, after a cookie.
     There(DirectoryPair, u64),
     /// Make a name once the directory in its place is gone.
     Name(DirectoryPair, Vec<u8>),
     Remove(Removal),
-    /// Give a directory the attributes from upstream, once all in it is done.
+    /// Give a directory its upstream attributes, once everything in it is done.
     Attributes(NodeKey, NodeId),
 }
 
 struct Discard {
     upstream: Upstream,
     forgotten: Vec<Forgotten>,
-    /// A stack instead of recursion: nothing bounds how deep directories lie.
+    /// A stack instead of recursion: directory depth is unbounded.
     work: Vec<Job>,
-    /// Changes of the upper up to the last transaction of this discard.
+    /// The upper's change counter after the last transaction of this discard.
     changes: Option<u64>,
-    /// Others changed the tag in this pass.
+    /// Others changed the tag during this pass.
     is_disturbed: bool,
 }
 
@@ -128,7 +128,7 @@ impl Discard {
         Self { upstream, forgotten: Vec::new(), work: Vec::new(), changes: None, is_disturbed: false }
     }
 
-    /// Finds the place; directories on the way that are not here any more are made again.
+    /// Finds the place; recreates missing directories on the way.
     fn start(&mut self, edit: &mut Edit<'_, '_>, path: &[u8]) -> Result<(), Error> {
         let names: Vec<&[u8]> = components(path).collect();
         let Some((last, parents)) = names.split_last() else {
@@ -163,7 +163,7 @@ impl Discard {
         self.restore_name(edit, &pair, last, (mine, theirs))
     }
 
-    /// Does some of the work.
+    /// Does part of the work.
     fn some(&mut self, edit: &mut Edit<'_, '_>) -> Result<(), Error> {
         let mut names = 0;
         while names < BATCH
@@ -187,11 +187,11 @@ impl Discard {
         Ok(())
     }
 
-    /// Ends a pass over the whole tag; `false` if it is worth another one.
+    /// Ends a pass over the whole tag; `false` if another pass is worthwhile.
     fn end(&mut self, edit: &mut Edit<'_, '_>, is_last: bool) -> Result<bool, Error> {
         if std::mem::take(&mut self.is_disturbed) {
             if is_last {
-                tracing::warn!("the tag was changed while its edits were discarded; those changes stay");
+                tracing::warn!("the tag was changed while its edits were discarded; these changes were kept");
             } else {
                 self.enter(edit, 0, self.upstream.root(), Vec::new());
             }
@@ -208,7 +208,7 @@ impl Discard {
         if let Some(id) = upstream {
             self.work.extend([Job::Attributes(directory, id), Job::There(pair.clone(), 0)]);
         }
-        // Names that are made from now on are correct, or made by others.
+        // Names made from now on are correct, or made by others.
         self.work.push(Job::Here(pair, 0, STAGED_NAMES + edit.change.next_cookie()));
     }
 
@@ -235,7 +235,7 @@ impl Discard {
         Ok(names.len())
     }
 
-    /// Makes a name of the directory upstream, unless there is one here.
+    /// Makes a name of the upstream directory, unless one exists here.
     fn restore_missing(&mut self, edit: &mut Edit<'_, '_>, pair: &DirectoryPair, name: &[u8]) -> Result<usize, Error> {
         if is_alive(edit, pair.directory)? && edit.merged().lookup(pair.directory, name)?.is_none() {
             let theirs = pair.upstream.and_then(|id| self.upstream.lookup(id, name));
@@ -244,7 +244,7 @@ impl Discard {
         Ok(1)
     }
 
-    /// Removes some of the content of a directory, and finally the directory.
+    /// Removes part of the content of a directory, and finally the directory.
     fn empty(&mut self, edit: &mut Edit<'_, '_>, mut removal: Removal) -> Result<usize, Error> {
         let key = removal.directory;
         if edit.merged().lookup(removal.parent, &removal.name)? != Some(key) {
@@ -270,7 +270,7 @@ impl Discard {
         Ok(BATCH)
     }
 
-    /// Takes a name away: now, or by and by if it is that of a directory.
+    /// Removes a name: at once, or step by step if it is a directory.
     fn clear(&mut self, edit: &mut Edit<'_, '_>, parent: NodeKey, name: &[u8], key: NodeKey) -> Result<(), Error> {
         if edit.merged().see(key)?.kind() == Kind::Directory {
             self.work.push(Job::Remove(Removal { parent, name: name.to_vec(), directory: key, after: 0 }));
@@ -279,7 +279,7 @@ impl Discard {
         self.remove(edit, parent, name, key)
     }
 
-    /// Makes one name as it is upstream.
+    /// Makes one name equal to upstream.
     fn restore_name(&mut self, edit: &mut Edit<'_, '_>, pair: &DirectoryPair, name: &[u8], sides: Sides) -> Result<(), Error> {
         let path = join(&pair.path, name);
         if let (Some(key), Some(id)) = sides {
@@ -309,13 +309,13 @@ impl Discard {
         Ok(())
     }
 
-    /// Gives a name to a node of the tree upstream. A directory is empty.
+    /// Gives a name to a node of the upstream tree. A directory is empty.
     fn make(&mut self, edit: &mut Edit<'_, '_>, directory: NodeKey, name: &[u8], id: NodeId, path: &[u8]) -> Result<NodeKey, Error> {
         self.forgotten.push(Forgotten::Name(directory, name.to_vec()));
         self.upstream.make(edit, directory, name, id, path)
     }
 
-    /// Takes a name away; a directory is empty.
+    /// Removes a name; a directory must be empty.
     fn remove(&mut self, edit: &mut Edit<'_, '_>, directory: NodeKey, name: &[u8], key: NodeKey) -> Result<(), Error> {
         self.forgotten.extend([Forgotten::Name(directory, name.to_vec()), Forgotten::Node(key)]);
         let is_directory = edit.merged().see(key)?.kind() == Kind::Directory;
@@ -328,7 +328,7 @@ impl Discard {
 /// The targets of a name, here and upstream.
 type Sides = (Option<NodeKey>, Option<NodeId>);
 
-/// Whether a directory is still there.
+/// Whether a directory still exists.
 fn is_alive(edit: &Edit<'_, '_>, key: NodeKey) -> Result<bool, Error> {
     match edit.merged().see(key) {
         Ok(Seen::Row(row)) => Ok(row.kind == Kind::Directory && row.links > 0),
@@ -343,11 +343,11 @@ struct Page {
     /// The cookie of the last of them.
     last: u64,
     rows: usize,
-    /// The names that they show, with cookies.
+    /// The names they show, with cookies.
     names: Vec<(u64, Vec<u8>, NodeKey)>,
 }
 
-/// The next few rows of a directory behind a cookie, those of the tree below first, hidden or not. `None` at the end.
+/// The next few rows of a directory after a cookie, those of the tree below first, hidden or not. `None` at the end.
 fn page(edit: &Edit<'_, '_>, directory: NodeKey, after: u64) -> Result<Option<Page>, Error> {
     let (merged, mut names) = (edit.merged(), Vec::new());
     if after < STAGED_NAMES
@@ -375,7 +375,7 @@ fn page(edit: &Edit<'_, '_>, directory: NodeKey, after: u64) -> Result<Option<Pa
     Ok(Some(Page { last, rows: count, names }))
 }
 
-/// Hides the tree below of a directory of which all names are hidden one by one, so that the rows that do it can go. Returns a few of them.
+/// Makes a directory opaque whose tree names are all hidden one by one, so that the hiding rows can go. Returns a few of them.
 fn hide(edit: &mut Edit<'_, '_>, directory: NodeKey) -> Result<Vec<NameRow>, Error> {
     if edit.merged().below(directory)?.is_some() {
         edit.update(directory, |node| node.opaque = true)?;

@@ -1,4 +1,4 @@
-//! The tree that edits are taken back to: which nodes here are as they are there, and fresh nodes that refer to it.
+//! The tree that edits are reverted to: which nodes here equal it, and fresh nodes that refer to it.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -10,11 +10,11 @@ use crate::view::overlay::names::base::Base;
 use crate::view::overlay::names::edit::Edit;
 use crate::view::overlay::names::merged::{fault, without_own};
 
-/// The artifact that the tag is expected to hold; none for a new tag.
+/// The artifact that the tag is expected to hold; absent for a new tag.
 pub(in crate::view::overlay) struct Upstream {
     base: Base,
     artifact: Option<Arc<Artifact>>,
-    /// Which node here stands for one upstream that has several names.
+    /// The node here for each upstream node with several names.
     made: HashMap<NodeId, NodeKey>,
 }
 
@@ -28,12 +28,12 @@ impl Upstream {
         self.artifact.as_ref().map(|_| 0)
     }
 
-    /// Whether it holds a path.
+    /// Whether it contains a path.
     pub fn has(&self, path: &[u8]) -> bool {
         self.base.tree().is_some_and(|tree| tree.find(path).is_some())
     }
 
-    /// A few names of a directory behind a cookie, with theirs.
+    /// A few names of a directory after a cookie, with their cookies.
     pub fn names(&self, directory: NodeId, after: u64, limit: usize) -> Vec<(u64, Vec<u8>)> {
         let Some(tree) = self.base.tree() else { return Vec::new() };
         tree.children(directory, after).take(limit).map(|child| (child.cookie, child.name.to_vec())).collect()
@@ -49,7 +49,7 @@ impl Upstream {
         self.base.tree()?.node(id).map(|node| node.kind)
     }
 
-    /// Whether a node is as upstream, and is the one here that stands for it: names of one node upstream are names of one node here.
+    /// Whether a node equals one upstream and is its counterpart here: names of one node upstream are names of one node here.
     pub fn stands_for(&mut self, edit: &Edit<'_, '_>, key: NodeKey, id: NodeId) -> Result<bool, Error> {
         if !self.is_same(edit, key, id)? {
             return Ok(false);
@@ -58,7 +58,7 @@ impl Upstream {
         Ok(!several || *self.made.entry(id).or_insert(key) == key)
     }
 
-    /// Whether a node is still exactly that of the tree upstream.
+    /// Whether a node is still exactly that of the upstream tree.
     fn is_same(&self, edit: &Edit<'_, '_>, key: NodeKey, id: NodeId) -> Result<bool, Error> {
         let Some(there) = self.base.row_without_path(id, (0, 0)) else { return Ok(false) };
         let Some(row) = edit.merged().row(key)? else {
@@ -78,7 +78,7 @@ impl Upstream {
         xattrs.into_iter().map(|(name, value)| (name.to_vec(), value.to_vec())).collect()
     }
 
-    /// Gives a name to a fresh node of the tree upstream, or to the one that its other names have. A directory is empty.
+    /// Gives a name to a fresh node of the upstream tree, or to the node of its other names. A directory is empty.
     pub fn make(&mut self, edit: &mut Edit<'_, '_>, directory: NodeKey, name: &[u8], id: NodeId, path: &[u8]) -> Result<NodeKey, Error> {
         let mut row = self.base.row_without_path(id, edit.now).ok_or_else(crate::view::overlay::names::merged::gone)?;
         let several = row.kind != Kind::Directory && row.links > 1;
@@ -111,16 +111,16 @@ impl Upstream {
         Ok(key)
     }
 
-    /// The node that has other names of a hard-linked file and is as upstream.
+    /// The node that has other names of a hard-linked file and equals upstream.
     fn linked(&self, edit: &Edit<'_, '_>, id: NodeId) -> Result<Option<NodeKey>, Error> {
         let made = self.made.get(&id).copied();
         let key = made.unwrap_or(NodeKey::from(id));
-        // A node of the tree without a row is as it was; whether any name still leads to it is not known unless one was seen.
+        // A tree node without a row is unchanged; whether any name still leads to it is unknown unless one was seen.
         let alive = edit.merged().row(key)?.map_or(made.is_some(), |row| row.links > 0);
         Ok(if alive && self.is_same(edit, key, id)? { Some(key) } else { None })
     }
 
-    /// Gives a directory the attributes that it has upstream; `false` where they were never changed.
+    /// Gives a directory its upstream attributes; `false` if they were never changed.
     pub fn restore_attributes(&self, edit: &mut Edit<'_, '_>, key: NodeKey, id: NodeId) -> Result<bool, Error> {
         let under = edit.base.artifact().map(|artifact| artifact.manifest.digest);
         let is_its_own =

@@ -1,4 +1,4 @@
-//! How an edited tag differs from upstream: one node cheaply, all paths by a comparison.
+//! How an edited tag differs from upstream: a cheap answer per node, and a comparison of all paths.
 
 use std::sync::Arc;
 
@@ -37,11 +37,11 @@ impl Snapshot for Live {
 }
 
 impl Overlay {
-    /// How a node differs from upstream (`user.ocifs.state`). Cheap: nodes that were moved or made here and published since may still
+    /// How a node differs from upstream (`user.ocifs.state`). Cheap: nodes moved or created here and published since may still
     /// count as added until nothing at all is left to publish.
     ///
     /// # Errors
-    /// Gone for a node that is not there.
+    /// Gone for a node that does not exist.
     pub fn state(&self, node: ViewNode) -> Result<PathState, Error> {
         let row = match self.merged().see(node)? {
             Seen::Lower(..) => return Ok(PathState::Clean),
@@ -76,10 +76,10 @@ impl Overlay {
         Ok(if same { PathState::Clean } else { PathState::Changed })
     }
 
-    /// All differences from the tree that the tag is expected to hold, by path: the changes that a publish would send.
+    /// All differences from the expected tree, by path: the changes that a publish would send.
     ///
     /// # Errors
-    /// Errors of the disk; errors of the registry where bytes must be compared.
+    /// Errors of the disk; errors of the registry if bytes must be compared.
     pub async fn differences(self: &Arc<Self>) -> Result<Vec<Difference>, Error> {
         let expected = self.fetch_expected().await?;
         let live: Arc<dyn Snapshot> = Arc::new(Live(Arc::clone(self)));
@@ -93,7 +93,7 @@ impl Overlay {
         Ok(differences)
     }
 
-    /// Opens the tree that the tag is expected to hold, where that is not done yet: it was bound to another digest.
+    /// Opens the expected tree unless already open: the tag may have been bound to another digest.
     ///
     /// # Errors
     /// Errors of fetching the artifact.
@@ -109,7 +109,7 @@ impl Overlay {
     }
 }
 
-/// One line of a list of differences. A directory's time changes with every name in it, and a tag's own directory comes and goes with it.
+/// One line of a list of differences. Omits directories that differ in time only (it changes with every name), and the tag's own directory if added or removed.
 fn difference(pair: Pair, verdict: Verdict) -> Option<Difference> {
     let state = match verdict {
         Verdict::Same | Verdict::DirectoryTime => return None,

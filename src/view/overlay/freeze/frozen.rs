@@ -1,4 +1,4 @@
-//! A frozen generation of an edited tag, merged with its tree, ready to be published.
+//! A frozen generation of an edited tag, merged with its tree, ready to publish.
 
 use std::collections::HashSet;
 use std::sync::Arc;
@@ -19,7 +19,7 @@ use crate::view::{EntryContent, Reader, TreeEntry};
 pub struct Frozen {
     overlay: Arc<Overlay>,
     upper: FrozenUpper,
-    /// Returned when the generation is gone.
+    /// Returned when the generation is dropped.
     _permit: OwnedSemaphorePermit,
 }
 
@@ -32,7 +32,7 @@ impl Overlay {
         let prepared = self.upper().prepare_freeze()?;
         let busy = |_| Error::new(ErrorKind::Busy, "the tag is being published already");
         let (marked, permit) = {
-            // Writers stop for this moment only, however much there is.
+            // Writers pause for this moment only, whatever the size.
             let _gate = self.freeze_lock.write();
             let permit = Arc::clone(&self.generations).try_acquire_owned().map_err(busy)?;
             let marked = prepared.mark()?;
@@ -42,17 +42,17 @@ impl Overlay {
         Ok(Arc::new(Frozen { overlay: Arc::clone(self), upper: marked.finish()?, _permit: permit }))
     }
 
-    /// Waits until no generation is frozen any more: readers that were stopped may still have one for a moment.
+    /// Waits until no generation is frozen: readers that were stopped may still hold one briefly.
     pub async fn thawed(&self) {
         // The semaphore is never closed.
         let _ = self.generations.acquire_many(GENERATIONS).await;
     }
 
-    /// After the confirmation: clean files refer to the tree of `artifact`, the tag is expected to hold its digest. Returns whether nothing
+    /// After the confirmation: makes clean files refer to the tree of `artifact`, whose digest the tag is now expected to hold. Returns whether nothing
     /// is left to publish. Blocks on the disk. `frozen` is no longer read.
     ///
     /// # Errors
-    /// Errors of the disk; the edits are intact then and are published once more.
+    /// Errors of the disk; the edits are then intact and are published again.
     pub fn commit_publish(&self, frozen: Arc<Frozen>, artifact: &Arc<Artifact>) -> Result<bool, Error> {
         let frozen = frozen.unread()?;
         let references = frozen.references(artifact)?;
@@ -60,7 +60,7 @@ impl Overlay {
         let Frozen { upper, _permit, .. } = frozen;
         self.trees.keep(artifact);
         let mut references = references.into_iter();
-        // Few at a time, so that no writer waits for long.
+        // Few at a time, so that no writer waits long.
         while self.alone(|is_open| self.upper().refer_some(&upper, &mut references, is_open))? {}
         let clean = self.alone(|_| {
             let clean = self.upper().commit_publish(upper, artifact.manifest.digest);
@@ -76,7 +76,7 @@ impl Overlay {
         Ok(clean && !self.has_writers())
     }
 
-    /// Runs `work` while no file is opened or written, knowing which bytes are open.
+    /// Runs `work` while no file is opened or written; it learns which bytes are open.
     fn alone<T>(&self, work: impl FnOnce(&dyn Fn(DataId) -> bool) -> T) -> T {
         let names = self.names.lock();
         let freeze_lock = self.freeze_lock.write();
@@ -84,7 +84,7 @@ impl Overlay {
         let busy: HashSet<DataId> = open.iter().filter_map(|file| file.data_id()).collect();
         let result = work(&|id| busy.contains(&id));
         drop((freeze_lock, names));
-        // Files are closed where no lock is held.
+        // Files are closed with no lock held.
         drop(open);
         result
     }
@@ -113,14 +113,14 @@ impl Frozen {
         place.next(Merged { rows: self.upper.rows(), base: &self.overlay.base }, &self.overlay.trees)
     }
 
-    /// All names, parents before children, names of a directory in the order of their bytes, the tag's own directory first with
+    /// All names, parents before children, names of a directory in byte order, the tag's own directory first with
     /// an empty path. Memory is bounded by one directory. Local, blocking.
     pub fn entries(self: &Arc<Self>) -> impl Iterator<Item = Result<TreeEntry, Error>> + Send + use<> {
         let (frozen, mut place) = (Arc::clone(self), Place::default());
         std::iter::from_fn(move || frozen.next(&mut place).transpose())
     }
 
-    /// Where each file of this generation lies in the tree that it became.
+    /// The location of each file of this generation in the tree published from it.
     fn references(&self, artifact: &Artifact) -> Result<Vec<(NodeKey, TreeNode)>, Error> {
         let mut references = Vec::new();
         let mut last_of_links = HashSet::new();
@@ -153,7 +153,7 @@ impl Snapshot for Frozen {
         Box::new(self.entries())
     }
 
-    /// Computed where it is not known, and kept.
+    /// Computed if unknown, and remembered.
     async fn sha256(&self, entry: &TreeEntry) -> Result<[u8; 32], Error> {
         let EntryContent::Data(id) = entry.content else { return self.overlay.hash_entry(self.upper.rows(), entry).await };
         if let Some(known) = self.upper.sha256(id)? {
@@ -169,7 +169,7 @@ impl Snapshot for Frozen {
     }
 }
 
-/// The node of a tree that holds exactly a frozen file.
+/// The tree node that holds exactly a frozen file.
 fn reference(artifact: &Artifact, entry: TreeEntry, known: Option<[u8; 32]>) -> Option<(NodeKey, TreeNode)> {
     let node = artifact.tree.find(&entry.path)?;
     let there = artifact.tree.node(node).filter(|there| there.kind == Kind::File && there.size == entry.size)?;

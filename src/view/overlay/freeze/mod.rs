@@ -1,8 +1,8 @@
 //! What a publish takes from an edited tag.
 //!
-//! - `frozen`: a generation of the upper that does not change any more
+//! - `frozen`: an immutable generation of the upper
 //! - `difference`: how the merged state differs from the tree below
-//! - `renumber`: rows get the nodes of a new tree
+//! - `renumber`: maps rows to the nodes of a new tree
 
 pub(super) mod difference;
 pub(super) mod frozen;

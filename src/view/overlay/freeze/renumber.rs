@@ -1,5 +1,5 @@
-//! Finding nodes again after the numbers of a tree have changed, as they do when another version builds it: by the paths that
-//! rows of its nodes keep.
+//! Finds nodes again after the numbers of a tree have changed, as when another version builds it: by the paths
+//! stored in the rows of its nodes.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -9,13 +9,13 @@ use crate::error::Error;
 use crate::oci::Digest;
 use crate::staging::{Change, Content, NameRow, Named, Node, NodeKey, ORIGIN, Rows, STAGED, Upper};
 
-/// Rows that are read at a time.
+/// Rows read at a time.
 const BATCH: usize = 1024;
 
 /// New numbers of nodes of the tree below.
 pub(in crate::view::overlay) type Numbers = HashMap<NodeKey, NodeKey>;
 
-/// Every row of an upper, by number.
+/// Visits every row of an upper, by number.
 pub(in crate::view::overlay) fn each_row(rows: &dyn Rows, mut visit: impl FnMut(NodeKey, Node) -> Result<(), Error>) -> Result<(), Error> {
     let mut after = None;
     loop {
@@ -31,7 +31,7 @@ pub(in crate::view::overlay) fn each_row(rows: &dyn Rows, mut visit: impl FnMut(
     }
 }
 
-/// Gives rows the numbers that their nodes have in the trees as they are now. Does nothing where they have them.
+/// Gives rows the current numbers of their nodes in the trees. Does nothing if they have them.
 pub(in crate::view::overlay) fn renumber(upper: &Upper, artifacts: &HashMap<Digest, Arc<Artifact>>) -> Result<(), Error> {
     let below = upper.binding().under.and_then(|digest| artifacts.get(&digest));
     let mut numbers = Numbers::new();
@@ -68,7 +68,7 @@ fn renumber_below(upper: &Upper, artifacts: &HashMap<Digest, Arc<Artifact>>) -> 
     if changed.is_empty() { Ok(()) } else { upper.renumber_below(&changed) }
 }
 
-/// The path in the tree below that a row's node had.
+/// The path of a row's node in the tree below.
 fn origin(upper: &Upper, key: NodeKey, node: &Node) -> Result<Option<Vec<u8>>, Error> {
     match &node.content {
         Content::Tree(tree) if Some(tree.manifest) == upper.binding().under => Ok(Some(tree.path.clone())),
@@ -76,7 +76,7 @@ fn origin(upper: &Upper, key: NodeKey, node: &Node) -> Result<Option<Vec<u8>>, E
     }
 }
 
-/// One row with all that hangs on it.
+/// One row with everything that belongs to it.
 struct Taken {
     key: NodeKey,
     node: Node,
@@ -84,7 +84,7 @@ struct Taken {
     names: Vec<NameRow>,
 }
 
-/// Rewrites all rows with other numbers, in one transaction; `locate` finds a path in the tree of a manifest.
+/// Rewrites all rows whose numbers changed, in one transaction; `locate` finds a path in the tree of a manifest.
 pub(in crate::view::overlay) fn apply(
     upper: &Upper,
     numbers: &Numbers,
@@ -154,7 +154,7 @@ fn put(
     Ok(())
 }
 
-/// Edits are never dropped silently: opening them reports which tag they belong to.
+/// Edits are never dropped silently: opening them reports the file they belong to.
 fn lost(path: &[u8], manifest: Option<Digest>) -> Error {
     let path = String::from_utf8_lossy(path).escape_debug().to_string();
     let manifest = manifest.map_or_else(|| "an empty tag".to_owned(), |digest| digest.to_string());

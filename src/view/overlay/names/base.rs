@@ -1,7 +1,7 @@
-//! The lower tree of an upper: that of the digest which the tag began with, and which of its nodes the upper has rows for.
+//! The lower tree of an upper: that of the digest the edits began with, and which of its nodes have rows in the upper.
 //!
-//! The marks are in memory, a bit a node, so that walking an unedited tree never asks the database. A mark without a row
-//! costs a question; a row without a mark cannot be.
+//! The marks are in memory, one bit per node, so that walking an unedited tree never queries the database. A mark without a row
+//! costs a query; a row without a mark cannot exist.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
@@ -9,19 +9,19 @@ use std::sync::{Arc, OnceLock};
 use crate::artifact::{Artifact, Kind, NodeId, Tree};
 use crate::staging::{Content, Node, NodeKey, STAGED, TreeNode};
 
-/// Bits of one word of marks.
+/// Bits per word of marks.
 const WORD: u64 = 64;
 
-/// The tree below an upper; none for a tag that began empty.
+/// The tree below an upper; absent for a tag that began empty.
 pub(in crate::view::overlay) struct Base {
     artifact: Option<Arc<Artifact>>,
-    /// One bit a node of the tree: the upper has a row of it.
+    /// One bit per tree node: the upper has a row for it.
     marks: Vec<AtomicU64>,
-    /// A name of every node, found when a path is first asked for.
+    /// One name of every node, computed when a path is first requested.
     homes: OnceLock<Vec<Home>>,
 }
 
-/// Where a node has a name: the directory and the name's cookie there. Cookies begin at 1; 0 is not a name.
+/// One name of a node: its directory and the name's cookie there. Cookies start at 1; 0 means no name.
 #[derive(Clone, Copy, Default)]
 struct Home {
     directory: NodeId,
@@ -43,23 +43,23 @@ impl Base {
         self.artifact.as_ref().map(|artifact| &artifact.tree)
     }
 
-    /// The node of the tree that a number stands for.
+    /// The tree node for a number.
     pub fn lower(&self, key: NodeKey) -> Option<NodeId> {
         NodeId::try_from(key).ok().filter(|id| self.tree().is_some_and(|tree| *id < tree.node_count()))
     }
 
-    /// Notes that the upper has a row of a node. Before the row is committed.
+    /// Notes that the upper has a row for a node. Call before the row is committed.
     pub fn mark(&self, key: NodeKey) {
         if let Some(word) = self.word(key) {
             word.fetch_or(1 << (key % WORD), Ordering::Release);
         }
     }
 
-    /// Whether the upper may have rows of a node, or of names in it.
+    /// Whether the upper may have rows for a node, or for names in it.
     pub fn is_marked(&self, key: NodeKey) -> bool {
         match self.word(key) {
             Some(word) => word.load(Ordering::Acquire) & (1 << (key % WORD)) != 0,
-            // Made here, or the root of a tag that began empty.
+            // Created here, or the root of a tag that began empty.
             None => key >= STAGED || key == 0,
         }
     }
@@ -68,7 +68,7 @@ impl Base {
         self.marks.get(usize::try_from(key / WORD).ok()?)
     }
 
-    /// A path of a node of the tree.
+    /// One path of a tree node.
     pub fn path(&self, node: NodeId) -> Vec<u8> {
         let Some(tree) = self.tree() else { return Vec::new() };
         let homes = self.homes.get_or_init(|| homes(tree));
@@ -84,7 +84,7 @@ impl Base {
         parts.join(&b'/')
     }
 
-    /// A node of the tree as a row.
+    /// A tree node as a row.
     pub fn row(&self, id: NodeId, ctime: (i64, u32)) -> Option<Node> {
         let mut row = self.row_without_path(id, ctime)?;
         if let Content::Tree(tree) = &mut row.content {

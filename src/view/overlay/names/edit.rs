@@ -1,4 +1,4 @@
-//! One change of one tag, inside a transaction of its upper. The metadata of a tree's node is copied up before it changes: the upper gets
+//! One change of one tag, inside a transaction of its upper. A tree node's metadata is copied up before it changes: the upper gets
 //! a row with all its attributes, and no bytes.
 
 use std::time::{SystemTime, UNIX_EPOCH};
@@ -13,7 +13,7 @@ use crate::view::overlay::names::removed::Removed;
 use crate::view::overlay::{OpenFile, Overlay};
 use crate::view::pins::Pins;
 
-/// Rows of names that are dropped at a time.
+/// Rows of names dropped at a time.
 const BATCH: usize = 256;
 
 /// A transaction that knows the tree below.
@@ -48,7 +48,7 @@ impl Edit<'_, '_> {
         Merged { rows: self.change.rows(), base: self.base }
     }
 
-    /// Changes a node, whose metadata is copied up if the upper has no row of it. Returns the row as it is now.
+    /// Changes a node, copying its metadata up if the upper has no row for it. Returns the new row.
     pub fn update(&mut self, key: NodeKey, work: impl FnOnce(&mut Node)) -> Result<Node, Error> {
         let (mut node, fresh) = match self.merged().row(key)? {
             Some(row) => (row, false),
@@ -68,7 +68,7 @@ impl Edit<'_, '_> {
         Ok(node)
     }
 
-    /// The row that a node of the tree gets.
+    /// The row for a tree node to be copied up.
     fn copy_up_metadata(&self, key: NodeKey) -> Result<Node, Error> {
         match self.merged().see(key)? {
             Seen::Row(row) => Ok(row),
@@ -76,20 +76,20 @@ impl Edit<'_, '_> {
         }
     }
 
-    /// The kind, owner and so on of a directory in which a name is about to be made.
+    /// The row of a directory in which a name is about to be created.
     pub fn directory(&self, key: NodeKey) -> Result<Node, Error> {
         let node = self.copy_up_metadata(key)?;
         if node.kind != Kind::Directory {
             return Err(not_a_directory());
         }
-        // In a directory that was removed nothing is made, be it that of the whole tag.
+        // Nothing is created in a removed directory, be it that of the whole tag.
         if node.links == 0 || self.change.binding().deleted {
             return Err(not_found());
         }
         Ok(node)
     }
 
-    /// Called when a name was made or removed in a directory; `links` is the change in the number of subdirectories.
+    /// Called when a name was created or removed in a directory; `links` is the change in the number of subdirectories.
     pub fn changed_names(&mut self, directory: NodeKey, links: i32) -> Result<(), Error> {
         let now = self.now;
         self.update(directory, |node| {
@@ -121,7 +121,7 @@ impl Edit<'_, '_> {
         let node = self.update(key, |node| {
             node.links = if node.kind == Kind::Directory { 0 } else { node.links.saturating_sub(1) };
             node.ctime = now;
-            // Its names are gone, those of the tree below too.
+            // Its names are gone, including those of the tree below.
             node.opaque |= node.kind == Kind::Directory;
         })?;
         if node.links > 0 {
@@ -134,7 +134,7 @@ impl Edit<'_, '_> {
         if is_open { Ok(()) } else { self.bury(key) }
     }
 
-    /// Drops a node without names. One of the tree leaves a mark that it is gone, since descriptors may still ask for it.
+    /// Drops a node without names. A tree node leaves a mark that it is gone, since file descriptors may still refer to it.
     pub fn bury(&mut self, key: NodeKey) -> Result<(), Error> {
         if key >= STAGED {
             if let Some(row) = self.merged().row(key)? {
@@ -150,7 +150,7 @@ impl Edit<'_, '_> {
         Ok(())
     }
 
-    /// Says nothing of any name of a directory any more.
+    /// Drops the upper's rows for all names of a directory.
     pub fn drop_names(&mut self, directory: NodeKey) -> Result<(), Error> {
         loop {
             let names = self.rows().names(directory, 0, BATCH)?;
@@ -164,7 +164,7 @@ impl Edit<'_, '_> {
     }
 }
 
-/// The time now: seconds since the epoch and nanoseconds.
+/// The current time: seconds since the epoch and nanoseconds.
 fn now() -> (i64, u32) {
     match SystemTime::now().duration_since(UNIX_EPOCH) {
         Ok(since) => (i64::try_from(since.as_secs()).unwrap_or(i64::MAX), since.subsec_nanos()),
@@ -172,16 +172,16 @@ fn now() -> (i64, u32) {
     }
 }
 
-/// Refuses names that cannot be given to new files.
+/// Rejects names not allowed for new files.
 pub(in crate::view::overlay) fn check_new_name(name: &[u8]) -> Result<(), Error> {
     check_name(name)?;
     if name.starts_with(b".wh.") {
-        return Err(fault(ErrorKind::Invalid, "names that begin with .wh. mark removed files in layers and cannot be used"));
+        return Err(fault(ErrorKind::Invalid, "names that begin with .wh. are reserved for whiteouts in layers"));
     }
     Ok(())
 }
 
-/// Refuses invalid names.
+/// Rejects invalid names.
 pub(in crate::view::overlay) fn check_name(name: &[u8]) -> Result<(), Error> {
     if name.len() > 255 {
         return Err(fault(ErrorKind::TooLong, "a name has at most 255 bytes"));

@@ -1,4 +1,4 @@
-//! The upper laid over its tree, for reading: nodes, names, attributes. Of the rows as they are, inside a transaction, or frozen.
+//! The upper over its tree, for reading: nodes, names, attributes. Uses the current rows, those inside a transaction, or frozen ones.
 
 use crate::artifact::{self, Kind, NodeId, is_own_name};
 use crate::error::{Error, ErrorKind};
@@ -6,9 +6,9 @@ use crate::path::components;
 use crate::staging::{Named, Node, NodeKey, Rows};
 use crate::view::overlay::names::base::Base;
 
-/// Cookies of names that the upper has begin here; those of the tree are smaller.
+/// Cookies of the upper's names start here; those of the tree are smaller.
 pub(in crate::view::overlay) const STAGED_NAMES: u64 = 1 << 40;
-/// Rows of names that are read at a time; also the most that are remembered while the tree's names are filtered.
+/// Rows of names read at a time; also the most that are held in memory while the tree's names are filtered.
 const BATCH: usize = 256;
 
 /// Extended attributes by name.
@@ -25,7 +25,7 @@ pub(in crate::view::overlay) struct Merged<'a> {
 pub(in crate::view::overlay) enum Seen {
     /// The upper has a row.
     Row(Node),
-    /// As in the tree.
+    /// Unchanged from the tree.
     Lower(NodeId, artifact::Node),
 }
 
@@ -38,7 +38,7 @@ impl Seen {
     }
 }
 
-/// Attributes that other programs see and artifacts carry.
+/// The attributes that other programs see and artifacts carry.
 pub(in crate::view::overlay) fn without_own(xattrs: Xattrs) -> Xattrs {
     xattrs.into_iter().filter(|(name, _)| !is_own_name(name)).collect()
 }
@@ -65,7 +65,7 @@ impl Merged<'_> {
         if self.base.is_marked(key) { self.rows.node(key) } else { Ok(None) }
     }
 
-    /// A node; Gone if there is none of this number.
+    /// A node; Gone if no node has this number.
     pub fn see(&self, key: NodeKey) -> Result<Seen, Error> {
         if let Some(row) = self.row(key)? {
             return Ok(Seen::Row(row));
@@ -78,14 +78,14 @@ impl Merged<'_> {
         }
     }
 
-    /// The directory of the tree whose names show through.
+    /// The tree directory whose names show through.
     pub fn below(&self, directory: NodeKey) -> Result<Option<NodeId>, Error> {
         let Some(id) = self.base.lower(directory) else { return Ok(None) };
         let opaque = self.row(directory)?.is_some_and(|row| row.opaque);
         Ok(if opaque { None } else { Some(id) })
     }
 
-    /// The node that the tree below has under a name.
+    /// The node under a name in the tree below.
     pub fn lookup_below(&self, directory: NodeKey, name: &[u8]) -> Result<Option<NodeId>, Error> {
         let Some(tree) = self.base.tree() else { return Ok(None) };
         let Some(found) = self.base.lower(directory).and_then(|id| tree.lookup(id, name)) else { return Ok(None) };
@@ -117,7 +117,7 @@ impl Merged<'_> {
         Ok(Some(node))
     }
 
-    /// The directory that holds a directory.
+    /// The parent of a directory.
     pub fn parent(&self, directory: NodeKey) -> Result<NodeKey, Error> {
         match self.see(directory)? {
             Seen::Row(row) if row.kind == Kind::Directory => Ok(row.parent),
@@ -126,7 +126,7 @@ impl Merged<'_> {
         }
     }
 
-    /// Whether a directory is the other one or lies below it.
+    /// Whether a directory is the other one or is below it.
     pub fn is_within(&self, directory: NodeKey, other: NodeKey) -> Result<bool, Error> {
         let mut at = directory;
         while at != other {
@@ -148,7 +148,7 @@ impl Merged<'_> {
         Ok(empty)
     }
 
-    /// Names behind a cookie, those of the tree first, until `take` answers `false`.
+    /// Passes names after a cookie, those of the tree first, to `take` until it returns `false`.
     pub fn children(&self, directory: NodeKey, after: u64, take: &mut dyn FnMut(u64, &[u8], NodeKey) -> bool) -> Result<(), Error> {
         if after < STAGED_NAMES
             && let Some(tree) = self.base.tree()
@@ -185,7 +185,7 @@ impl Merged<'_> {
         }
     }
 
-    /// The names that the upper has in a directory, sorted; `None` if they are too many to remember.
+    /// The upper's names in a directory, sorted; `None` if too many to hold in memory.
     fn overridden(&self, directory: NodeKey) -> Result<Option<Vec<Vec<u8>>>, Error> {
         if !self.base.is_marked(directory) {
             return Ok(Some(Vec::new()));
@@ -199,7 +199,7 @@ impl Merged<'_> {
         Ok(Some(names))
     }
 
-    /// Extended attributes, own names and notes of this module included.
+    /// Extended attributes, including ocifs's own and internal notes.
     pub fn xattrs(&self, key: NodeKey) -> Result<Xattrs, Error> {
         match self.see(key)? {
             Seen::Row(_) => self.rows.xattrs(key),
@@ -207,7 +207,7 @@ impl Merged<'_> {
         }
     }
 
-    /// Extended attributes of a node of the tree.
+    /// Extended attributes of a tree node.
     pub fn tree_xattrs(&self, id: NodeId) -> Xattrs {
         let xattrs = self.base.tree().map(|tree| tree.xattrs(id)).unwrap_or_default();
         xattrs.into_iter().map(|(name, value)| (name.to_vec(), value.to_vec())).collect()

@@ -1,8 +1,8 @@
-//! Making, removing and moving names. The order of the checks gives the error that POSIX wants where several would fit.
+//! Creates, removes and moves names. The order of the checks yields the error that POSIX requires if several apply.
 //!
-//! - `base`: the lower tree, `trees`: those that rows refer to
-//! - `merged`: the upper laid over its tree; `walk`: all of it in the order of a publish; `unedited`: the same of a tree without edits
-//! - `edit`: one change, as a transaction; `removed`: nodes that the kernel may still ask for
+//! - `base`: the lower tree; `trees`: those that rows refer to
+//! - `merged`: the upper over its tree; `walk`: all of it in publish order; `unedited`: the same for a tag without edits
+//! - `edit`: one change, as a transaction; `removed`: nodes that the kernel may still request
 
 pub(super) mod base;
 pub(super) mod edit;
@@ -32,7 +32,7 @@ fn exists() -> Error {
 }
 
 impl Overlay {
-    /// Makes a node. Exists where the name is taken, Invalid for names `.wh.*`.
+    /// Creates a node. Exists if the name is taken, Invalid for names `.wh.*`.
     ///
     /// # Errors
     /// As `mkdir(2)` and `mknod(2)`; NoSpace and errors of the database.
@@ -40,7 +40,7 @@ impl Overlay {
         self.make(context, directory, name, new).map(|(node, _)| node)
     }
 
-    /// Makes a regular file and opens it for writing.
+    /// Creates a regular file and opens it for writing.
     ///
     /// # Errors
     /// As [`Overlay::create`].
@@ -56,12 +56,12 @@ impl Overlay {
         Ok((node, self.open_writer(context, node, false).await?))
     }
 
-    /// Makes a node; a regular file's new bytes are open.
+    /// Creates a node; the new bytes of a regular file are open.
     fn make(&self, context: &Context, directory: ViewNode, name: &[u8], new: &NewNode) -> Result<(ViewNode, Option<DataFile>), Error> {
         check_new_name(name)?;
         let _names = self.names.lock();
         let bytes = if new.kind == Kind::File {
-            // Looked up before the file of the bytes is made, which is not taken back.
+            // Checked before the data file is created, since creating that is not undone.
             if self.merged().lookup(directory, name)?.is_some() {
                 return Err(exists());
             }
@@ -85,7 +85,7 @@ impl Overlay {
         Ok((node, bytes))
     }
 
-    /// Removes a name (`is_directory`: rmdir, which must be empty).
+    /// Removes a name (`is_directory`: rmdir; the directory must be empty).
     ///
     /// # Errors
     /// As `unlink(2)` and `rmdir(2)`.
@@ -98,7 +98,7 @@ impl Overlay {
             let found = edit.merged().see(key)?.kind() == Kind::Directory;
             match (is_directory, found) {
                 (true, false) => return Err(not_a_directory()),
-                (false, true) => return Err(fault(ErrorKind::IsDirectory, "a directory is removed with rmdir")),
+                (false, true) => return Err(fault(ErrorKind::IsDirectory, "use rmdir to remove a directory")),
                 (true, true) if !edit.merged().is_empty(key)? => return Err(not_empty()),
                 _ => {}
             }
@@ -124,7 +124,7 @@ impl Overlay {
             match (replace, target) {
                 (Replace::No, Some(_)) => return Err(exists()),
                 (Replace::Exchange, None) => return Err(not_found()),
-                // Two names of one file, or twice the same name.
+                // Two names of one file, or the same name twice.
                 (_, Some(target)) if target == moved => return Ok(()),
                 _ => {}
             }
@@ -144,7 +144,7 @@ impl Overlay {
         })
     }
 
-    /// A further name of a node that is not a directory.
+    /// Adds a name to a node that is not a directory.
     ///
     /// # Errors
     /// As `link(2)`.
@@ -162,7 +162,7 @@ impl Overlay {
                 node.ctime = now;
             })?;
             if linked.kind == Kind::Directory {
-                return Err(fault(ErrorKind::NotPermitted, "a directory has one name only"));
+                return Err(fault(ErrorKind::NotPermitted, "a directory cannot be hard-linked"));
             }
             if linked.links == 1 {
                 return Err(not_found());
@@ -220,7 +220,7 @@ fn make_way(edit: &mut Edit<'_, '_>, directory: NodeKey, target: NodeKey, by_dir
     Ok(())
 }
 
-/// Gives a node its new name and takes the old one.
+/// Gives a node its new name and removes the old one.
 fn move_name(
     edit: &mut Edit<'_, '_>,
     from: (NodeKey, &[u8]),
@@ -256,7 +256,7 @@ fn exchange(
     edit.changed_names(to.0, more)
 }
 
-/// Notes on a node that it was moved into a directory.
+/// Records in a node that it was moved into a directory.
 fn place(edit: &mut Edit<'_, '_>, key: NodeKey, directory: NodeKey, is_directory: bool) -> Result<(), Error> {
     let now = edit.now;
     edit.update(key, |node| {

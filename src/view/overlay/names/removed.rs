@@ -1,4 +1,4 @@
-//! The latest nodes that were removed for good: the kernel may still ask for the attributes of one, or hand in the times that it kept for it.
+//! The most recently removed nodes: the kernel may still request the attributes of one, or write back its times.
 
 use std::collections::{HashMap, VecDeque};
 
@@ -6,7 +6,7 @@ use parking_lot::Mutex;
 
 use crate::staging::{Content, Node, NodeKey};
 
-/// Nodes that are remembered.
+/// Number of nodes kept.
 const REMEMBERED: usize = 4096;
 
 #[derive(Default)]
@@ -15,12 +15,12 @@ struct Inner {
     order: VecDeque<NodeKey>,
 }
 
-/// Removed nodes, without their bytes. Numbers are never used again, so that none of them can come back.
+/// Removed nodes, without their bytes. Numbers are never reused, so none of them can come back.
 #[derive(Default)]
 pub(in crate::view::overlay) struct Removed(Mutex<Inner>);
 
 impl Removed {
-    /// Notes a node that is removed now.
+    /// Notes a node that is being removed.
     pub fn note(&self, key: NodeKey, node: Node) {
         let mut inner = self.0.lock();
         if inner.nodes.insert(key, Node { links: 0, content: Content::None, ..node }).is_none() {
@@ -33,7 +33,7 @@ impl Removed {
         }
     }
 
-    /// The remains of a node.
+    /// A removed node, if still known.
     pub fn get(&self, key: NodeKey) -> Option<Node> {
         self.0.lock().nodes.get(&key).cloned()
     }

@@ -27,7 +27,7 @@ impl Trees {
         self.0.write().insert(artifact.manifest.digest, Arc::clone(artifact));
     }
 
-    /// Lets go of all but these.
+    /// Drops all but these.
     pub fn retain(&self, referred: &BTreeSet<Digest>) {
         self.0.write().retain(|digest, _| referred.contains(digest));
     }
@@ -37,7 +37,7 @@ impl Trees {
         self.0.read().len()
     }
 
-    /// The artifact of a node that a row refers to; an error of the kind `missing` if its tree is not open.
+    /// The artifact of a node that a row refers to; an error of kind `missing` if its tree is not open.
     pub fn of(&self, node: &TreeNode, missing: ErrorKind) -> Result<Arc<Artifact>, Error> {
         self.get(&node.manifest).ok_or_else(|| {
             let message = format!("the tree of {} that a staged file refers to is not open", node.manifest);

@@ -1,5 +1,5 @@
-//! All names of a merged state in the order in which they are published: parents before children, names of a directory by
-//! their bytes. Memory holds one path and the upper's rows of the directories on it.
+//! All names of a merged state in publish order: parents before children, names of a directory by
+//! their bytes. Holds one path and the upper's rows of the directories on it in memory.
 
 use std::iter::Peekable;
 use std::vec::IntoIter;
@@ -12,12 +12,12 @@ use crate::view::overlay::names::merged::{Merged, Seen, fault, gone, without_own
 use crate::view::overlay::names::trees::Trees;
 use crate::view::{EntryContent, TreeEntry};
 
-/// Rows of names that are read at a time.
+/// Rows of names read at a time.
 const BATCH: usize = 1024;
-/// Directories below one another. A tree has no more, since its paths are bounded; a damaged upper may have a circle.
+/// Nesting limit. A tree stays below it, since its paths are bounded; a damaged upper may have a cycle.
 const DEEPEST: usize = 1 << 16;
 
-/// The place of a walk. The state is passed to each step, so that an owner can keep both.
+/// The position of a walk. The state is passed to each step, so that an owner can hold both.
 #[derive(Default)]
 pub(in crate::view::overlay) struct Place {
     begun: bool,
@@ -25,7 +25,7 @@ pub(in crate::view::overlay) struct Place {
     levels: Vec<Level>,
 }
 
-/// A directory on the way, and where in it the walk is.
+/// A directory on the path, and the position in it.
 struct Level {
     /// Length of its path.
     path: usize,
@@ -54,7 +54,7 @@ impl Place {
             push(&mut self.path, &name);
             let entry = match self.entry(merged, trees, key) {
                 Ok(entry) => entry,
-                // Removed while an upper that is in use is walked.
+                // Removed while an upper in use is walked.
                 Err(error) if error.kind == ErrorKind::Gone => continue,
                 Err(error) => return Err(error),
             };
@@ -111,7 +111,7 @@ impl Place {
 }
 
 impl Level {
-    /// The next name by its bytes: of the upper, and of the tree where the upper has no row of it.
+    /// The next name in byte order: of the upper, or of the tree if the upper has no row for it.
     fn next(&mut self, merged: &Merged<'_>) -> Option<(Vec<u8>, NodeKey)> {
         loop {
             let below = self.below.and_then(|id| merged.base.tree()?.children(id, self.cookie).next());
@@ -138,7 +138,7 @@ impl Level {
     }
 }
 
-/// The rows of the upper for the names of a directory, sorted by name.
+/// The upper's rows for the names of a directory, sorted by name.
 fn rows_of(merged: &Merged<'_>, directory: NodeKey) -> Result<Vec<NameRow>, Error> {
     let mut all: Vec<NameRow> = Vec::new();
     if !merged.base.is_marked(directory) {

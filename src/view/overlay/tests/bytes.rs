@@ -90,7 +90,7 @@ async fn zeros_of_the_tree_become_holes_and_are_found_as_such() {
         }
         assert!(fixture.read(&tag, "sparse").await == data);
         let seen = (writer.seek(0, false).await.unwrap(), writer.seek(64 << 10, true).await.unwrap());
-        // Of the tree it is known where an archive has bytes, not which of them are zeros.
+        // For the tree it is known where an archive has bytes, not which of them are zeros.
         let expected = if is_filled { (Some(4 << 10), Some(2 << 20)) } else { (Some(3 << 20), Some(64 << 10)) };
         assert_eq!(seen, expected, "{is_filled}");
         assert_eq!(writer.seek(3 << 20, true).await.unwrap(), None);
@@ -151,7 +151,7 @@ async fn a_write_needs_none_of_the_old_bytes_and_a_failed_read_says_why() {
     assert_eq!(kind(tag.fill().await), ErrorKind::Unreachable);
     writer.flush().unwrap();
     fixture.registry.mend();
-    // An outage counts for a moment where it was met.
+    // After an outage, requests fail for a moment without being sent.
     while writer.read(0, 5).await.is_err_and(|error| error.kind == ErrorKind::Unreachable) {
         tokio::task::yield_now().await;
     }
@@ -173,7 +173,7 @@ async fn a_file_for_which_there_is_no_room_stays_over_the_tree_and_is_published(
         let writer = writer(&fixture, &tag, "big").await;
         writer.write(u64::from(round) * 1000, &[round]).await.unwrap();
         assert_eq!(kind(tag.fill().await), ErrorKind::NoSpace);
-        // Some with a writer that stays open, some not, some written again before they are committed.
+        // Some with a writer that stays open, some without, some written again before they are committed.
         let frozen = tag.freeze().unwrap();
         if round % 3 == 0 {
             writer.write(u64::from(round) * 1000 + 1, &[round]).await.unwrap();

@@ -1,4 +1,4 @@
-//! Taking edits back.
+//! Discarding edits.
 
 use super::super::{Forgotten, SetAttributes};
 use super::*;

@@ -23,7 +23,7 @@ use crate::view::snapshot::Snapshot as _;
 use crate::view::tests::{DEFAULTS, TagFixture, tag_key};
 use crate::view::{Attributes, TreeEntry, ViewNode};
 
-/// One entry of a made artifact.
+/// One entry of an artifact.
 pub enum Item<'a> {
     Dir(&'a str),
     File(&'a str, Vec<u8>),
@@ -78,13 +78,13 @@ impl TagFixture {
         self.registry.add_artifact("app", tag, (media_type::OCI_CONFIG, b"{}"), &layers, &[])
     }
 
-    /// A small tree with something of everything, and its tag.
+    /// A small tree with an entry of every kind, and its tag.
     pub async fn sample(&self) -> Arc<Overlay> {
         let digest = self.push("sample", &sample());
         self.over("sample", digest).await
     }
 
-    /// How many blobs were asked for since the last question.
+    /// Number of blobs requested since the last call.
     pub fn blobs_read(&self) -> usize {
         let log = self.registry.requests();
         self.registry.forget_requests();
@@ -180,7 +180,7 @@ pub(super) fn sample() -> Vec<Item<'static>> {
     ]
 }
 
-/// Takes back what was changed below a path. Returns all that the kernel must forget.
+/// Discards changes below a path. Returns everything that the kernel must forget.
 pub(super) fn discarded(overlay: &Overlay, path: &[u8]) -> Result<Vec<super::Forgotten>, Error> {
     let mut forgotten = Vec::new();
     overlay.discard(path, &mut |some| forgotten.extend(some))?;
@@ -236,7 +236,7 @@ impl TagFixture {
         reader.read(0, 4 << 20).await.unwrap().to_vec()
     }
 
-    /// All paths that differ, with a letter for how.
+    /// All paths that differ, each with a letter for its state.
     pub async fn changes(&self, overlay: &Arc<Overlay>) -> Vec<String> {
         let differences = overlay.differences().await.unwrap();
         let text = |difference: &super::Difference| {
@@ -266,7 +266,7 @@ pub(super) fn link(overlay: &Overlay, from: &str, to: &str) -> Result<(), Error>
     overlay.link(node(overlay, from), directory, name)
 }
 
-/// Names of a directory as they are listed, a few at a time.
+/// Names of a directory as listed, a few at a time.
 pub(super) fn list(overlay: &Overlay, path: &str) -> Vec<String> {
     let directory = node(overlay, path);
     let (mut names, mut after) = (Vec::new(), 0);

@@ -79,7 +79,7 @@ fn operation() -> impl Strategy<Value = Operation> {
     ]
 }
 
-/// An open file, and what it is in the reference.
+/// An open file, and its counterpart in the reference.
 struct Open {
     writer: Arc<FileHandle>,
     node: usize,
@@ -97,7 +97,7 @@ struct Pair<'fixture> {
     frozen: Option<(Arc<Frozen>, Model)>,
 }
 
-/// The tree that sequences begin with, on both sides.
+/// The initial tree of sequences, on both sides.
 fn base() -> (Vec<Item<'static>>, Model) {
     let items = vec![
         Item::Dir("a"),
@@ -132,7 +132,7 @@ impl Pair<'_> {
         self.tag.as_ref().unwrap()
     }
 
-    /// As the kernel walks a path.
+    /// Walks a path as the kernel does.
     fn find(&self, path: &str) -> ModelResult<ViewNode> {
         path.split('/').try_fold(0, |at, name| {
             if self.tag().attributes(&self.fixture.context, at).unwrap().kind != Kind::Directory {
@@ -372,7 +372,7 @@ impl Pair<'_> {
         }
     }
 
-    /// Publishes what was frozen, or what there is now.
+    /// Publishes the frozen state, or the current one.
     async fn commit(&mut self) {
         let (frozen, model) = match self.frozen.take() {
             Some(frozen) => frozen,
@@ -388,7 +388,7 @@ impl Pair<'_> {
         }
     }
 
-    /// Everything that can be seen is as in the reference.
+    /// Everything visible equals the reference.
     async fn compare(&self) {
         let mut seen = self.seen().await;
         let expected = self.model.seen();
@@ -470,7 +470,7 @@ async fn frozen_names(frozen: &Arc<Frozen>) -> Vec<(String, u32, Vec<u8>)> {
 }
 
 fn names_of(model: &Model) -> Vec<(String, u32, Vec<u8>)> {
-    // The reference sorts whole paths; no name here has a letter that is smaller than the slash.
+    // The reference sorts whole paths; no name here has a character smaller than the slash.
     model.seen().into_iter().map(|(path, seen)| (path, u32::try_from(seen.links).unwrap(), seen.bytes)).collect()
 }
 

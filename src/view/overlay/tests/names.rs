@@ -1,4 +1,4 @@
-//! Names: making, removing, moving, linking, with the errors that POSIX wants.
+//! Creating, removing, moving and linking names, with the errors that POSIX requires.
 
 use super::*;
 
@@ -49,7 +49,7 @@ async fn a_listing_under_way_names_every_entry_that_stays_exactly_once() {
     let digest = fixture.push("many", &items);
     let tag = fixture.over("many", digest).await;
     let (mut names, mut after) = (Vec::new(), 0);
-    // As `rm -rf` does: list some, remove them, go on behind the last cookie.
+    // As `rm -rf` does: list some, remove them, continue after the last cookie.
     loop {
         let mut batch = Vec::new();
         tag.children(0, after, &mut |cookie, name, _| {
@@ -227,7 +227,7 @@ async fn an_unlinked_file_lives_until_its_last_handle_is_closed() {
         drop(writer);
         assert_eq!(reader.read(0, 100).await.unwrap().as_ref(), b"more than before");
         drop(reader);
-        // The kernel may ask for a node that it still holds, and write back times that it kept.
+        // The kernel may request a node that it still holds, and write back times that it cached.
         assert_eq!(tag.attributes(&fixture.context, number).unwrap().links, 0);
         let set = super::super::SetAttributes { mtime: Some((1, 0)), ..Default::default() };
         tag.set_attributes(&fixture.context, number, set).await.unwrap();

@@ -1,4 +1,4 @@
-//! Uppers that older versions left are converted when they are opened, and are published like any other.
+//! Uppers of older versions are converted when opened, and published like any other.
 
 use super::*;
 

@@ -1,4 +1,4 @@
-//! Freezing, walking, settling, and what differs before and after.
+//! Freezing, walking, settling, and the differences before and after.
 
 use super::super::{PathState, SetAttributes, tree_entries};
 use super::*;
@@ -98,7 +98,7 @@ async fn a_loop_of_write_and_sync_holds_no_artifact_that_nothing_refers_to() {
     for number in 0..20 {
         fixture.write(&tag, ["file", "dir/inner"][number % 2], number.to_string().as_bytes()).await;
         assert!(fixture.publish(&tag).await);
-        // Below, expected now, and expected before: what was frozen referred to that.
+        // The one below, the one expected now, and the one expected before, which the frozen state referred to.
         let held = tag.trees.len();
         assert!(held <= 4, "{held} artifacts after {number} publishes");
     }
@@ -109,7 +109,7 @@ async fn a_loop_of_write_and_sync_holds_no_artifact_that_nothing_refers_to() {
 }
 
 impl TagFixture {
-    /// As [`TagFixture::again`], for a tag of which nothing is left to publish, which would be removed with its last user.
+    /// As [`TagFixture::again`], for a tag with nothing left to publish, which would be removed with its last user.
     async fn again_edited(&self, overlay: Arc<Overlay>) -> Arc<Overlay> {
         let set = SetAttributes { mode: Some(0o700), ..Default::default() };
         overlay.set_attributes(&self.context, 0, set).await.unwrap();
@@ -268,7 +268,7 @@ async fn a_write_that_begins_in_one_generation_and_ends_in_none_is_kept() {
         let frozen = tag.freeze().unwrap();
         let late = format!("late {end}");
         let mut write = std::pin::pin!(writer.write(0, late.as_bytes()));
-        // However far the first write has come when the generation ends.
+        // Whatever the progress of the first write when the generation ends.
         let first = futures_util::poll!(write.as_mut());
         for _ in 0..end {
             tokio::task::yield_now().await;
@@ -323,7 +323,7 @@ async fn publishes_that_all_fail_while_a_file_is_written_leave_it_whole() {
         expected.resize(expected.len().max(at + 1), 0);
         expected[at] = b'0' + round;
         drop(tag.freeze().unwrap());
-        // What is written while a generation is frozen goes into a file of its own.
+        // Writes while a generation is frozen go into a new file.
         let frozen = tag.freeze().unwrap();
         writer.write(at as u64, &[b'A' + round]).await.unwrap();
         expected[at] = b'A' + round;

@@ -1,4 +1,4 @@
-//! The reference: one tag as a plain tree in memory, with the least that POSIX says of every operation.
+//! The reference: one tag as a plain tree in memory, with the minimum that POSIX requires of every operation.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -6,7 +6,7 @@ use crate::artifact::Kind;
 use crate::error::ErrorKind;
 use crate::view::overlay::Replace;
 
-/// When something was changed: at a time that somebody set, or at the moment of some operation.
+/// When something changed: at an explicitly set time, or at the moment of some operation.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Time {
     Set(i64),
@@ -39,7 +39,7 @@ pub(super) struct Model {
     moments: u64,
 }
 
-/// The visible properties of a name: all that is compared.
+/// The visible properties of a name: everything that is compared.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Seen {
     pub kind: Kind,
@@ -51,7 +51,7 @@ pub(super) struct Seen {
     pub xattrs: BTreeMap<Vec<u8>, Vec<u8>>,
     /// The first path of the same node.
     pub same_as: String,
-    /// Only where somebody set it.
+    /// Only if set explicitly.
     pub mtime: Option<i64>,
 }
 
@@ -92,7 +92,7 @@ impl Model {
         self.nodes[directory].children.get(name).copied()
     }
 
-    /// Puts a name, or (`None`) takes it away.
+    /// Puts a name, or removes it (`None`).
     fn set(&mut self, directory: usize, name: &str, node: Option<usize>) {
         match node {
             Some(node) => self.nodes[directory].children.insert(name.to_owned(), node),
@@ -190,7 +190,7 @@ impl Model {
         self.nodes[node].mtime = self.now();
     }
 
-    /// All names by path, with what they lead to.
+    /// All names by path, with their nodes.
     pub fn paths(&self) -> BTreeMap<String, usize> {
         let mut paths = BTreeMap::new();
         let mut open = vec![(0, String::new())];
@@ -206,7 +206,7 @@ impl Model {
         paths
     }
 
-    /// All that can be seen.
+    /// Everything visible.
     pub fn seen(&self) -> BTreeMap<String, Seen> {
         let paths = self.paths();
         let mut first: BTreeMap<usize, (String, usize)> = BTreeMap::new();
@@ -228,11 +228,11 @@ impl Model {
         paths.iter().map(seen).collect()
     }
 
-    /// Paths that must be told as different from `other`, and those that may be: moments are not told apart within one tick
-    /// of a clock.
+    /// Paths that must differ from `other`, and those that may: moments within one tick
+    /// of a clock cannot be distinguished.
     pub fn differences(&self, other: &Self) -> (BTreeSet<String>, BTreeSet<String>) {
         let (mine, theirs) = (self.paths(), other.paths());
-        // Among the names that both have, a file begins with the same one.
+        // Among the names that both have, a file must have the same first name.
         let first = |paths: &BTreeMap<String, usize>, path: &String| {
             let is_common = |other: &&String| mine.contains_key(*other) && theirs.contains_key(*other);
             paths.iter().filter(|(_, node)| **node == paths[path]).map(|(other, _)| other).find(is_common).cloned()

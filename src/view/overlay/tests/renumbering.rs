@@ -1,4 +1,4 @@
-//! Trees that were numbered anew since the edits were made.
+//! Trees renumbered since the edits were made.
 
 use std::collections::HashMap;
 
@@ -6,7 +6,7 @@ use super::super::SetAttributes;
 use super::super::freeze::renumber::{Numbers, apply};
 use super::*;
 
-/// Edits of every kind, of which the rows refer to the tree by number.
+/// Edits of every kind, whose rows refer to the tree by number.
 async fn edited(fixture: &TagFixture) -> Arc<Overlay> {
     let tag = fixture.sample().await;
     fixture.write(&tag, "file", b"changed").await;
@@ -32,7 +32,7 @@ async fn shown(fixture: &TagFixture, tag: &Arc<Overlay>) -> Vec<String> {
     lines
 }
 
-/// Closes the tag, rewrites its rows as if the tree had been numbered otherwise, and opens it again.
+/// Closes the tag, rewrites its rows as if the tree had other numbers, and opens it again.
 async fn with_other_numbers(fixture: &TagFixture, tag: Arc<Overlay>, numbers: impl Fn(u64) -> u64) -> Arc<Overlay> {
     let tag_key = tag.tag_key();
     let count = tag.base.tree().unwrap().node_count();
