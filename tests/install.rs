@@ -41,6 +41,8 @@ fn everything_is_installed_below_the_prefix_and_works_there() {
     }
     let unit = std::fs::read_to_string(below("usr/lib/systemd/system/ocifs@.service")).unwrap();
     assert!(unit.contains("ExecStart=/usr/bin/ocifs mount --foreground") && !unit.contains("@PROGRAM@"), "{unit}");
+    let unit = std::fs::read_to_string(below("usr/lib/systemd/system/ocifs-serve.service")).unwrap();
+    assert!(unit.contains("ExecStart=/usr/bin/ocifs serve --config") && !unit.contains("@PROGRAM@"), "{unit}");
 }
 
 #[test]

@@ -86,6 +86,8 @@ mod requests;
 mod restarts;
 #[path = "mount/secrecy.rs"]
 mod secrecy;
+#[path = "mount/serving.rs"]
+mod serving;
 #[path = "mount/shortcuts.rs"]
 mod shortcuts;
 #[path = "mount/sources.rs"]

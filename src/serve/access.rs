@@ -1,8 +1,10 @@
 //! Access control: rights by user and prefix, anonymous access, read-only mode. Pure.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use axum::http::{HeaderValue, Method, StatusCode, header};
+use parking_lot::RwLock;
 use serde::Deserialize;
 
 use super::problem::{Code, Problem};
@@ -52,11 +54,32 @@ impl Rules {
     }
 }
 
+/// Rules that may be replaced while they are used. Clones share them.
+#[derive(Clone, Debug, Default)]
+pub struct LiveRules(Arc<RwLock<Option<Rules>>>);
+
+impl LiveRules {
+    /// Replaces the rules; none at all lets everybody do everything that is not restricted otherwise.
+    pub fn set(&self, rules: Option<Rules>) {
+        *self.0.write() = rules;
+    }
+
+    fn allow(&self, user: Option<&str>, repository: &Repository, right: Right) -> bool {
+        self.0.read().as_ref().is_none_or(|rules| rules.allow(user, repository, right))
+    }
+}
+
+impl From<Option<Rules>> for LiveRules {
+    fn from(rules: Option<Rules>) -> Self {
+        Self(Arc::new(RwLock::new(rules)))
+    }
+}
+
 /// The access policy.
 #[derive(Clone, Debug, Default)]
 pub struct Access {
     /// Rules, if access differs by user.
-    pub rules: Option<Rules>,
+    pub rules: LiveRules,
     /// Users authenticate with passwords.
     pub asks: bool,
     /// Anonymous clients may pull although users have passwords.
@@ -70,7 +93,7 @@ impl Access {
     pub(super) fn allows(&self, user: Option<&str>, repository: &Repository, right: Right) -> bool {
         let is_known = user.is_some() || !self.asks || (self.anonymous_pull && right == Right::Pull);
         let is_written = right != Right::Pull;
-        is_known && !(self.read_only && is_written) && self.rules.as_ref().is_none_or(|rules| rules.allow(user, repository, right))
+        is_known && !(self.read_only && is_written) && self.rules.allow(user, repository, right)
     }
 
     /// Checks a request.
@@ -120,7 +143,7 @@ mod tests {
 
     fn ruled() -> Access {
         let text = "alice: {team: [pull, push, delete]}\nbob: {team/open: [pull], \"*\": [push]}\n\"*\": {public: [pull]}\n";
-        Access { rules: Some(Rules::parse(text).unwrap()), asks: true, ..Access::default() }
+        Access { rules: Some(Rules::parse(text).unwrap()).into(), asks: true, ..Access::default() }
     }
 
     #[test]

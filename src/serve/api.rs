@@ -68,7 +68,7 @@ async fn dispatch(state: &State, route: &Route, client: &mut Client, request: &P
         }
         Place::Store(store) => {
             let may_pull = |other: &Repository| state.access.allows(user, other, Right::Pull);
-            let asked = hosted::Asked { store, repository: name.clone(), user, may_pull: &may_pull };
+            let asked = hosted::Asked { store, repository: name.clone(), user, may_pull: &may_pull, patience: state.patience() };
             hosted::answer(asked, route, request, body).await
         }
     }

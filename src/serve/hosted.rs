@@ -6,6 +6,7 @@ use axum::body::Body;
 use axum::http::request::Parts;
 use axum::http::{HeaderValue, Method, Response, StatusCode, header};
 
+use super::incoming::{Patience, read_all};
 use super::manifests::{DIGEST, digest_value};
 use super::problem::{Code, Problem};
 use super::range::uploaded;
@@ -28,6 +29,8 @@ pub(super) struct Asked<'a> {
     pub(super) user: Option<&'a str>,
     /// Whether the client may pull from another repository.
     pub(super) may_pull: &'a (dyn Fn(&Repository) -> bool + Sync),
+    /// How long its body is waited for.
+    pub(super) patience: Patience,
 }
 
 /// Answers a request.
@@ -68,7 +71,7 @@ impl Asked<'_> {
     }
 
     async fn put(&self, version: &Version, request: &Parts, body: Body) -> Result<Response<Body>, Problem> {
-        let raw = store::read_all(body, MANIFEST_LIMIT).await?;
+        let raw = read_all(body, MANIFEST_LIMIT, self.patience.clone()).await?;
         let algorithm = match version {
             Version::Digest(digest) => digest.algorithm(),
             Version::Tag(_) => Algorithm::Sha256,
@@ -139,7 +142,7 @@ impl Asked<'_> {
         if let Some(digest) = parameter("digest") {
             let digest = route::digest(&digest)?;
             let mut session = self.store.uploads.begin(&self.repository, self.user, digest.algorithm())?;
-            if let Err(problem) = session.receive(body, u64::MAX).await {
+            if let Err(problem) = session.receive(body, u64::MAX, self.patience.clone()).await {
                 self.store.uploads.end(session);
                 return Err(problem);
             }
@@ -166,7 +169,7 @@ impl Asked<'_> {
     async fn append(&self, id: &str, request: &Parts, body: Body) -> Result<Response<Body>, Problem> {
         let mut session = self.resume(id)?;
         let limit = self.in_order(&session, request)?;
-        session.receive(body, limit).await?;
+        session.receive(body, limit, self.patience.clone()).await?;
         self.accepted(StatusCode::ACCEPTED, &session)
     }
 
@@ -175,7 +178,7 @@ impl Asked<'_> {
         let digest = route::digest(&digest.ok_or_else(|| Problem::bad(Code::DigestInvalid, "the parameter `digest` is missing"))?)?;
         let mut session = self.resume(id)?;
         let limit = self.in_order(&session, request)?;
-        session.receive(body, limit).await?;
+        session.receive(body, limit, self.patience.clone()).await?;
         self.keep(session, digest).await
     }
 

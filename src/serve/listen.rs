@@ -3,6 +3,7 @@
 use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
+use std::time::Duration;
 
 use axum::{Extension, Router};
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
@@ -15,6 +16,7 @@ use tokio::sync::Semaphore;
 
 use super::config::Limits;
 use super::observe::Peer;
+use super::opening::Opening;
 use super::stall::Stalling;
 use super::state::State;
 use super::tls::Certificate;
@@ -23,8 +25,10 @@ use super::tls::Certificate;
 const HEADERS: usize = 100;
 /// Largest total size of a request's headers, in bytes.
 const HEADER_BYTES: usize = 64 << 10;
+/// How long interrupted uploads may take to store what has arrived.
+const CLOSING: Duration = Duration::from_secs(2);
 /// Pause after a connection could not be accepted, mostly for lack of descriptors.
-const PAUSE: std::time::Duration = std::time::Duration::from_millis(100);
+const PAUSE: Duration = Duration::from_millis(100);
 
 /// Serves connections until `stop` completes, then drains requests for a while.
 pub(super) async fn serve(listener: TcpListener, routes: Router, state: Arc<State>, stop: impl Future<Output = ()>) {
@@ -46,7 +50,7 @@ pub(super) async fn serve(listener: TcpListener, routes: Router, state: Arc<Stat
             }
         };
         let service = TowerToHyperService::new(routes.clone().layer(Extension(Peer(client))));
-        let connection = Connection { builder: builder.clone(), service, watcher: graceful.watcher() };
+        let connection = Connection { builder: builder.clone(), service, watcher: graceful.watcher(), head: limits.head };
         let acceptor = state.certificate.as_ref().map(Certificate::acceptor);
         tokio::spawn(async move {
             let _place = place;
@@ -62,8 +66,12 @@ pub(super) async fn serve(listener: TcpListener, routes: Router, state: Arc<Stat
         });
     }
     drop(listener);
-    if tokio::time::timeout(limits.drain, graceful.shutdown()).await.is_err() {
+    let mut ended = std::pin::pin!(graceful.shutdown());
+    if tokio::time::timeout(limits.drain, &mut ended).await.is_err() {
         tracing::warn!("cutting off requests that did not finish in time");
+        // Uploads keep what has arrived.
+        state.closing.send_replace(true);
+        let _ = tokio::time::timeout(CLOSING, ended).await;
     }
 }
 
@@ -72,11 +80,13 @@ struct Connection {
     builder: Builder<TokioExecutor>,
     service: TowerToHyperService<Router>,
     watcher: Watcher,
+    head: Duration,
 }
 
 impl Connection {
     async fn serve<S: AsyncRead + AsyncWrite + Unpin + Send + 'static>(self, stream: S) {
-        let connection = self.builder.serve_connection(TokioIo::new(stream), self.service);
+        let stream = TokioIo::new(Opening::new(stream, self.head));
+        let connection = self.builder.serve_connection(stream, self.service);
         if let Err(error) = self.watcher.watch(connection.into_owned()).await {
             tracing::debug!(error, "a connection ended early");
         }

@@ -4,11 +4,13 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use axum::http::HeaderMap;
+use tokio::sync::watch;
 
 use super::access::Access;
 use super::access_log::AccessLog;
 use super::client::Client;
 use super::config::{Config, Hosts, Limits};
+use super::incoming::Patience;
 use super::metrics::Metrics;
 use super::passing::Login;
 use super::passwords::Passwords;
@@ -35,6 +37,8 @@ pub(super) struct State {
     pub(super) hosts: Hosts,
     pub(super) limits: Limits,
     pub(super) access_log: Option<AccessLog>,
+    /// Set once requests must end.
+    pub(super) closing: watch::Sender<bool>,
     pub(super) metrics: Metrics,
 }
 
@@ -49,7 +53,25 @@ impl State {
         let asks = passwords.is_some() || upstreams.iter().any(|upstream: &Upstream| upstream.passing.is_some());
         let (store, access) = (store.map(Arc::new), Access { asks, ..access });
         let stored = store.clone().map(|store| artifacts(store, cache, budget));
-        Self { upstreams, default_upstream, store, stored, access, passwords, certificate, hosts, limits, access_log, metrics }
+        Self {
+            upstreams,
+            default_upstream,
+            store,
+            stored,
+            access,
+            passwords,
+            certificate,
+            hosts,
+            limits,
+            access_log,
+            closing: watch::Sender::new(false),
+            metrics,
+        }
+    }
+
+    /// How long the body of a request is waited for.
+    pub(super) fn patience(&self) -> Patience {
+        Patience { stall: self.limits.stall, closing: self.closing.subscribe() }
     }
 
     /// Who asks; a stranger where the request names nobody, or where nobody is asked.

@@ -3,7 +3,7 @@
 //! They belong to the parent process: child programs do not get them, and a daemon does not keep them open.
 
 use std::io;
-use std::os::fd::{BorrowedFd, RawFd};
+use std::os::fd::{BorrowedFd, FromRawFd, OwnedFd, RawFd};
 
 use rustix::io::FdFlags;
 
@@ -20,6 +20,14 @@ impl Inherited {
         let names = std::fs::read_dir("/proc/self/fd")?.filter_map(|entry| entry.ok()?.file_name().to_str()?.parse().ok());
         let numbers: Vec<RawFd> = names.filter(|number| *number > 2).collect();
         Ok(Self(numbers.into_iter().filter(|number| withhold(*number)).collect()))
+    }
+
+    /// Takes one of them over.
+    pub fn take(&mut self, number: RawFd) -> Option<OwnedFd> {
+        let place = self.0.iter().position(|other| *other == number)?;
+        self.0.remove(place);
+        // SAFETY: it was open when the program started, nothing in this process owns it, and it is not listed here any more.
+        Some(unsafe { OwnedFd::from_raw_fd(number) })
     }
 
     /// Closes them.

@@ -44,10 +44,10 @@ fn copied(path: &Path, bytes: &[u8]) -> std::io::Result<()> {
 }
 
 /// A small file system in memory, over the home's state directory.
-struct SmallDisk(PathBuf);
+pub(super) struct SmallDisk(PathBuf);
 
 impl SmallDisk {
-    fn over(path: PathBuf, size: &str) -> Self {
+    pub(super) fn over(path: PathBuf, size: &str) -> Self {
         let output = Command::new("mount").args(["-t", "tmpfs", "-o", &format!("size={size},mode=0700"), "ocifs-test"]).arg(&path).output();
         let output = output.unwrap();
         assert!(output.status.success(), "{}", text(&output));

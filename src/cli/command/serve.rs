@@ -1,5 +1,7 @@
 //! `ocifs serve`: a caching registry proxy and a registry on a directory, in the foreground; `gc` cleans its store.
 
+mod running;
+
 use std::io::Write as _;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
@@ -9,8 +11,7 @@ use std::time::Duration;
 use clap::{ArgAction, Args, Subcommand, ValueEnum};
 use tokio::net::TcpListener;
 
-use crate::cli::daemon::log;
-use crate::cli::daemon::shutdown::Signals;
+use crate::cli::daemon::{log, service_manager};
 use crate::cli::exit::Failure;
 use crate::cli::runtime::block_on;
 use crate::cli::settings::flags::{LogFlags, RegistryFlags, Storage, Transport};
@@ -44,7 +45,7 @@ pub struct Serve {
     #[command(subcommand)]
     action: Option<Action>,
 
-    /// Address and port to listen on
+    /// Address and port to listen on; a socket of the service manager takes its place
     #[arg(long, value_name = "ADDRESS:PORT", default_value_t = LISTEN)]
     listen: SocketAddr,
 
@@ -174,9 +175,15 @@ impl Serve {
     ///
     /// # Errors
     /// See the exit codes.
-    pub fn run(mut self, invocation: Invocation) -> Result<(), Failure> {
+    pub fn run(mut self, mut invocation: Invocation) -> Result<(), Failure> {
         if let Some(Action::Gc(gc)) = &self.action {
             return self.collect(gc);
+        }
+        let mut inherited = std::mem::take(&mut invocation.inherited);
+        let socket = service_manager::listener(&mut inherited)?;
+        inherited.close();
+        if let Some(socket) = &socket {
+            self.listen = socket.local_addr().map_err(|error| Failure::other(format!("a socket without an address: {error}")))?;
         }
         self.check()?;
         self.storage = self.storage.with_directories(&invocation.environment)?;
@@ -201,7 +208,7 @@ impl Serve {
             limits: Limits::default(),
             access_log: self.access_log()?,
         };
-        block_on(self.serve(config))
+        block_on(self.serve(socket, config))
     }
 
     fn check(&self) -> Result<(), Failure> {
@@ -212,6 +219,13 @@ impl Serve {
         }
         if let Some(default) = self.default_upstream.as_deref().filter(|default| !prefixes.contains(default)) {
             return Err(Failure::usage(format!("--default-upstream {} is not the prefix of an --upstream", default.escape_default())));
+        }
+        // What the configuration file says is no conflict for the command line.
+        if self.tls_cert.is_some() != self.tls_key.is_some() {
+            return Err(Failure::usage("a certificate needs its key; give both --tls-cert and --tls-key"));
+        }
+        if self.pass_credentials && self.htpasswd.is_some() {
+            return Err(Failure::usage("users are known here or upstream; give either --htpasswd or --pass-credentials"));
         }
         if self.pass_credentials && prefixes.len() != 1 {
             return Err(Failure::usage(
@@ -245,15 +259,17 @@ impl Serve {
         self.htpasswd.is_some() || self.pass_credentials
     }
 
+    fn rules(&self) -> Result<Option<Rules>, Failure> {
+        let Some(path) = self.access.as_deref() else { return Ok(None) };
+        let text = std::fs::read_to_string(path).map_err(unusable(path, "--access"))?;
+        Rules::parse(&text).map(Some).map_err(|error| unusable(path, "--access")(std::io::Error::other(error)))
+    }
+
     fn access(&self) -> Result<Access, Failure> {
-        let rules = self.access.as_deref().map(|path| {
-            let text = std::fs::read_to_string(path).map_err(unusable(path, "--access"))?;
-            Rules::parse(&text).map_err(|error| unusable(path, "--access")(std::io::Error::other(error)))
-        });
         // Without passwords, clients on other machines cannot be told apart.
         let strangers_only = !self.asks() && !self.listen.ip().is_loopback();
         let anonymous_pull = self.anonymous.is_some();
-        Ok(Access { rules: rules.transpose()?, anonymous_pull, read_only: self.read_only || strangers_only, asks: self.asks() })
+        Ok(Access { rules: self.rules()?.into(), anonymous_pull, read_only: self.read_only || strangers_only, asks: self.asks() })
     }
 
     fn certificate(&self) -> Result<Option<Certificate>, Failure> {
@@ -313,10 +329,14 @@ impl Serve {
         AccessLog::new(format, std::io::stderr()).map(Some).map_err(failed)
     }
 
-    async fn serve(&self, config: Config) -> Result<(), Failure> {
+    async fn serve(&self, socket: Option<std::net::TcpListener>, config: Config) -> Result<(), Failure> {
         let failed = |error: std::io::Error| Failure::other(format!("cannot listen on {}: {error}; check --listen", self.listen));
-        let mut signals = Signals::watch()?;
-        let server = Server::new(TcpListener::bind(self.listen).await.map_err(failed)?, config);
+        let listener = match socket {
+            Some(socket) => socket.set_nonblocking(true).and_then(|()| TcpListener::from_std(socket)),
+            None => TcpListener::bind(self.listen).await,
+        };
+        let rules = config.access.rules.clone();
+        let server = Server::new(listener.map_err(failed)?, config);
         let address = server.address().map_err(failed)?;
         let scheme = if self.tls_cert.is_some() { "https" } else { "http" };
         // A script may wait for this line; a closed standard output must not stop the server.
@@ -324,7 +344,10 @@ impl Serve {
         for (prefix, registry) in &self.upstreams {
             tracing::info!("{scheme}://{address}/v2/{prefix}/… is {}", registry.as_str());
         }
-        server.run(async move { signals.received().await }).await;
-        Ok(())
+        let read_again = || match self.rules() {
+            Ok(new) => rules.set(new),
+            Err(failure) => tracing::warn!("the rules stay as they were: {}", failure.message),
+        };
+        running::until_stopped(server, read_again).await
     }
 }

@@ -20,4 +20,5 @@ pub mod mount_point;
 pub mod plan;
 pub mod root;
 pub mod serve;
+pub mod service_manager;
 pub mod shutdown;

@@ -21,6 +21,7 @@ use crate::cli::daemon::info::MountInfo;
 use crate::cli::daemon::mount_point::MountPoint;
 use crate::cli::daemon::plan::{MountTarget, Plan};
 use crate::cli::daemon::root;
+use crate::cli::daemon::service_manager;
 use crate::cli::daemon::shutdown::{self, Signals};
 use crate::cli::exit::{Code, Failure};
 use crate::cli::source::wiring::{self, Parts};
@@ -64,9 +65,7 @@ impl Announce {
                 let (source, point) = (escape::terminal(&info.source), escape::path(&info.mount_point));
                 message::report(&format!("{source} is mounted on {point}"));
                 notes.iter().for_each(|note| message::report(note));
-                if let Err(error) = sd_notify::notify(&[sd_notify::NotifyState::Ready]) {
-                    tracing::debug!(%error, "cannot notify the service manager");
-                }
+                service_manager::tell(&[sd_notify::NotifyState::Ready]);
                 Ok(())
             }
             Self::Parent(readiness) => readiness

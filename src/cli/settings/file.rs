@@ -24,6 +24,9 @@ use crate::oci::Registry;
 /// Keys beyond those of [`SETTINGS`]. Their values are added after those of the command line instead of being overridden.
 const PASSPHRASES: [&str; 2] = ["passphrase-file", "passphrase-command"];
 
+/// The command with a section of its own.
+const SERVE: &str = "serve";
+
 /// Values by the long name of their flag.
 type Settings = BTreeMap<String, Vec<OsString>>;
 
@@ -33,6 +36,8 @@ pub struct File {
     general: Settings,
     /// By `host` or `host:port`.
     registries: BTreeMap<String, Settings>,
+    /// Flags of `ocifs serve`.
+    serve: Settings,
 }
 
 impl File {
@@ -64,14 +69,16 @@ impl File {
             return Ok(Self::default());
         }
         let (general, connection) = (keys(command, &SETTINGS, &PASSPHRASES), keys(command, &[CONNECTION], &[]));
-        let mapping = Mapping { keys: &general, of_registries: Some(&connection) };
+        let serve: Vec<Arg> = command.find_subcommand(SERVE).into_iter().flat_map(Command::get_arguments).cloned().collect();
+        let mapping = Mapping { keys: &general, sections: Some(Sections { registries: &connection, serve: &serve }) };
         let mut file = serde_saphyr::with_deserializer_from_str(text, |deserializer| mapping.deserialize(deserializer))
             .map_err(|error| Failure::usage(mistake(error.without_snippet(), text)))?;
         if file.registries.keys().any(|host| Registry::parse(host).is_err()) {
             return Err(Failure::usage("a key of `registries` is neither HOST nor HOST:PORT"));
         }
-        for (name, values) in file.registries.values_mut().chain([&mut file.general]).flatten() {
-            if general.iter().chain(&connection).any(|key| key.get_long() == Some(name) && is(key, &ValueParser::path_buf())) {
+        for (name, values) in file.registries.values_mut().chain([&mut file.general, &mut file.serve]).flatten() {
+            if general.iter().chain(&connection).chain(&serve).any(|key| key.get_long() == Some(name) && is(key, &ValueParser::path_buf()))
+            {
                 for value in values {
                     *value = environment.absolute(Path::new(value), Some(folder))?.into_os_string();
                 }
@@ -82,7 +89,16 @@ impl File {
 
     /// The command with the file's global values as defaults.
     pub fn as_defaults(&self, command: Command) -> Command {
-        with_defaults(command, &SETTINGS, &self.general)
+        let command = with_defaults(command, &SETTINGS, &self.general);
+        if command.find_subcommand(SERVE).is_none() {
+            return command;
+        }
+        command.mut_subcommand(SERVE, |serve| {
+            serve.mut_args(|arg| match arg.get_long().and_then(|long| self.serve.get(long)) {
+                Some(values) => arg.default_values(values),
+                None => arg,
+            })
+        })
     }
 
     /// The command with a registry's section as defaults.
@@ -141,11 +157,18 @@ fn is(flag: &Arg, parser: &ValueParser) -> bool {
     flag.get_value_parser().type_id() == parser.type_id()
 }
 
-/// A mapping from flag names to values; at the top level also registry sections.
+/// A mapping from flag names to values; at the top level also sections.
 #[derive(Clone, Copy)]
 struct Mapping<'a> {
     keys: &'a [Arg],
-    of_registries: Option<&'a [Arg]>,
+    sections: Option<Sections<'a>>,
+}
+
+/// The keys of the sections.
+#[derive(Clone, Copy)]
+struct Sections<'a> {
+    registries: &'a [Arg],
+    serve: &'a [Arg],
 }
 
 impl<'de> DeserializeSeed<'de> for Mapping<'_> {
@@ -171,7 +194,15 @@ impl<'de> Visitor<'de> for Mapping<'_> {
                     let values = map.next_value_seed(Value(key))?;
                     file.general.extend((!values.is_empty()).then_some((name, values)));
                 }
-                None => file.registries = map.next_value_seed(Sections(self.of_registries.unwrap_or_default()))?,
+                None => match self.sections {
+                    Some(sections) if name == SERVE => {
+                        file.serve = map.next_value_seed(Mapping { keys: sections.serve, sections: None })?.general;
+                    }
+                    sections => {
+                        let keys = sections.map(|sections| sections.registries).unwrap_or_default();
+                        file.registries = map.next_value_seed(OfRegistries(keys))?;
+                    }
+                },
             }
         }
         Ok(file)
@@ -186,16 +217,17 @@ impl<'de> DeserializeSeed<'de> for Key<'_> {
 
     fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<String, D::Error> {
         let name = String::deserialize(deserializer)?;
-        let Mapping { keys, of_registries } = self.0;
-        let is_known = keys.iter().any(|key| key.get_long() == Some(&name)) || (of_registries.is_some() && name == "registries");
+        let Mapping { keys, sections } = self.0;
+        let is_section = sections.is_some() && (name == "registries" || name == SERVE);
+        let is_known = is_section || keys.iter().any(|key| key.get_long() == Some(&name));
         if is_known { Ok(name) } else { Err(D::Error::unknown_field(&name, &[])) }
     }
 }
 
 /// Settings by registry.
-struct Sections<'a>(&'a [Arg]);
+struct OfRegistries<'a>(&'a [Arg]);
 
-impl<'de> DeserializeSeed<'de> for Sections<'_> {
+impl<'de> DeserializeSeed<'de> for OfRegistries<'_> {
     type Value = BTreeMap<String, Settings>;
 
     fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<Self::Value, D::Error> {
@@ -203,7 +235,7 @@ impl<'de> DeserializeSeed<'de> for Sections<'_> {
     }
 }
 
-impl<'de> Visitor<'de> for Sections<'_> {
+impl<'de> Visitor<'de> for OfRegistries<'_> {
     type Value = BTreeMap<String, Settings>;
 
     fn expecting(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -213,7 +245,7 @@ impl<'de> Visitor<'de> for Sections<'_> {
     fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Self::Value, A::Error> {
         let mut sections = BTreeMap::new();
         while let Some(host) = map.next_key()? {
-            sections.insert(host, map.next_value_seed(Mapping { keys: self.0, of_registries: None })?.general);
+            sections.insert(host, map.next_value_seed(Mapping { keys: self.0, sections: None })?.general);
         }
         Ok(sections)
     }
@@ -274,6 +306,7 @@ fn plain_key(text: &str) -> Option<&str> {
 #[cfg(test)]
 mod tests {
     use std::collections::BTreeSet;
+    use std::path::PathBuf;
     use std::time::Duration;
 
     use clap::CommandFactory;
@@ -375,6 +408,29 @@ mod tests {
         assert_eq!(own.connection.ca_file.as_deref(), Some(Path::new("/home/a/ca.pem")));
         let other = flags("reg.io");
         assert!(other.connection.plain_http.is_none() && other.connection.ca_file.is_none() && other.transport.io_timeout.is_some());
+    }
+
+    #[test]
+    fn the_server_has_a_section_of_its_own() {
+        let text = "cache-size: 1GiB\nserve:\n  upstream: [docker=docker.io, ghcr=ghcr.io]\n  store: data\n  read-only: true\n  listen: \
+            127.0.0.1:6000\n  cache-size: 2GiB\n";
+        let file = parse(text).unwrap();
+        let matches = file.as_defaults(Cli::command()).get_matches_from(["ocifs", "serve", "--listen", "127.0.0.1:7000"]);
+        let serve = matches.subcommand_matches("serve").unwrap();
+        assert_eq!(serve.get_one::<PathBuf>("store").map(PathBuf::as_path), Some(Path::new("/etc/x/data")));
+        assert_eq!((serve.get_flag("read_only"), serve.get_one::<u64>("cache_size")), (true, Some(&(2 << 30))));
+        assert_eq!(serve.get_one::<std::net::SocketAddr>("listen").unwrap().port(), 7000);
+        assert_eq!(serve.get_many::<(String, Registry)>("upstreams").unwrap().count(), 2);
+        let mount = file.as_defaults(Cli::command()).get_matches_from(["ocifs", "mount", "reg.io", "/mnt"]);
+        let mount = mount.subcommand_matches("mount").unwrap();
+        assert_eq!((mount.get_flag("read_only"), mount.get_one::<u64>("cache_size")), (false, Some(&(1 << 30))));
+        for (text, word) in [
+            ("serve:\n  upstrem: []\n", "line 2, column 3: unknown key `upstrem`"),
+            ("serve:\n  upstream: [docker]\n", "line 2, column 13: the value of `upstream` cannot be used"),
+            ("serve:\n  serve: {}\n", "line 2, column 3: unknown key `serve`"),
+        ] {
+            assert_eq!(parse(text).unwrap_err().message, word, "{text}");
+        }
     }
 
     #[test]

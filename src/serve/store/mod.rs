@@ -34,7 +34,7 @@ use crate::registry::{Collected, Layout, layout_directory};
 pub(super) use body::of_file;
 pub(super) use fault::{of_disk, problem};
 pub(super) use pull::StorePull;
-pub(super) use upload::{Session, Uploads, read_all};
+pub(super) use upload::{Session, Uploads};
 
 const BLOBS: &str = "_blobs";
 const UPLOADS: &str = "_uploads";

@@ -10,7 +10,6 @@ use std::time::{Duration, SystemTime};
 use axum::body::Body;
 use axum::http::StatusCode;
 use bytes::{Bytes, BytesMut};
-use futures_util::StreamExt;
 use parking_lot::Mutex;
 use serde::{Deserialize, Serialize};
 use tokio::sync::OwnedMutexGuard;
@@ -18,14 +17,13 @@ use tokio::sync::OwnedMutexGuard;
 use super::fault::of_disk;
 use crate::blocking::spawn_blocking;
 use crate::oci::{Algorithm, Digest, Hasher, Repository};
+use crate::serve::incoming::Patience;
 use crate::serve::problem::{Code, Problem};
 
 /// Most open uploads.
 const OPEN: usize = 10_000;
 /// Bytes buffered before they are written and hashed.
 const PIECE: usize = 1 << 20;
-/// How long a client may stall during a body.
-const STALL: Duration = Duration::from_secs(60);
 
 /// The owner of an upload.
 #[derive(Debug, Serialize, Deserialize, PartialEq, Eq)]
@@ -154,18 +152,17 @@ impl Session {
     /// Appends a body as it arrives. Received bytes are kept whatever happens.
     ///
     /// # Errors
-    /// The client stalls or disconnects, the body is longer than `limit`, or the disk is full.
-    pub(crate) async fn receive(&mut self, body: Body, limit: u64) -> Result<(), Problem> {
+    /// Those of [`Patience::next`]; the body is longer than `limit`, or the disk is full.
+    pub(crate) async fn receive(&mut self, body: Body, limit: u64, mut patience: Patience) -> Result<(), Problem> {
         let mut frames = body.into_data_stream();
         let mut gathered = BytesMut::new();
         let mut left = limit;
         loop {
-            let frame = match tokio::time::timeout(STALL, frames.next()).await {
-                Ok(Some(Ok(frame))) => Some(frame),
-                Ok(None) => None,
-                Ok(Some(Err(_))) | Err(_) => {
+            let frame = match patience.next(&mut frames).await {
+                Ok(frame) => frame,
+                Err(problem) => {
                     self.append(gathered.split().freeze()).await?;
-                    return Err(Problem::new(StatusCode::REQUEST_TIMEOUT, Code::BlobUploadInvalid, "the request body ended early"));
+                    return Err(problem);
                 }
             };
             if let Some(frame) = &frame {
@@ -244,27 +241,6 @@ pub(super) fn hash(file: &File, algorithm: Algorithm) -> io::Result<Digest> {
         match file.read(&mut buffer)? {
             0 => return Ok(hasher.finish()),
             read => hasher.update(buffer.get(..read).unwrap_or_default()),
-        }
-    }
-}
-
-/// Reads a small body whole.
-///
-/// # Errors
-/// 413 if it is longer than `limit`; also if the client disconnects.
-pub(crate) async fn read_all(body: Body, limit: u64) -> Result<Bytes, Problem> {
-    let (mut frames, mut whole) = (body.into_data_stream(), BytesMut::new());
-    loop {
-        match tokio::time::timeout(STALL, frames.next()).await {
-            Ok(Some(Ok(frame))) if (whole.len() + frame.len()) as u64 <= limit => whole.extend_from_slice(&frame),
-            Ok(Some(Ok(_))) => {
-                let message = format!("the body is larger than {limit} bytes");
-                return Err(Problem::new(StatusCode::PAYLOAD_TOO_LARGE, Code::SizeInvalid, message));
-            }
-            Ok(None) => return Ok(whole.freeze()),
-            Ok(Some(Err(_))) | Err(_) => {
-                return Err(Problem::new(StatusCode::REQUEST_TIMEOUT, Code::ManifestInvalid, "the request body ended early"));
-            }
         }
     }
 }

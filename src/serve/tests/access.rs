@@ -24,7 +24,7 @@ pub(super) async fn asking(
 ) -> TestServer {
     let setup = Setup { has_store: true, ..Setup::of(upstreams) };
     let passwords = Some(passwords(&setup.directory));
-    let access = Access { rules: rules.map(|rules| Rules::parse(rules).unwrap()), anonymous_pull, ..Access::default() };
+    let access = Access { rules: rules.map(|rules| Rules::parse(rules).unwrap()).into(), anonymous_pull, ..Access::default() };
     Setup { passwords, access, ..setup }.start().await
 }
 

@@ -1,6 +1,7 @@
 //! The server over in-memory registries, tested with an HTTP client that follows no redirects.
 
 mod access;
+mod bad_input;
 mod cold;
 mod files;
 mod hosting;

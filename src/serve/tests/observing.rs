@@ -11,7 +11,7 @@ use crate::registry::{Fault, RequestKind};
 
 /// A log that tests can read.
 #[derive(Clone, Default)]
-struct Lines(Arc<Mutex<Vec<u8>>>);
+pub(super) struct Lines(Arc<Mutex<Vec<u8>>>);
 
 impl Write for Lines {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
@@ -25,7 +25,7 @@ impl Write for Lines {
 }
 
 impl Lines {
-    fn json(&self) -> Vec<Value> {
+    pub(super) fn json(&self) -> Vec<Value> {
         std::str::from_utf8(&self.0.lock()).unwrap().lines().map(|line| serde_json::from_str(line).unwrap()).collect()
     }
 }

@@ -326,7 +326,7 @@ async fn a_wrong_password_that_is_repeated_reaches_the_upstream_once() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_user_of_the_upstream_has_rights_in_the_store() {
     let guarded = Guarded::new(&[]);
-    let rules = Some(super::Rules::parse("alice: {team: [pull, push]}").unwrap());
+    let rules = Some(super::Rules::parse("alice: {team: [pull, push]}").unwrap()).into();
     let server = Setup { has_store: true, access: Access { rules, ..Access::default() }, ..guarded.setup(LONG) }.start().await;
     let begin = |user: &'static str| as_user(server.request(Method::POST, "/v2/team/app/blobs/uploads/"), user).send();
     assert_eq!(begin("alice").await.unwrap().status().as_u16(), 202);
