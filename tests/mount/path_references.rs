@@ -46,7 +46,7 @@ fn commands_take_the_path_of_a_tag_in_a_mount_for_its_reference() {
     let listed = prints(&home, &["repo", "tags", &at("app")]);
     assert_eq!(listed, "copied\nv1\nv2\nv4\nv5\n");
     fails(&home, &["resolve", &at("app/none/deeper")], 10, "does not exist");
-    fails(&home, &["resolve", home.path("elsewhere").to_str().unwrap()], 2, "not in a mount");
+    fails(&home, &["resolve", home.path("elsewhere").to_str().unwrap()], 2, "not in an ocifs mount");
     // Inside of the mount, a relative path is one, and other references stay what they are.
     let inside = |arguments: &[&str]| {
         let output = home.ocifs(arguments).current_dir(mount.path("app")).output().unwrap();

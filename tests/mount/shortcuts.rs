@@ -42,7 +42,7 @@ fn a_shortcut_pushes_lists_pulls_and_deletes() {
     prints(&home, &["recent", "--clear"]);
     assert_eq!(prints(&home, &["recent"]), "nothing yet\n");
     prints(&home, &["shortcut", "rm", "docs"]);
-    fails(&home, &["docs", "push", "-l", &at(&home, "notes"), "--tag", "v1"], 2, "no shortcut `docs`");
+    fails(&home, &["docs", "push", "-l", &at(&home, "notes"), "--tag", "v1"], 2, "unknown command or shortcut `docs`");
 }
 
 #[test]
@@ -55,7 +55,7 @@ fn a_shortcut_is_a_repository_and_never_hides_a_command() {
     fails(&home, &["shortcut", "add", "push", "localhost:5000/x"], 2, "is the name of a command");
     fails(&home, &["local", "push", "-l", "x", "--tag", ""], 2, "name a tag");
     fails(&home, &["local", "pull", "-l", "x"], 2, "name a tag: ocifs local pull --tag TAG");
-    fails(&home, &["unknown", "push", "-l", "x", "--tag", "v1"], 2, "no shortcut `unknown`");
+    fails(&home, &["unknown", "push", "-l", "x", "--tag", "v1"], 2, "unknown command or shortcut `unknown`");
     fails(&home, &["unknown"], 2, "unrecognized subcommand");
     home.write("config/oci-sync/oci-sync.yaml", "shortcuts: { list: { repo: reg.io/never } }");
     assert!(prints(&home, &["list", "--help"]).contains("oci-sync"), "the command wins");
