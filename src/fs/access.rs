@@ -1,8 +1,8 @@
 //! Access checks for the directory of an artifact that was not entered yet.
 //!
-//! Where other users are admitted, the kernel checks owners and modes. Of a directory not yet entered it knows provisional ones
-//! only, since the price of the real ones is a manifest, and `ls -l` lists many. What these refuse it asks about, and judges by the real
-//! ones. What they allow is judged here, until the kernel was told better, and it keeps no name so long: every walk passes here.
+//! If other users are admitted, the kernel checks owners and modes. For a directory not yet entered it only knows provisional ones,
+//! since the real ones cost a manifest request, and `ls -l` lists many. What these forbid, the kernel asks about, and then judges by the real
+//! ones. What they permit is checked here until the kernel has the real ones; until then it caches no name, so that every walk passes here.
 
 use super::Others;
 use super::namespace::Namespace;
@@ -12,13 +12,13 @@ use crate::view::Attributes;
 /// The caller of an operation.
 #[derive(Clone, Copy, Debug)]
 pub struct Asker {
-    /// User.
+    /// User ID.
     pub uid: u32,
-    /// Group.
+    /// Group ID.
     pub gid: u32,
-    /// Thread; 0 in another PID namespace.
+    /// Thread ID; 0 in another PID namespace.
     pub pid: u32,
-    /// Looks at what else the thread may; `None` if that cannot be seen.
+    /// Reads the thread's further credentials; `None` if they are not visible.
     pub look: fn(u32) -> Option<Credentials>,
 }
 
@@ -27,7 +27,7 @@ pub struct Asker {
 pub struct Credentials {
     /// Its supplementary groups.
     pub groups: Vec<u32>,
-    /// Its effective capabilities, bit by bit; none of those it has in another user namespace.
+    /// Its effective capabilities as a bit set; none of those held in another user namespace.
     pub capabilities: u64,
 }
 
@@ -58,7 +58,7 @@ impl Need {
         }
     }
 
-    /// Capabilities of which each is enough.
+    /// Capabilities, any one of which suffices.
     fn overridden_by(self) -> u64 {
         match self {
             Self::Search | Self::Read => CAP_DAC_OVERRIDE | CAP_DAC_READ_SEARCH,
@@ -95,7 +95,7 @@ impl Namespace {
     }
 }
 
-/// Whether owner and mode, or a capability, allow something.
+/// Whether owner and mode, or a capability, permit an access.
 fn may(asker: &Asker, of: &Attributes, need: Need) -> bool {
     let allows = |class: u32| (of.mode >> class) & need.bits() == need.bits();
     let (owner, group, other) = (allows(6), allows(3), allows(0));

@@ -1,4 +1,4 @@
-//! Taking over edits that an earlier mount left.
+//! Adopts edits left by an earlier mount.
 
 use std::sync::Arc;
 
@@ -13,14 +13,14 @@ use crate::staging::{TagKey, Upper};
 use crate::view::Meaning;
 
 impl StagedTags {
-    /// Takes over the uppers of the state directory that this mount covers and no process holds. Makes no request. Called before the mount
-    /// is announced; answers what is still staged from before. `error` says what could not be taken over.
+    /// Adopts the uppers of the state directory that this mount covers and no process holds. Makes no request. Called before the mount
+    /// is announced; returns what is still staged from before. `error` says why a tag could not be adopted.
     pub(super) async fn adopt(&self) -> Vec<StagedTag> {
         self.adopt_wanted(None).await
     }
 
-    /// The same for a command, which means some of them. One that another process took just now counts as unreadable then, since the
-    /// command cannot do what it was asked for.
+    /// The same for a command, limited to the tags it wants. A tag that another process has just taken then counts as unreadable, since the
+    /// command cannot do what was requested.
     pub(super) async fn adopt_wanted(&self, wanted: Option<&Selection>) -> Vec<StagedTag> {
         let Some(uppers) = self.namespace.context.staging.clone() else { return Vec::new() };
         let origin = self.namespace.context.artifacts.origin().to_owned();
@@ -35,10 +35,10 @@ impl StagedTags {
             let list = uppers.list()?.into_iter().filter_map(|listed| match listed {
                 Ok(listed) if listed.holder.is_some() || !is_wanted(&listed.tag_key) => None,
                 Ok(listed) => Some((uppers.find(&listed.tag_key), listed.tag_key)),
-                // A command says so itself.
+                // The command reports it itself.
                 Err(_) if asked => None,
                 Err(error) => {
-                    tracing::warn!("staged edits that cannot be read: {error}");
+                    tracing::warn!("cannot read staged edits: {error}");
                     None
                 }
             });
@@ -48,18 +48,18 @@ impl StagedTags {
             Ok(found) => found.into_iter().partition(|(_, tag_key)| Tag::parse(&tag_key.tag).is_ok()),
             Err(error) => return vec![StagedTag { error: Some(error.to_string()), ..StagedTag::default() }],
         };
-        // What a tag's own name holds goes first.
+        // Edits under a tag's own name come first.
         let mut staged: Vec<StagedTag> = found.into_iter().filter_map(|(upper, tag_key)| self.adopt_one(upper, &tag_key, asked)).collect();
         staged.extend(odd.into_iter().filter_map(|(upper, tag_key)| self.adopt_retired(upper, tag_key, asked)));
         staged
     }
 
-    /// Takes over the remains of the directory of a tag that moved while it was in use. Edits in it are those of the tag.
+    /// Adopts the remains of the directory of a tag that moved while it was in use. Edits in it are those of the tag.
     fn adopt_retired(&self, upper: Result<Option<Upper>, Error>, mut tag_key: TagKey, asked: bool) -> Option<StagedTag> {
         let is_clean = |upper: &Upper| match upper.remove_if_clean() {
             Ok(removed) => removed,
             Err(error) => {
-                tracing::warn!("a directory of a tag that moved stays in the state directory: {error}");
+                tracing::warn!("cannot remove the old directory of a moved tag from the state directory: {error}");
                 false
             }
         };
@@ -93,7 +93,7 @@ impl StagedTags {
         let (reference, path) = (self.reference(&name), self.scope().path(&name));
         let staged = StagedTag { reference, path, ..StagedTag::default() };
         let result = match upper.map(|upper| upper.map(|upper| (upper.remove_if_clean(), upper))) {
-            // Without edits, or another mount took it just now.
+            // No edits, or another mount has just taken it.
             Ok(None | Some((Ok(true), _))) => return None,
             Err(error) if error.kind == ErrorKind::Busy && !asked => return None,
             Err(error) | Ok(Some((Err(error), _))) => Err(error),
@@ -121,8 +121,8 @@ impl StagedTags {
         }
     }
 
-    /// A remark on the meaning of edits that are taken over. Those of an ocifs that recorded none mean what the flags of the
-    /// mount say that takes them over, from then on; a command that only `asked` for them does not settle that.
+    /// A remark on the meaning of adopted edits. Those of an ocifs that recorded none get the meaning of the flags of the
+    /// mount that adopts them, from then on; a command that only `asked` for them does not fix it.
     fn as_staged(&self, upper: &Upper, asked: bool) -> Result<Option<String>, Error> {
         let own = &self.namespace.context.meaning;
         if let Some(meaning) = Meaning::of(upper)? {

@@ -3,14 +3,14 @@
 /// The caller of an operation.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Caller {
-    /// User.
+    /// User ID.
     pub uid: u32,
-    /// Group.
+    /// Group ID.
     pub gid: u32,
 }
 
 impl Caller {
-    /// Whether set user id and set group id stay when this user writes; of capabilities nothing is known but that root has them.
+    /// Whether set-user-ID and set-group-ID bits survive writes by this user; all that is known of capabilities is that root has them.
     pub(super) fn may_keep_set_id(self) -> bool {
         self.uid == 0
     }

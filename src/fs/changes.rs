@@ -1,6 +1,6 @@
-//! Changes inside of tags, and what is answered where nothing can be changed.
+//! Changes inside tags, and the errors where nothing can be changed.
 //!
-//! Nothing is checked here that the kernel checks: owners and modes where other users are admitted, names that are taken, kinds.
+//! Does not repeat the kernel's checks: owners and modes if other users are admitted, names that are taken, kinds.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -15,10 +15,10 @@ use crate::artifact::{Kind, is_own_name};
 use crate::error::{Error, ErrorKind};
 use crate::view::{Attributes, NewNode, Replace, SetAttributes, View, ViewNode};
 
-/// Set group id: what is made in such a directory gets its group.
+/// Set-group-ID: new entries of such a directory get its group.
 const SET_GROUP: u32 = 0o2000;
 
-/// A name to be made.
+/// A name to create.
 #[derive(Clone, Debug)]
 pub struct NewName {
     /// The directory.
@@ -29,7 +29,7 @@ pub struct NewName {
     pub kind: Kind,
     /// Permission bits, the caller's umask applied.
     pub mode: u32,
-    /// Major and minor of a device.
+    /// Major and minor number of a device.
     pub device: (u32, u32),
     /// Target of a symlink.
     pub target: Vec<u8>,
@@ -53,7 +53,7 @@ impl StagedTags {
         }
     }
 
-    /// Makes a name, counted as one lookup. `mkdir` above tags names a repository or a tag.
+    /// Creates a name, counted as one lookup. `mkdir` above tags creates a repository or a tag.
     pub(super) async fn make(&self, caller: Caller, new: NewName) -> Result<Entry, Error> {
         let (view, overlay, node) = match self.target(new.directory)? {
             ChangeParent::Tag(view, directory) => {
@@ -72,13 +72,13 @@ impl StagedTags {
         self.namespace.node_entry(&view, node)
     }
 
-    /// Refuses a new file above tags. In a repository that was made here it makes the tags doubtful: a copy of a directory one level
-    /// too high makes a repository instead of a tag, and tags instead of directories.
+    /// Refuses a new file above tags. In a repository created here this makes the tags doubtful: a copy placed one level
+    /// too high creates a repository instead of a tag, and tags instead of directories.
     fn refuse_file(&self, location: &Location) -> Error {
         if let Location::Directory(Some(repository)) = location
             && self.namespace.staged.set_doubtful(repository, true)
         {
-            tracing::warn!("a file was refused in repository {repository}, which was made here: its tags are not published unasked");
+            tracing::warn!("a file was refused in repository {repository}, which was created here: its tags are published only if named");
         }
         no_files(location)
     }
@@ -124,7 +124,7 @@ impl StagedTags {
         }
     }
 
-    /// Renames inside of one tag, or a tag inside of its repository.
+    /// Renames inside one tag, or a tag inside its repository.
     pub(super) async fn rename(&self, from: (u64, &[u8]), to: (u64, &[u8]), replace: Replace) -> Result<(), Error> {
         match (self.target(from.0)?, self.target(to.0)?) {
             (ChangeParent::Tag(view, source), ChangeParent::Tag(other, target)) => {
@@ -145,7 +145,7 @@ impl StagedTags {
         }
     }
 
-    /// Makes a further name of a file, counted as one lookup.
+    /// Adds a name to a file, counted as one lookup.
     pub(super) async fn link(&self, number: u64, directory: u64, name: &[u8]) -> Result<Entry, Error> {
         check_name(name)?;
         let node = self.namespace.inode(number);
@@ -159,7 +159,7 @@ impl StagedTags {
         }
     }
 
-    /// Sets attributes and answers all of them.
+    /// Sets attributes and returns all of them.
     pub(super) async fn setattr(&self, caller: Caller, number: u64, set: SetAttributes) -> Result<Entry, Error> {
         match self.target(number)? {
             ChangeParent::Tag(view, node) => {
@@ -175,7 +175,7 @@ impl StagedTags {
         }
     }
 
-    /// Sets an extended attribute; `create` and `replace` as `setxattr(2)` has them.
+    /// Sets an extended attribute; `create` and `replace` as in `setxattr(2)`.
     pub(super) async fn setxattr(&self, number: u64, name: &[u8], value: &[u8], create: bool, replace: bool) -> Result<(), Error> {
         let (overlay, node) = self.xattr_target(number, name).await?;
         overlay.set_xattr(node, name, value, create, replace)
@@ -199,7 +199,7 @@ impl StagedTags {
 }
 
 impl OpenFiles {
-    /// Makes a regular file and opens it for writing. One that is there already is opened, unless that is refused (`exclusive`).
+    /// Creates a regular file and opens it for writing. An existing one is opened, unless `exclusive`.
     pub(super) async fn create(&self, caller: Caller, new: NewName, exclusive: bool) -> Result<(Entry, OpenFile), Error> {
         let (view, directory) = match self.tags.target(new.directory)? {
             ChangeParent::Tag(view, directory) => (view, directory),
@@ -207,7 +207,7 @@ impl OpenFiles {
         };
         let (overlay, wanted) = self.tags.new_node(&view, directory, caller, &new).await?;
         let (node, file) = match overlay.create_file(&self.namespace.context, directory, &new.name, &wanted).await {
-            // It was made since the kernel looked.
+            // It was created since the kernel looked.
             Err(error) if error.kind == ErrorKind::Exists && !exclusive => {
                 let node = overlay.lookup(directory, &new.name)?.ok_or(error)?;
                 (node, overlay.open_writer(&self.namespace.context, node, false).await?)
@@ -219,13 +219,13 @@ impl OpenFiles {
         Ok((entry, open))
     }
 
-    /// Keeps the times of a regular file that the kernel writes back by itself, perhaps long after the file's last name went.
+    /// Keeps times of a regular file that the kernel writes back by itself, perhaps long after the file lost its last name.
     pub(super) async fn write_back_times(&self, caller: Caller, number: u64, set: SetAttributes) -> Result<Entry, Error> {
         let same = |entry: &Entry| set.atime.is_none() && set.mtime.is_none_or(|mtime| mtime == entry.attributes.time);
         if let Ok(entry) = self.getattr(number).await
             && same(&entry)
         {
-            // What is published already does not count as edited for this.
+            // An already published file does not become dirty by this.
             return Ok(entry);
         }
         match self.tags.setattr(caller, number, set).await {
@@ -238,7 +238,7 @@ impl OpenFiles {
     }
 }
 
-/// Whether a name may be made inside of a tag.
+/// Checks that a name is allowed inside a tag.
 fn check_name(name: &[u8]) -> Result<(), Error> {
     if name.len() > NAME_LIMIT {
         return Err(too_long());
@@ -247,14 +247,14 @@ fn check_name(name: &[u8]) -> Result<(), Error> {
 }
 
 fn across() -> Error {
-    Error::new(ErrorKind::CrossDevice, "a name of one tag cannot become a name of another; copy it")
+    Error::new(ErrorKind::CrossDevice, "cannot move or link between tags; copy instead")
 }
 
-/// Why there are no files above tags.
+/// The error for files above tags.
 fn no_files(location: &Location) -> Error {
     match location {
         Location::Directory(_) => {
-            Error::new(ErrorKind::NotPermitted, "a registry holds repositories, a repository holds tags; files belong into tags")
+            Error::new(ErrorKind::NotPermitted, "a registry holds repositories, a repository holds tags; create files inside a tag")
         }
         _ => read_only(),
     }

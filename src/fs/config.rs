@@ -1,4 +1,4 @@
-//! Settings that are fixed for the life of a mount, and the interface to the kernel's caches. Plain data.
+//! Settings fixed for the life of a mount, and the interface to the kernel's caches. Plain data.
 
 use std::num::NonZeroUsize;
 use std::sync::Arc;
@@ -12,9 +12,9 @@ use crate::view::{Authority, Defaults, Meaning};
 /// The root of the mount.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Root {
-    /// A registry (`None`) or a prefix of it, which may be a repository as well.
+    /// A registry (`None`) or a prefix of it, which may also be a repository.
     Prefix(Option<Repository>),
-    /// The names of a layout; the repository is the one that stands for it.
+    /// The names of a layout, with its placeholder repository.
     Layout(Repository),
     /// The content of one artifact.
     Content(Repository, Version),
@@ -23,26 +23,26 @@ pub enum Root {
 /// Figures for `statfs`.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Space {
-    /// Bytes in all.
+    /// Total bytes.
     pub total: u64,
-    /// Bytes of it that are unused.
+    /// Free bytes.
     pub free: u64,
 }
 
-/// Bytes of a file that is made when it is read.
+/// Generates the bytes of a file when it is read.
 pub type Made = Arc<dyn Fn() -> Vec<u8> + Send + Sync>;
 
-/// Options that hold for the whole life of a mount.
+/// Options fixed for the life of a mount.
 pub struct Config {
     /// The root.
     pub root: Root,
     /// The registry or layout as written in references.
     pub authority: Authority,
-    /// Attributes where an archive says nothing, and overrides.
+    /// Defaults for attributes missing from an archive, and overrides.
     pub defaults: Defaults,
     /// The meaning of edits begun here, and how everything else is shown.
     pub meaning: Meaning,
-    /// How long tags and lists are fresh.
+    /// How long tags and lists stay fresh.
     pub tag_ttl: Duration,
     /// Content of `.oci/mount.json` at the root.
     pub mount_json: Vec<u8>,
@@ -52,7 +52,7 @@ pub struct Config {
     pub space: Arc<dyn Fn() -> Space + Send + Sync>,
     /// Which other users the kernel lets in.
     pub others: Others,
-    /// How edits are staged and published; `None` where nothing can be written.
+    /// How edits are staged and published; `None` if nothing is writable.
     pub writing: Option<Writing>,
 }
 
@@ -60,7 +60,7 @@ pub struct Config {
 pub trait KernelCache: Send + Sync {
     /// Drops pages and attributes of an inode.
     fn forget_inode(&self, inode: u64);
-    /// Makes the kernel hand over what was written to a file, and waits for that.
+    /// Makes the kernel write back dirty pages of a file, and waits for that.
     fn hand_over(&self, inode: u64);
     /// Drops a name in a directory.
     fn forget_name(&self, directory: u64, name: &[u8]);
@@ -72,7 +72,7 @@ pub enum Others {
     /// None.
     #[default]
     None,
-    /// All, as owners and modes of files say; `.oci`, which has the bytes without the modes, is for the mounting user and root.
+    /// All, according to file owners and modes; `.oci`, which shows the bytes without the modes, is limited to the mounting user and root.
     Files,
     /// All, and `.oci` too.
     Everything,
@@ -84,10 +84,10 @@ pub struct Writing {
     pub uppers: Arc<Uppers>,
     /// Where they are published.
     pub push: Arc<dyn Push>,
-    /// Blobs sent at a time.
+    /// Blobs uploaded at a time.
     pub concurrency: NonZeroUsize,
-    /// Files of encrypted artifacts may be published in clear.
+    /// Files of encrypted artifacts may be published unencrypted.
     pub plaintext: bool,
-    /// Indexes of layers are attached as referrers.
+    /// Attach indexes of layers as referrers.
     pub attach_index: bool,
 }

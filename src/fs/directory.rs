@@ -1,7 +1,7 @@
-//! Listing directories: what OPENDIR takes, and how READDIRPLUS hands it out.
+//! Lists directories: what OPENDIR snapshots, and how READDIRPLUS returns it.
 //!
 //! A listing of the namespace or of metadata is taken once at OPENDIR, so that every error is reported there and a
-//! reader sees one moment. A tree is walked by the cookies of its names. No listing costs a request per name.
+//! reader sees a consistent state. A tree is walked by the cookies of its names. No listing costs a request per name.
 
 use std::sync::Arc;
 
@@ -17,14 +17,14 @@ use crate::error::{Error, ErrorKind};
 use crate::oci::{Repository, Tag};
 use crate::view::{Found, Shown, View, ViewNode};
 
-/// Cookies of `.` and `..`; names of the directory come behind.
+/// Cookies of `.` and `..`; the directory's names follow.
 const DOTS: u64 = 2;
-/// Names that are taken of an edited directory at a time.
+/// Names of an edited directory read at a time.
 const HANDFUL: usize = 64;
 
-/// One name handed out by [`super::FileSystem::readdirplus`].
+/// One name returned by [`super::FileSystem::readdirplus`].
 pub struct DirectoryEntry<'a> {
-    /// Where to go on behind this name.
+    /// Cookie to continue after this name.
     pub cookie: u64,
     /// The name.
     pub name: &'a [u8],
@@ -40,7 +40,7 @@ impl OpenFiles {
             0 => self.take_location(inode).await?,
             _ => self.take_view(inode).await?,
         };
-        // Changes go through the kernel, which then drops what it keeps of the listing; what else changes it is told.
+        // Changes go through the kernel, which then drops its cached listing; it is notified of all other changes.
         let immutable = matches!(source, ListingSource::Files(..));
         let handle = self.handles.open_directory(Listed { number, parent, source });
         Ok(OpenDirectory { handle, immutable })
@@ -69,7 +69,7 @@ impl OpenFiles {
             Location::Directory(path) => {
                 let names = self.namespace.names(path).await?;
                 if !names.exists {
-                    return Err(Error::new(ErrorKind::NotFound, "no such repository, and none below that name"));
+                    return Err(Error::new(ErrorKind::NotFound, "no such repository, and no repository below it"));
                 }
                 let parent = path.as_ref().map_or(ROOT, |path| self.holder(&Location::Directory(parent_of(path))));
                 Ok((ListingSource::Namespace(path.clone(), names), parent))
@@ -93,12 +93,12 @@ impl OpenFiles {
         }
     }
 
-    /// The number of a place as `..` shows it; the root where the kernel does not know it.
+    /// The inode of a location for `..`; the root if the kernel does not know it.
     fn holder(&self, location: &Location) -> u64 {
         self.namespace.locations.number(location).map_or(ROOT, |node| self.namespace.number(Inode::of_namespace(node)))
     }
 
-    /// Hands out the names behind a cookie until `take` says that it took none: it answers `false` when full.
+    /// Passes names after a cookie to `take` until it returns `false` because it is full and did not take the last one.
     pub(super) fn readdirplus(&self, handle: u64, after: u64, take: &mut dyn FnMut(DirectoryEntry<'_>) -> bool) -> Result<(), Error> {
         let listed = self.handles.directory(handle)?;
         for (cookie, name, number) in [(1, b".".as_slice(), listed.number), (DOTS, b"..", listed.parent)] {
@@ -124,7 +124,7 @@ impl OpenFiles {
         let Some(overlay) = view.overlay() else { return self.list_tree(view, directory, after, take) };
         let mut after = after;
         loop {
-            // Taken by handfuls: attributes are asked for when the listing of names is done with its locks.
+            // Taken in batches: attributes are read after the listing has released its locks.
             let mut names: Vec<(u64, Vec<u8>, ViewNode)> = Vec::new();
             overlay.children(directory, after, &mut |cookie, name, node| {
                 names.push((cookie, name.to_vec(), node));
@@ -165,7 +165,7 @@ impl OpenFiles {
         let mut position = usize::try_from(after).unwrap_or(usize::MAX);
         while let Some((name, item)) = self.taken(source, position) {
             position += 1;
-            // A name that is not a tag or repository after all costs itself only.
+            // A name that is not a tag or repository after all is skipped.
             let Some(item) = item else { continue };
             let entry = match item {
                 Taken::Item(item) => self.namespace.item_entry(item, false)?,
@@ -178,7 +178,7 @@ impl OpenFiles {
         Ok(())
     }
 
-    /// Hands out one name; what was not taken is not counted as known to the kernel.
+    /// Returns one name; if not taken, it is not counted as known to the kernel.
     fn hand_out(&self, cookie: u64, name: &[u8], entry: Entry, take: &mut dyn FnMut(DirectoryEntry<'_>) -> bool) -> bool {
         let taken = take(DirectoryEntry { cookie: cookie + DOTS, name, entry });
         if !taken {
@@ -187,7 +187,7 @@ impl OpenFiles {
         taken
     }
 
-    /// The name at a place of a listing, and what it leads to.
+    /// The name at a position of a listing, and its target.
     fn taken<'a>(&self, source: &'a ListingSource, position: usize) -> Option<(&'a [u8], Option<Taken<'a>>)> {
         match source {
             ListingSource::Files(..) => None,
@@ -215,7 +215,7 @@ impl OpenFiles {
         }
     }
 
-    /// Tags first, then names of a layout that are not tags, then the child repositories that no tag hides.
+    /// Tags first, then names of a layout that are not tags, then the child repositories not hidden by a tag.
     fn taken_name<'a>(&self, path: &Option<Repository>, names: &'a Names, position: usize) -> Option<(&'a [u8], Option<Taken<'a>>)> {
         if let Some(name) = names.tags.get(position) {
             let tag = path.as_ref().and_then(|repository| Some(tag_item(repository, Tag::parse(name).ok()?)));

@@ -1,8 +1,8 @@
-//! Where edits begin and end: which view of a tag they are made through, and how long the tag is held.
+//! Where edits begin and end: through which view of a tag they are made, and how long the tag is held.
 //!
-//! The order is what keeps a mount honest: a tag that moved upstream is never edited through the directory of its old digest, and edits
-//! that another mount left are shown before anything is added to them. What may be is decided by the state of the tag (`tag_state`);
-//! here is what takes time.
+//! The order matters: a tag that moved upstream is never edited through the directory of its old digest, and edits
+//! left by another mount are shown before anything is added to them. The tag's state (`tag_state`) decides what is allowed;
+//! the slow work is done here.
 
 use std::ops::Deref;
 use std::sync::Arc;
@@ -21,7 +21,7 @@ use crate::oci::{Digest, Repository, Tag, Version};
 use crate::staging::{TagKey, Upper, Uppers};
 use crate::view::{Begun, Forgotten, Key, Origin, Overlay, View};
 
-/// A change under way in an edited tag, which follows nothing until this is dropped.
+/// A change in flight in an edited tag, which does not follow upstream until this is dropped.
 pub(super) struct Editing<'tags> {
     overlay: Arc<Overlay>,
     _work: Work<'tags>,
@@ -48,7 +48,7 @@ impl Drop for Work<'_> {
     }
 }
 
-/// Exclusive use of a tag, until this is dropped.
+/// Exclusive use of a tag until dropped.
 pub(super) struct Claimed<'tags> {
     tags: &'tags StagedTags,
     /// The record of the tag when it was claimed.
@@ -67,9 +67,9 @@ impl Drop for Claimed<'_> {
 /// The part of a tag's edits to remove.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Removal {
-    /// All of them: they are discarded.
+    /// All edits: they are discarded.
     Everything,
-    /// Nothing unless the tag is empty.
+    /// Only if the tag is empty.
     IfEmpty,
 }
 
@@ -85,7 +85,7 @@ impl From<Refusal> for Error {
 }
 
 impl Namespace {
-    /// Under which name the edits of a view lie that has given up the name of its tag. No tag has such a name.
+    /// The key for the edits of a view that has given up its tag's name. No tag has such a name.
     fn aside(&self, view: &View) -> Option<TagKey> {
         static NEXT: AtomicU64 = AtomicU64::new(0);
         let mut tag_key = view.tag_key(&self.context)?;
@@ -94,13 +94,13 @@ impl Namespace {
         Some(tag_key)
     }
 
-    /// Forgets what directories of the namespace were seen to hold.
+    /// Forgets the cached content of namespace directories.
     pub(super) fn namespace_changed(&self) {
         self.locations.unconfirm();
         *self.source_tags() = None;
     }
 
-    /// Judges what the registry said a tag holds, asked because of what a view shows. Where the tag has moved, and was not edited
+    /// Judges the digest that the registry reported for a tag, requested because of what a view shows. If the tag has moved and was not edited
     /// meanwhile, the view is retired.
     pub(super) async fn answered(&self, name: &TagName, view: &Arc<View>, digest: Option<Digest>) {
         let number = view.number();
@@ -109,14 +109,14 @@ impl Namespace {
         }
         let event = match (view.overlay(), self.aside(view)) {
             (Some(overlay), Some(aside)) => {
-                // The directory goes with the last who is inside.
+                // The directory goes away with the last process inside.
                 let overlay = Arc::clone(overlay);
                 match blocking(move || overlay.retire(&aside)).await {
                     Ok(true) => Event::Retired(number),
                     // Edited meanwhile.
                     Ok(false) => return,
                     Err(error) => {
-                        tracing::warn!("the directory of a tag that moved still holds its name: {error}");
+                        tracing::warn!("the old directory of a moved tag still has its name: {error}");
                         Event::Answered { view: number, digest }
                     }
                 }
@@ -132,12 +132,12 @@ impl StagedTags {
     /// Where edits are staged.
     ///
     /// # Errors
-    /// `ReadOnly` on a mount that cannot be written to.
+    /// `ReadOnly` on a read-only mount.
     pub(super) fn uppers(&self) -> Result<&Arc<Uppers>, Error> {
         self.namespace.context.staging.as_ref().ok_or_else(|| Error::new(ErrorKind::ReadOnly, "this mount is read-only"))
     }
 
-    /// Whether something may be changed, as far as that is known without beginning to.
+    /// Whether something may be changed, as far as known without beginning to.
     pub(super) async fn check_writable(&self, number: u64) -> Result<(), Error> {
         self.uppers()?;
         let inode = self.namespace.inode(number);
@@ -160,7 +160,7 @@ impl StagedTags {
     /// The edits of a view, begun now if there are none.
     ///
     /// # Errors
-    /// `ReadOnly` where nothing can be written, Busy where another process edits the tag, Gone in the directory of a tag that has moved.
+    /// `ReadOnly` if nothing is writable, Busy if another process edits the tag, Gone in the directory of a tag that has moved.
     pub(super) async fn edit(&self, view: &Arc<View>) -> Result<Editing<'_>, Error> {
         self.uppers()?;
         if view.overlay().is_none_or(|overlay| overlay.is_released()) {
@@ -178,13 +178,13 @@ impl StagedTags {
         }
     }
 
-    /// Asks whether a tag has moved before its first edit.
+    /// Checks whether a tag has moved before its first edit.
     async fn look_before_edit(&self, view: &Arc<View>) -> Result<(), Error> {
         let Key::Tag(repository, tag) = view.key() else { return Err(read_only()) };
         let is_root = self.namespace.root_view().is_some_and(|root| root.number() == view.number());
-        // Trouble with the network is no reason not to edit what is known; a move that was not seen is found when publishing.
+        // A network failure must not prevent edits of what is known; a missed move is found when publishing.
         if !is_root && let Err(error) = self.namespace.tag_exists(&repository, &tag).await {
-            tracing::debug!("{repository}:{tag} is edited without a look at the registry: {error}");
+            tracing::debug!("{repository}:{tag} is edited without checking the registry: {error}");
         }
         Ok(())
     }
@@ -197,17 +197,17 @@ impl StagedTags {
         Ok(Work { tags: self, view: Arc::clone(view) })
     }
 
-    /// Takes a tag with edits for a command of its own.
+    /// Claims a tag with edits for a command.
     ///
     /// # Errors
-    /// Busy where another command has it, `NotFound` where it has no edits.
+    /// Busy if another command has claimed it, `NotFound` if it has no edits.
     pub(super) fn claim(&self, name: &TagName, claim: Claim) -> Result<Claimed<'_>, Error> {
         let staged = self.namespace.staged.claim(&self.namespace.views, name, claim)?;
         Ok(Claimed { tags: self, staged })
     }
 
-    /// Gives up the lock of a tag that has no edits left, so that another mount may edit it. Processes inside go on, and take the lock
-    /// back with the next change.
+    /// Releases the lock of a tag without edits, so that another mount may edit it. Processes inside continue, and the next change
+    /// takes the lock back.
     pub(super) async fn free(&self, view: &View) {
         let Some(work) = self.freeing(view) else { return };
         let worked = move || {
@@ -242,7 +242,7 @@ impl StagedTags {
         })
     }
 
-    /// Shows an upper as the tag that it belongs to, through a view of its own.
+    /// Shows an upper as its tag, through a new view.
     pub(super) fn stage(&self, name: &TagName, upper: Arc<Upper>) -> Result<Arc<View>, Error> {
         let (repository, tag) = name;
         let key = Key::Tag(repository.clone(), tag.clone());
@@ -258,7 +258,7 @@ impl StagedTags {
                 let view = self.namespace.views.replace(key, Origin::Tag(repository.clone(), tag.clone()), Some(upper))?;
                 self.replace_root(&view);
                 self.namespace.staged.happened(&self.namespace.views, name, Event::Staged { view: view.number(), deleted })?;
-                // The lookup that naming counted is the kernel's, which does not know the view; that of the table stays.
+                // The lookup counted by naming is the kernel's, which does not know the view; the table's own remains.
                 self.namespace.views.forget(view.number(), 1);
                 view
             }
@@ -268,7 +268,7 @@ impl StagedTags {
         Ok(view)
     }
 
-    /// Removes what is staged of a tag, and the directory that shows it: processes inside get an error, a new lookup something new.
+    /// Removes a tag's staged edits and the directory that shows them: processes inside get an error, a new lookup gets a new view.
     /// Returns whether it did.
     ///
     /// # Errors
@@ -278,14 +278,14 @@ impl StagedTags {
         self.drop_claimed(name, &claimed, removal).await
     }
 
-    /// The same for a tag that is claimed already.
+    /// The same for an already claimed tag.
     pub(super) async fn drop_claimed(&self, name: &TagName, claimed: &Claimed<'_>, removal: Removal) -> Result<bool, Error> {
         let view = Arc::clone(&claimed.staged.view);
         let (given, overlay) = (view.given(), view.overlay().map(Arc::clone));
         let removed = blocking(move || match (overlay, given, removal) {
             (Some(overlay), _, Removal::IfEmpty) => overlay.remove_if_empty(),
             (Some(overlay), ..) => overlay.remove_all().map(|()| true),
-            // It was not looked into yet, so the kernel does not know that it is empty.
+            // It was never entered, so the kernel does not know that it is empty.
             (None, Some(_), Removal::IfEmpty) => Ok(false),
             (None, Some(upper), Removal::Everything) => Ok(upper.remove().map(|()| true)?),
             (None, None, _) => Ok(true),
@@ -309,7 +309,7 @@ impl StagedTags {
         Ok(())
     }
 
-    /// Makes the root of a mount that is one tag a new view of it.
+    /// Replaces the root of a mount of a single tag by a new view of the tag.
     pub(super) fn show_again(&self, name: &TagName) -> Result<(), Error> {
         let origin = Origin::Tag(name.0.clone(), name.1.clone());
         let new = self.namespace.views.name(Key::Tag(name.0.clone(), name.1.clone()), || origin)?;
@@ -318,7 +318,7 @@ impl StagedTags {
         Ok(())
     }
 
-    /// Makes a view the root of a mount that is one artifact, where it shows that artifact's tag.
+    /// Makes a view the root of a mount of a single artifact, if it shows that artifact's tag.
     fn replace_root(&self, view: &Arc<View>) {
         let Root::Content(repository, Version::Tag(tag)) = &self.namespace.config.root else { return };
         if view.key() != Key::Tag(repository.clone(), tag.clone()) {
@@ -336,7 +336,7 @@ impl StagedTags {
     fn forget_children(&self, view: &View) {
         let Some(kernel) = self.namespace.kernel.get() else { return };
         if let Some(overlay) = view.overlay() {
-            // A name that is not told is asked for again within its own time.
+            // A name that is missed here expires by its own TTL.
             let _ = overlay.children(0, 0, &mut |_, name, _| {
                 kernel.forget_name(ROOT, name);
                 true
@@ -345,7 +345,7 @@ impl StagedTags {
         kernel.forget_inode(ROOT);
     }
 
-    /// Makes the kernel ask again for the name of a tag.
+    /// Makes the kernel look up the name of a tag again.
     pub(super) fn forget_tag_name(&self, repository: &Repository, tag: &Tag) {
         let Some(kernel) = self.namespace.kernel.get() else { return };
         if let Some(node) = self.namespace.locations.number(&Location::Directory(Some(repository.clone()))) {
@@ -353,7 +353,7 @@ impl StagedTags {
         }
     }
 
-    /// Tells the kernel what it must forget of a view. Pages of a file that is open stay: they are the open file's own.
+    /// Tells the kernel what it must forget of a view. Pages of an open file stay: they belong to the open file.
     pub(super) fn forget_in_view(&self, view: &View, forgotten: Vec<Forgotten>) {
         let Some(kernel) = self.namespace.kernel.get() else { return };
         for forgotten in forgotten {

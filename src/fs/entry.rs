@@ -1,4 +1,4 @@
-//! Entries: what a name leads to, its attributes, and how long the kernel may keep both.
+//! Entries: the target of a name, its attributes, and how long the kernel may cache both.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -13,27 +13,27 @@ use crate::view::{Attributes, Key, Origin, View};
 /// An inode with its attributes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Entry {
-    /// The number by which the kernel knows it.
+    /// The inode number known to the kernel.
     pub inode: u64,
     /// Its attributes.
     pub attributes: Attributes,
-    /// How long the name may be kept.
+    /// How long the name may be cached.
     pub name_ttl: Duration,
-    /// How long the attributes may be kept.
+    /// How long the attributes may be cached.
     pub attributes_ttl: Duration,
 }
 
 /// The answer to a lookup.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Lookup {
-    /// It exists; the kernel now knows it once more.
+    /// It exists; counts one more lookup by the kernel.
     Found(Entry),
-    /// It does not exist, and may be taken for absent so long.
+    /// It does not exist; the absence may be cached this long.
     Absent(Duration),
 }
 
 impl Lookup {
-    /// The entry, if there is one.
+    /// The entry, if it exists.
     pub fn found(self) -> Option<Entry> {
         match self {
             Self::Found(entry) => Some(entry),
@@ -43,12 +43,12 @@ impl Lookup {
 }
 
 impl Namespace {
-    /// How long the name of something may be kept that can move.
+    /// How long the name of something that can move may be cached.
     fn moving_ttl(&self) -> Duration {
         NAME_TTL.min(self.context.tag_ttl)
     }
 
-    /// An entry of anything that a name above tags leads to, counted as one lookup.
+    /// An entry for the target of a name above tags, counted as one lookup.
     pub(super) fn item_entry(&self, item: Item, guessed: bool) -> Result<Entry, Error> {
         let location = match item {
             Item::View(key, origin) => return self.view_entry(key, origin),
@@ -69,18 +69,18 @@ impl Namespace {
         Ok(Entry { name_ttl, ..entry })
     }
 
-    /// An entry of a view's own directory, counted as one lookup.
+    /// An entry for a view's own directory, counted as one lookup.
     pub(super) fn view_entry(&self, key: Key, origin: Origin) -> Result<Entry, Error> {
         let name_ttl = match &key {
             Key::Tag(..) | Key::Metadata(..) | Key::Odd(..) => self.moving_ttl(),
             Key::Digest(..) | Key::Member(..) => FOREVER,
         };
-        // Attributes are kept as long as the name: while they are, the kernel asks for them only if they refuse something.
+        // Attributes are cached as long as the name: meanwhile the kernel requests them only if they deny an access.
         let unentered_ttl = if self.admits_others() { NAME_TTL } else { name_ttl };
         let (number, opened) = self.views.number(key, || origin)?;
         let Some(view) = opened else { return Ok(Entry { name_ttl: unentered_ttl, ..self.named_attributes(number) }) };
-        // A listing must not prolong what is due to be asked for again, or a script that lists before it reads would
-        // never see a tag move. A tag not yet entered shows nothing that could be old.
+        // A listing must not extend the lifetime of an expiring name, or a script that lists before it reads would
+        // never see a tag move. A tag not yet entered shows nothing stale.
         let name_ttl = match (view.shown(), view.key()) {
             (None, _) => unentered_ttl,
             (Some(_), Key::Tag(repository, tag)) if !self.context.artifacts.is_fresh(&repository, &tag) => Duration::ZERO,
@@ -95,7 +95,7 @@ impl Namespace {
         }
     }
 
-    /// An entry of a node of a view, counted as one lookup.
+    /// An entry for a node of a view, counted as one lookup.
     pub(super) fn node_entry(&self, view: &Arc<View>, node: u64) -> Result<Entry, Error> {
         let mut entry = self.attributes_of(view, node)?;
         if self.admits_others() && !view.is_told() {
@@ -109,7 +109,7 @@ impl Namespace {
     pub(super) fn attributes_of(&self, view: &View, node: u64) -> Result<Entry, Error> {
         let is_entered = view.shown().is_some();
         let attributes = view.attributes(&self.context, node)?;
-        // A view not yet entered shows other attributes once it is entered.
+        // The attributes of a view change when it is entered.
         let attributes_ttl = if is_entered { FOREVER } else { NAME_TTL };
         if is_entered && node == 0 {
             view.set_told();
@@ -118,7 +118,7 @@ impl Namespace {
         Ok(Entry { inode, attributes, name_ttl: FOREVER, attributes_ttl })
     }
 
-    /// Attributes of the directory of a tag of which nothing was asked beyond its name; not counted.
+    /// Attributes of the directory of a tag of which only the name was requested; not counted.
     pub(super) fn named_attributes(&self, view: u32) -> Entry {
         let inode = Inode::of_view(view, 0).encode();
         Entry { inode, attributes: self.context.defaults.directory(), name_ttl: FOREVER, attributes_ttl: NAME_TTL }
@@ -130,7 +130,7 @@ impl Namespace {
         let (attributes, attributes_ttl) = match location {
             Location::Window(_) if self.config.others == Others::Files => (defaults.private_directory(), FOREVER),
             location if location.is_directory() => (defaults.directory(), FOREVER),
-            // Made when read, so its size can change at any time.
+            // Generated when read, so its size can change at any time.
             Location::File(..) | Location::NewTagReference(..) => (defaults.file(self.made_file(location).len() as u64), Duration::ZERO),
             _ => (defaults.symlink(&location.link().unwrap_or_default()), FOREVER),
         };

@@ -1,4 +1,4 @@
-//! One mount as its users call it: the names, the tags that are edited, and the open files behind one face.
+//! One mount as its users call it: one interface to the names, the edited tags and the open files.
 
 use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, OnceLock};
@@ -35,10 +35,10 @@ pub struct FileSystem {
 }
 
 impl FileSystem {
-    /// A file system; nothing is asked yet.
+    /// A file system; makes no request yet.
     ///
     /// # Errors
-    /// None in practice: a fresh table of views has numbers to give.
+    /// None in practice: a fresh table of views has free numbers.
     pub fn new(config: Config, artifacts: Artifacts) -> Result<Self, Error> {
         let context = Arc::new(Context {
             artifacts,
@@ -80,41 +80,41 @@ impl FileSystem {
     /// Checks a caller's access to an inode, as far as the kernel could not.
     ///
     /// # Errors
-    /// Denied, `NotPermitted` where only its owner may; what entering the directory says.
+    /// Denied; `NotPermitted` if only the owner may do it; errors of entering the directory.
     pub async fn admit(&self, asker: &Asker, number: u64, need: Need) -> Result<(), Error> {
         self.namespace.admit(asker, number, need).await
     }
 
-    /// Sets the channel through which the kernel is told to forget. The first one counts.
+    /// Sets the channel for notifying the kernel. Only the first call has an effect.
     pub fn set_kernel_cache(&self, kernel: Arc<dyn KernelCache>) {
         self.namespace.set_kernel_cache(kernel)
     }
 
-    /// The channel through which the kernel is told to forget.
+    /// The channel for notifying the kernel.
     #[cfg(test)]
     pub(crate) fn kernel_cache(&self) -> Option<&Arc<dyn KernelCache>> {
         self.namespace.kernel.get()
     }
 
-    /// Bytes received and decoded so far, to tell a slow operation from a stuck one.
+    /// Bytes received and decoded so far, to distinguish a slow operation from a stuck one.
     pub fn progress(&self) -> u64 {
         self.namespace.progress()
     }
 
-    /// Makes the next use of tags and lists ask the registry (all, or of one repository).
+    /// Makes the next use of tags and lists request them from the registry (all, or those of one repository).
     pub fn refresh(&self, repository: Option<&Repository>) {
         self.namespace.refresh(repository)
     }
 
-    /// Waits until what was seen is stored for offline use; awaited when a mount ends.
+    /// Waits until everything seen is stored for offline use; awaited when a mount ends.
     pub async fn flush(&self) {
         self.namespace.flush().await
     }
 
-    /// Looks up a name in a directory; the result counts one lookup more.
+    /// Looks up a name in a directory; a hit counts one more lookup.
     ///
     /// # Errors
-    /// Why the registry or the artifact did not answer. A name that does not exist is not an error.
+    /// Errors of the registry or the artifact. A missing name is not an error.
     pub async fn lookup(&self, directory: u64, name: &[u8]) -> Result<Lookup, Error> {
         self.namespace.lookup(directory, name).await
     }
@@ -124,15 +124,15 @@ impl FileSystem {
         self.namespace.forget(number, lookups)
     }
 
-    /// The target of a symbolic link.
+    /// The target of a symlink.
     ///
     /// # Errors
-    /// Invalid for anything but a link.
+    /// Invalid unless it is a symlink.
     pub fn readlink(&self, number: u64) -> Result<Vec<u8>, Error> {
         self.namespace.readlink(number)
     }
 
-    /// Figures for `df`: room for edits on a mount that can be written to, else the cache budget and what of it is unused.
+    /// Figures for `df`: space for edits on a writable mount, else the cache budget and its unused part.
     ///
     /// # Errors
     /// Errors of the disk that holds the edits.
@@ -140,15 +140,15 @@ impl FileSystem {
         self.namespace.statfs().await
     }
 
-    /// The value of an extended attribute, `None` where there is no such attribute.
+    /// The value of an extended attribute, `None` if it does not exist.
     ///
     /// # Errors
-    /// Errors of the registry, for values that must be asked for.
+    /// Errors of the registry, for values that must be requested.
     pub async fn getxattr(&self, number: u64, name: &[u8]) -> Result<Option<Vec<u8>>, Error> {
         self.namespace.getxattr(number, name).await
     }
 
-    /// The names that are listed: those of the archive, none that ocifs answers itself.
+    /// The listed names: those of the archive, none of ocifs's own.
     ///
     /// # Errors
     /// Gone for an inode that the kernel was told to forget.
@@ -156,7 +156,7 @@ impl FileSystem {
         self.namespace.listxattr(number)
     }
 
-    /// Makes a regular file and opens it for writing. One that is there already is opened, unless that is refused (`exclusive`).
+    /// Creates a regular file and opens it for writing. An existing one is opened, unless `exclusive`.
     ///
     /// # Errors
     /// As [`Self::make`].
@@ -164,11 +164,11 @@ impl FileSystem {
         self.files.create(caller, new, exclusive).await
     }
 
-    /// Keeps the times of a regular file that the kernel writes back by itself, perhaps long after the file's last name went.
+    /// Keeps times of a regular file that the kernel writes back by itself, perhaps long after the file lost its last name.
     ///
     /// # Errors
-    /// As [`Self::setattr`], but a file that is not there any more has no times to keep: that is not a failure, or every
-    /// `syncfs` after an `rm` would be one.
+    /// As [`Self::setattr`], but a removed file has no times to keep: that is not an error, or every
+    /// `syncfs` after an `rm` would fail.
     pub async fn write_back_times(&self, caller: Caller, number: u64, set: SetAttributes) -> Result<Entry, Error> {
         self.files.write_back_times(caller, number, set).await
     }
@@ -176,15 +176,15 @@ impl FileSystem {
     /// Opens a directory; every error of listing it is reported here.
     ///
     /// # Errors
-    /// NotFound for a directory that turns out to be nothing; else what the registry or artifact says.
+    /// NotFound for a directory that turns out not to exist; else errors of the registry or artifact.
     pub async fn opendir(&self, number: u64) -> Result<OpenDirectory, Error> {
         self.files.opendir(number).await
     }
 
-    /// Hands out the names behind a cookie until `take` says that it took none: it answers `false` when full.
+    /// Passes names after a cookie to `take` until it returns `false` because it is full and did not take the last one.
     ///
     /// # Errors
-    /// Invalid for a handle that is not open. Names that cannot be numbered end the listing with an error.
+    /// Invalid for a handle that is not open. If no inode number is left, the listing ends with an error.
     pub fn readdirplus(&self, handle: u64, after: u64, take: &mut dyn FnMut(DirectoryEntry<'_>) -> bool) -> Result<(), Error> {
         self.files.readdirplus(handle, after, take)
     }
@@ -197,25 +197,25 @@ impl FileSystem {
     /// Opens a file.
     ///
     /// # Errors
-    /// For a writer `ReadOnly` where nothing can be written, Busy where another process edits the tag, Gone in a directory of a tag that
-    /// has moved; else what opening the blob says.
+    /// For a writer: `ReadOnly` if nothing is writable, Busy if another process edits the tag, Gone in a directory of a tag that
+    /// has moved; else errors of opening the blob.
     pub async fn open(&self, number: u64, write: bool) -> Result<OpenFile, Error> {
         self.files.open(number, write).await
     }
 
-    /// Bytes of an open file, fewer than asked for only at its end.
+    /// Bytes of an open file, fewer than requested only at its end.
     ///
     /// # Errors
-    /// Errors of the registry, or of the check of the bytes.
+    /// Errors of the registry, or of verifying the bytes.
     pub async fn read(&self, handle: u64, offset: u64, length: u32) -> Result<Bytes, Error> {
         self.files.read(handle, offset, length).await
     }
 
-    /// Writes all of the bytes at an offset. Completes at once where nothing must be copied first. May be dropped and called again.
-    /// `strip` as the kernel asks for it with the write.
+    /// Writes all bytes at an offset. Completes immediately if nothing must be copied first. May be dropped and called again.
+    /// `strip` is the kernel's flag on the write.
     ///
     /// # Errors
-    /// `NoSpace` where staging or the disk is full; else what reading the bytes below says.
+    /// `NoSpace` if the quota or the disk is full; else errors of reading the bytes below.
     pub async fn write(&self, handle: u64, offset: u64, bytes: &[u8], strip: bool) -> Result<(), Error> {
         self.files.write(handle, offset, bytes, strip).await
     }
@@ -223,12 +223,12 @@ impl FileSystem {
     /// `fallocate(2)`.
     ///
     /// # Errors
-    /// As [`Self::write`]; Unsupported for modes that the disk does not know.
+    /// As [`Self::write`]; Unsupported for modes that the disk does not support.
     pub async fn allocate(&self, caller: Caller, handle: u64, mode: i32, offset: u64, length: u64) -> Result<(), Error> {
         self.files.allocate(caller, handle, mode, offset, length).await
     }
 
-    /// Where data (or the next hole) begins at or behind an offset; `None` beyond the end.
+    /// The start of the next data (or hole) at or after an offset; `None` beyond the end.
     ///
     /// # Errors
     /// Errors of reading the layout of the file.
@@ -236,15 +236,15 @@ impl FileSystem {
         self.files.seek(handle, offset, data).await
     }
 
-    /// Copies a range from one open file to another and answers how many bytes were copied.
+    /// Copies a range from one open file to another and returns the number of bytes copied.
     ///
     /// # Errors
-    /// `CrossDevice` where the bytes lie in another tag, so that the caller reads and writes them; else as [`Self::write`].
+    /// `CrossDevice` if the bytes are in another tag, so that the caller reads and writes them; else as [`Self::write`].
     pub async fn copy_range(&self, caller: Caller, from: (u64, u64), to: (u64, u64), length: u64) -> Result<u64, Error> {
         self.files.copy_range(caller, from, to, length).await
     }
 
-    /// Reports an error of an earlier write to a close, once.
+    /// Reports the error of an earlier write to a close, once.
     ///
     /// # Errors
     /// That error.
@@ -273,7 +273,7 @@ impl FileSystem {
         self.files.release(handle)
     }
 
-    /// Attributes of an inode and how long they may be kept.
+    /// Attributes of an inode and how long they may be cached.
     ///
     /// # Errors
     /// Gone for an inode that the kernel was told to forget.
@@ -281,7 +281,7 @@ impl FileSystem {
         self.files.getattr(number).await
     }
 
-    /// Whether an access is allowed as far as this mount decides: the kernel checks modes where other users are
+    /// Whether an access is allowed as far as this mount decides: the kernel checks modes if other users are
     /// admitted, else everything is readable.
     ///
     /// # Errors
@@ -290,33 +290,33 @@ impl FileSystem {
         self.files.access(number, write, execute).await
     }
 
-    /// Closes all that is open, once the kernel asks nothing any more, so that a writer that was cut off keeps no tag from being
+    /// Closes everything open, once the kernel sends no more requests, so that a disconnected writer keeps no tag from being
     /// published.
     pub fn disconnect(&self) {
         self.files.disconnect()
     }
 
-    /// Removes what is staged without edits and makes the rest durable. The last thing that a mount does.
+    /// Removes staged tags without edits and makes the rest durable. The last action of a mount.
     pub async fn close(&self) {
         self.files.close().await
     }
 
-    /// Takes over the uppers of the state directory that this mount covers and no process holds. Makes no request. Called before the mount
-    /// is announced; answers what is still staged from before. `error` says what could not be taken over.
+    /// Adopts the uppers of the state directory that this mount covers and no process holds. Makes no request. Called before the mount
+    /// is announced; returns what is still staged from before. `error` says why a tag could not be adopted.
     pub async fn adopt(&self) -> Vec<StagedTag> {
         self.tags.adopt().await
     }
 
-    /// The same for a command, which means some of them. One that another process took just now counts as unreadable then, since the
-    /// command cannot do what it was asked for.
+    /// The same for a command, limited to the tags it wants. A tag that another process has just taken then counts as unreadable, since the
+    /// command cannot do what was requested.
     pub async fn adopt_wanted(&self, wanted: Option<&Selection>) -> Vec<StagedTag> {
         self.tags.adopt_wanted(wanted).await
     }
 
-    /// Makes a name, counted as one lookup. `mkdir` above tags names a repository or a tag.
+    /// Creates a name, counted as one lookup. `mkdir` above tags creates a repository or a tag.
     ///
     /// # Errors
-    /// As the call that asks for it; `NotPermitted` for files above tags.
+    /// As the corresponding system call; `NotPermitted` for files above tags.
     pub async fn make(&self, caller: Caller, new: NewName) -> Result<Entry, Error> {
         self.tags.make(caller, new).await
     }
@@ -332,12 +332,12 @@ impl FileSystem {
     /// Removes an empty directory, or a tag or repository.
     ///
     /// # Errors
-    /// As `rmdir(2)`; `NotPermitted` for a tag upstream where deleting is not allowed, and for repositories upstream.
+    /// As `rmdir(2)`; `NotPermitted` for a tag upstream if deleting is not allowed, and for repositories upstream.
     pub async fn rmdir(&self, directory: u64, name: &[u8]) -> Result<(), Error> {
         self.tags.rmdir(directory, name).await
     }
 
-    /// Renames inside of one tag, or a tag inside of its repository.
+    /// Renames inside one tag, or a tag inside its repository.
     ///
     /// # Errors
     /// As `rename(2)`; `CrossDevice` from one tag to another.
@@ -345,7 +345,7 @@ impl FileSystem {
         self.tags.rename(from, to, replace).await
     }
 
-    /// Makes a further name of a file, counted as one lookup.
+    /// Adds a name to a file, counted as one lookup.
     ///
     /// # Errors
     /// As `link(2)`; `CrossDevice` from one tag to another.
@@ -353,15 +353,15 @@ impl FileSystem {
         self.tags.link(number, directory, name).await
     }
 
-    /// Sets attributes and answers all of them.
+    /// Sets attributes and returns all of them.
     ///
     /// # Errors
-    /// As the call that asks for it; `NotPermitted` above tags.
+    /// As the corresponding system call; `NotPermitted` above tags.
     pub async fn setattr(&self, caller: Caller, number: u64, set: SetAttributes) -> Result<Entry, Error> {
         self.tags.setattr(caller, number, set).await
     }
 
-    /// Sets an extended attribute; `create` and `replace` as `setxattr(2)` has them.
+    /// Sets an extended attribute; `create` and `replace` as in `setxattr(2)`.
     ///
     /// # Errors
     /// As `setxattr(2)`; `NotPermitted` for ocifs's own names and above tags.
@@ -377,7 +377,7 @@ impl FileSystem {
         self.tags.removexattr(number, name).await
     }
 
-    /// Whether anything can be written.
+    /// Whether the mount is writable.
     pub fn is_writable(&self) -> bool {
         self.tags.is_writable()
     }
@@ -387,12 +387,12 @@ impl FileSystem {
         self.tags.scope()
     }
 
-    /// The tags that are staged by this mount, by path.
+    /// The tags staged by this mount, by path.
     pub async fn staged(&self) -> Vec<StagedTag> {
         self.tags.staged().await
     }
 
-    /// Those that a command means.
+    /// Those that a command selects.
     ///
     /// # Errors
     /// As [`Self::sync`].
@@ -400,15 +400,15 @@ impl FileSystem {
         self.tags.staged_of(selection).await
     }
 
-    /// Tries these passphrases before the mount's own until the answer is dropped.
+    /// Tries these passphrases before the mount's own until the returned value is dropped.
     pub fn lend(&self, passphrases: Vec<Passphrase>) -> Lent {
         self.tags.lend(passphrases)
     }
 
-    /// Publishes what is selected, one tag after another; one that fails stops no other. Dropping the future stops it.
+    /// Publishes the selected tags, one after another; a failed one does not stop the others. Dropping the future stops it.
     ///
     /// # Errors
-    /// `NotFound` where a path or reference selects nothing of this mount, Invalid for several tags under one name (`--as`).
+    /// `NotFound` if a path or reference selects nothing of this mount, Invalid for several tags under one name (`--as`).
     pub async fn sync(&self, selection: &Selection, options: &Options, listener: &Listener) -> Result<Vec<Report>, Error> {
         self.tags.sync(selection, options, listener).await
     }
@@ -416,12 +416,12 @@ impl FileSystem {
     /// The differences from upstream, by tag.
     ///
     /// # Errors
-    /// As [`Self::sync`], and what reading the trees says.
+    /// As [`Self::sync`], and errors of reading the trees.
     pub async fn differences(&self, selection: &Selection) -> Result<Vec<(String, Vec<Difference>)>, Error> {
         self.tags.differences(selection).await
     }
 
-    /// Takes back what is selected (a path inside a tag: what is below it) and answers the references of the tags concerned.
+    /// Discards the selected edits (for a path inside a tag: those below it) and returns the references of the tags concerned.
     ///
     /// # Errors
     /// As [`Self::sync`].
@@ -429,16 +429,16 @@ impl FileSystem {
         self.tags.discard(selection).await
     }
 
-    /// Stages an empty tag, of a repository that need not exist, and answers its path below the mount.
+    /// Stages an empty tag, whose repository need not exist, and returns its path below the mount.
     ///
     /// # Errors
-    /// Invalid where the mount does not cover the reference, Exists where it is a tag already, ReadOnly, Busy.
+    /// Invalid if the mount does not cover the reference, Exists if the tag exists already, ReadOnly, Busy.
     pub async fn new_tag(&self, reference: &str) -> Result<String, Error> {
         self.tags.new_tag(reference).await
     }
 }
 
-/// The view of the artifact that a SOURCE names, which stays.
+/// The view of the artifact that SOURCE refers to, which stays.
 fn name_version(views: &Views, repository: &Repository, version: &Version) -> Result<Arc<View>, Error> {
     match version {
         Version::Tag(tag) => views.name(Key::Tag(repository.clone(), tag.clone()), || Origin::Tag(repository.clone(), tag.clone())),

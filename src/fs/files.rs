@@ -1,7 +1,7 @@
-//! Open files: reading, writing, and what makes bytes durable.
+//! Open files: reading, writing, and making bytes durable.
 //!
-//! The kernel keeps one set of pages for each file, shared by all that have it open. So what a handle reads is always the file as it is now: the bytes of
-//! the digest that its view is bound to, and what was written here. A handle keeps its file when its names are gone.
+//! The kernel keeps one set of pages for each file, shared by all its handles. So a handle always reads the current file: the bytes of
+//! the digest that its view is bound to, and those written here. A handle keeps its file when its names are gone.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -20,16 +20,16 @@ use crate::blocking::blocking;
 use crate::error::{Error, ErrorKind};
 use crate::view::{FileHandle, Overlay, Reader, SetAttributes, View, ViewNode};
 
-/// The extended attribute that lends a program some of root's rights.
+/// The extended attribute that grants a program some of root's rights.
 const CAPABILITIES: &[u8] = b"security.capability";
-/// Set user id, set group id, and what makes the latter one count.
+/// Set-user-ID, set-group-ID, and the execute bit that makes the latter effective.
 const SET_USER: u32 = 0o4000;
 const SET_GROUP: u32 = 0o2000;
 const GROUP_RUNS: u32 = 0o010;
 
 impl StagedTags {
-    /// Takes what a file must lose when its bytes or its owner change: its capabilities, and where `bits` says so, set user id, and
-    /// set group id of what its group may run. The kernel leaves that to us.
+    /// Strips what a file must lose when its bytes or owner change: its capabilities, and with `bits` set-user-ID, and
+    /// set-group-ID if its group may execute it. The kernel leaves that to us.
     pub(super) async fn strip(&self, overlay: &Arc<Overlay>, node: ViewNode, bits: bool) -> Result<(), Error> {
         if overlay.xattr(node, CAPABILITIES)?.is_some() {
             overlay.remove_xattr(node, CAPABILITIES)?;
@@ -103,7 +103,7 @@ impl OpenFiles {
         Some(Entry { inode: number, attributes, name_ttl: FOREVER, attributes_ttl: FOREVER })
     }
 
-    /// Bytes of an open file, fewer than asked for only at its end.
+    /// Bytes of an open file, fewer than requested only at its end.
     pub(super) async fn read(&self, handle: u64, offset: u64, length: u32) -> Result<Bytes, Error> {
         let file = self.handles.file(handle)?;
         let result = match (&file.body, self.edited(&file).await) {
@@ -116,7 +116,7 @@ impl OpenFiles {
             && error.kind == ErrorKind::Integrity
             && let Some(kernel) = self.namespace.kernel.get()
         {
-            // Pages of the same file that came before the mismatch was seen must not be served from memory.
+            // Pages of the same file cached before the mismatch was found must not be served.
             kernel.forget_inode(file.number);
         }
         result
@@ -136,7 +136,7 @@ impl OpenFiles {
         }
     }
 
-    /// A file that is open for writing; its tag counts as edited until it is closed.
+    /// A file open for writing; its tag counts as edited until it is closed.
     /// `strip`: the caller may not keep the setuid and setgid bits.
     async fn writer(&self, handle: u64, strip: bool) -> Result<Arc<FileHandle>, Error> {
         let file = self.handles.file(handle)?;
@@ -156,8 +156,8 @@ impl OpenFiles {
         Ok(Arc::clone(writer))
     }
 
-    /// Writes all of the bytes at an offset. Completes at once where nothing must be copied first. May be dropped and called again.
-    /// `strip` as the kernel asks for it with the write.
+    /// Writes all bytes at an offset. Completes immediately if nothing must be copied first. May be dropped and called again.
+    /// `strip` is the kernel's flag on the write.
     pub(super) async fn write(&self, handle: u64, offset: u64, bytes: &[u8], strip: bool) -> Result<(), Error> {
         self.writer(handle, strip).await?.write(offset, bytes).await
     }
@@ -167,14 +167,14 @@ impl OpenFiles {
         self.writer(handle, !caller.may_keep_set_id()).await?.allocate(mode, offset, length).await
     }
 
-    /// Where data (or the next hole) begins at or behind an offset; `None` beyond the end.
+    /// The start of the next data (or hole) at or after an offset; `None` beyond the end.
     pub(super) async fn seek(&self, handle: u64, offset: u64, data: bool) -> Result<Option<u64>, Error> {
         let file = self.handles.file(handle)?;
         if let Some(edited) = self.edited(&file).await? {
             if self.handles.has_writer(file.number)
                 && let Some(kernel) = self.namespace.kernel.get()
             {
-                // Bytes that the kernel has not handed over yet are no hole.
+                // Bytes that the kernel has not written back yet are no hole.
                 let (kernel, number) = (Arc::clone(kernel), file.number);
                 blocking(move || {
                     kernel.hand_over(number);
@@ -190,19 +190,19 @@ impl OpenFiles {
         }
     }
 
-    /// Copies a range from one open file to another and answers how many bytes were copied.
+    /// Copies a range from one open file to another and returns the number of bytes copied.
     pub(super) async fn copy_range(&self, caller: Caller, from: (u64, u64), to: (u64, u64), length: u64) -> Result<u64, Error> {
         let (source, target) = (self.handles.file(from.0)?, self.writer(to.0, !caller.may_keep_set_id()).await?);
         let same = |view: &Arc<View>, other: &Arc<View>| view.number() == other.number();
         let target_view = self.handles.file(to.0)?.view.clone();
         let is_same = source.view.as_ref().zip(target_view.as_ref()).is_some_and(|(source, target)| same(source, target));
         let Some(edited) = self.edited(&source).await?.filter(|_| is_same) else {
-            return Err(Error::new(ErrorKind::CrossDevice, "the bytes lie in another tag"));
+            return Err(Error::new(ErrorKind::CrossDevice, "the bytes are in another tag"));
         };
         target.copy_from(&edited, from.1, to.1, length).await
     }
 
-    /// Reports an error of an earlier write to a close, once.
+    /// Reports the error of an earlier write to a close, once.
     pub(super) fn close_report(&self, handle: u64) -> Result<(), Error> {
         match &self.handles.file(handle)?.body {
             Body::Edited { file, .. } => file.flush(),
@@ -215,7 +215,7 @@ impl OpenFiles {
         let file = self.handles.file(handle)?;
         match self.edited(&file).await? {
             Some(edited) => blocking(move || edited.sync()).await,
-            // Nothing of the tag was changed.
+            // Nothing in the tag was changed.
             None => Ok(()),
         }
     }
@@ -235,7 +235,7 @@ impl OpenFiles {
         let file = self.handles.file(handle).ok().filter(|file| matches!(file.body, Body::Edited { writable: true, .. }));
         self.handles.close(handle);
         let Some(view) = file.and_then(|file| file.view.clone()) else { return };
-        // A tag in which nothing was written after all follows upstream again.
+        // A tag in which nothing was written follows upstream again.
         self.namespace.staged.happened_in(&self.namespace.views, &view, |left| Event::Closed(view.number(), left));
         self.tags.free_soon(&view);
     }

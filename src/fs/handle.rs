@@ -11,18 +11,18 @@ use super::listed::Listed;
 use crate::error::{Error, ErrorKind};
 use crate::view::{Attributes, FileHandle, Pin, Reader, View};
 
-/// The answer to opening a file.
+/// The result of opening a file.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct OpenFile {
     /// The handle.
     pub handle: u64,
-    /// Whether the kernel may keep the pages that it has.
+    /// Whether the kernel may keep its cached pages.
     pub keep_cache: bool,
-    /// Whether the kernel must ask for every read, since the size is not fixed.
+    /// Whether the kernel must forward every read, since the size is not fixed.
     pub direct: bool,
 }
 
-/// The answer to opening a directory.
+/// The result of opening a directory.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct OpenDirectory {
     /// The handle.
@@ -33,29 +33,29 @@ pub struct OpenDirectory {
 
 /// An open file.
 pub(super) struct File {
-    /// The inode as the kernel knows it.
+    /// The inode number known to the kernel.
     pub number: u64,
     pub body: Body,
-    /// Its attributes when it was opened; shown where its node is gone.
+    /// Its attributes when opened; shown if its node is gone.
     pub attributes: Option<Attributes>,
     /// Kept so that the digest and its tree live as long as the handle.
     pub view: Option<Arc<View>>,
 }
 
-/// Where an open file has its bytes.
+/// The source of an open file's bytes.
 pub(super) enum Body {
-    /// Made for this one open.
+    /// Generated for this open.
     Made(Reader),
-    /// Opened before the tag had any edits: those of the artifact, until there are edits.
+    /// Opened before the tag had edits: the artifact's bytes, until there are edits.
     Pinned {
         reader: Reader,
-        /// The same file as it is with the edits. A page is shared by all handles of the file, so that this handle
+        /// The same file with the edits. A page is shared by all handles of the file, so this handle
         /// must also return what was written meanwhile.
         now: OnceCell<Arc<FileHandle>>,
-        /// Keeps what is staged of the file, should it lose its last name. Dropped last.
+        /// Keeps the file's staged bytes, should it lose its last name. Dropped last.
         _pin: Pin,
     },
-    /// Follows what is written.
+    /// Sees all writes.
     Edited {
         file: Arc<FileHandle>,
         writable: bool,
@@ -75,7 +75,7 @@ struct Inner {
     open: HashMap<u64, Handle>,
 }
 
-/// All open handles; numbers start at 1 and are not used again.
+/// All open handles; numbers start at 1 and are never reused.
 #[derive(Default)]
 pub(super) struct Handles {
     /// Held for map operations only, never across an await.
@@ -105,7 +105,7 @@ impl Handles {
         })
     }
 
-    /// Whether any handle may write to an inode.
+    /// Whether any handle of an inode is open for writing.
     pub(super) fn has_writer(&self, number: u64) -> bool {
         let inner = self.inner.lock();
         inner.open.values().any(|handle| match handle {
@@ -139,7 +139,7 @@ impl Handles {
 
     pub(super) fn close(&self, handle: u64) {
         let closed = self.inner.lock().open.remove(&handle);
-        // Dropped outside the lock: a reader may close files.
+        // Dropped without the lock: a reader may close files.
         drop(closed);
     }
 }

@@ -1,5 +1,5 @@
-//! Inode numbers: node of the view (41 bits, the uppermost marks nodes made here) · view (23 bits). View 0 is the namespace above tags;
-//! its node 1 is the root of the mount, which the kernel knows by the number 1: no view has that number.
+//! Inode numbers: node of the view (41 bits, the highest marks nodes created here) · view (23 bits). View 0 is the namespace above tags;
+//! its node 1 is the root of the mount, which the kernel knows as number 1: no view has that number.
 //!
 //! The view is in the low bits because the kernel hashes inodes by them: the directories of all tags are node 0 of their views, and
 //! would share a few buckets if they differed in the high bits only.
@@ -7,7 +7,7 @@
 use crate::staging::STAGED;
 use crate::view::{VIEW_LIMIT, ViewNode};
 
-/// The inode by which the kernel knows the root of the mount.
+/// The inode number of the mount's root.
 pub const ROOT: u64 = 1;
 
 const NODE_SHIFT: u32 = VIEW_LIMIT.trailing_zeros();
@@ -39,7 +39,7 @@ impl Inode {
         self.view
     }
 
-    /// Whether the node was made in this mount, not by the artifact.
+    /// Whether the node was created in this mount and is not the artifact's.
     pub fn is_staged(self) -> bool {
         self.node & STAGED != 0
     }

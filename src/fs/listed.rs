@@ -1,4 +1,4 @@
-//! The content of an open directory, as it was when it was opened.
+//! The content of an open directory at the time it was opened.
 
 use std::sync::Arc;
 
@@ -9,7 +9,7 @@ use crate::view::{Name, View, ViewNode};
 
 /// The content of an open directory.
 pub(super) struct Listed {
-    /// The directory as the kernel knows it.
+    /// The directory's inode number.
     pub(super) number: u64,
     pub(super) parent: u64,
     pub(super) source: ListingSource,
@@ -26,6 +26,6 @@ pub(super) enum ListingSource {
     Window(Vec<(&'static str, Location)>),
     /// A directory of metadata at one moment.
     Metadata(Arc<View>, Vec<Name>),
-    /// A directory of the files of an artifact, with the edits of the tag if there are any.
+    /// A directory of the files of an artifact, with the edits of the tag if any.
     Files(Arc<View>, ViewNode),
 }

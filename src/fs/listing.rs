@@ -11,11 +11,11 @@ use crate::artifact::Listing;
 use crate::error::{Error, ErrorKind};
 use crate::oci::{Digest, Repository, Tag};
 
-/// The list of repositories, and those that exist because of what is staged.
+/// The list of repositories, including those that exist because of staged tags.
 pub(super) struct Catalog {
     listed: Listing,
     staged: BTreeSet<String>,
-    /// Why there is no list, where that is not simply how the registry is.
+    /// Why there is no list, unless the registry just has none.
     pub(super) trouble: Option<Error>,
 }
 
@@ -25,7 +25,7 @@ impl Catalog {
         Self { listed: Listing { names: Arc::from([]), complete: true }, staged: BTreeSet::new(), trouble: None }
     }
 
-    /// Whether the list is all there is.
+    /// Whether the list is complete.
     pub(super) fn is_complete(&self) -> bool {
         self.listed.complete
     }
@@ -54,7 +54,7 @@ impl Catalog {
     }
 }
 
-/// The tags of a repository as they are with what is staged.
+/// The tags of a repository, including staged changes.
 fn with_staged(tags: Arc<[String]>, staged: &[(Tag, bool)]) -> Arc<[String]> {
     if staged.is_empty() {
         return tags;
@@ -94,10 +94,10 @@ impl Namespace {
         }
     }
 
-    /// The names of a directory, asked for unless it was listed within the tag TTL.
+    /// The names of a directory, requested unless it was listed within the tag TTL.
     ///
     /// # Errors
-    /// Why nothing can be said about it. A directory of which nothing is known is not an error: see [`Names::exists`].
+    /// Errors if nothing is known about it. A directory that may not exist is not an error: see [`Names::exists`].
     pub(super) async fn names(&self, path: &Option<Repository>) -> Result<Arc<Names>, Error> {
         let location = Location::Directory(path.clone());
         if let Some(names) = self.locations.names(&location, self.context.tag_ttl) {
@@ -127,10 +127,10 @@ impl Namespace {
                         tags = list.names;
                     }
                     Err(error) if error.kind == ErrorKind::NotFound => {}
-                    // A prefix of Docker Hub is not a repository, and it says "denied" for that.
+                    // A prefix of Docker Hub is not a repository, and Docker Hub answers "denied" for it.
                     Err(error) if error.kind == ErrorKind::Denied && (root || !children.is_empty()) => complete = false,
                     Err(error) if !children.is_empty() || !staged.is_empty() => {
-                        tracing::warn!(%error, "tags cannot be listed; only child repositories and staged tags are shown");
+                        tracing::warn!(%error, "cannot list tags; showing only child repositories and staged tags");
                         complete = false;
                     }
                     Err(error) => return Err(error),
@@ -149,7 +149,7 @@ impl Namespace {
         Ok(Names { tags, odd, children, complete, exists, taken })
     }
 
-    /// Whether it is worth asking for the tags of a path: not where a whole list says that it is only a prefix.
+    /// Whether a path may have tags: not if a complete list says that it is only a prefix.
     pub(super) fn may_be_repository(&self, catalog: &Catalog, path: &Repository) -> bool {
         let known = catalog.is_complete() || self.context.artifacts.is_away();
         self.is_layout() || !known || catalog.has(path) || !catalog.leads_to(path)
@@ -168,7 +168,7 @@ impl Namespace {
         Ok(shown)
     }
 
-    /// Says once a mount that a tag hides a repository.
+    /// Warns once per mount that a tag hides a repository.
     fn warn_of_hidden(&self, path: &Option<Repository>, names: &Names) {
         let hidden = names.children.iter().find(|child| names.has_tag(child));
         if let (Some(path), Some(child)) = (path, hidden) {
@@ -184,7 +184,7 @@ impl Namespace {
         }
     }
 
-    /// Whether a tag is known from a list that is fresh, without a request.
+    /// Whether a fresh list contains a tag, without a request.
     pub(super) fn lists_tag(&self, repository: &Repository, tag: &Tag) -> bool {
         let location = Location::Directory(Some(repository.clone()));
         self.locations.names(&location, self.context.tag_ttl).is_some_and(|names| names.has_tag(tag.as_str()))

@@ -32,11 +32,11 @@ pub enum Location {
     File(Option<Repository>, WindowFile),
     /// `.oci/repos`
     Repositories(Option<Repository>),
-    /// `.oci/repos/NAME` where no tag hides the repository: a link to it.
+    /// `.oci/repos/NAME` if no tag hides the repository: a link to it.
     RepositoryLink(Repository),
     /// `.oci/tags`
     Tags(Repository),
-    /// `.oci/tags/NAME` of a tag that is not upstream yet.
+    /// `.oci/tags/NAME` of a tag that does not exist upstream yet.
     NewTag(Repository, Tag),
     /// `fs` in it: a link to the tag.
     NewTagLink(Tag),
@@ -71,7 +71,7 @@ struct Inner {
     numbered: HashMap<u64, Numbered>,
 }
 
-/// The places that the kernel knows. A number is never used again.
+/// The locations that the kernel knows. Numbers are never reused.
 pub struct Locations {
     /// Held for map operations only, never across an await.
     inner: Mutex<Inner>,
@@ -86,7 +86,7 @@ impl Locations {
         Self { inner: Mutex::new(inner) }
     }
 
-    /// The number of a place, with one lookup more.
+    /// The number of a location, with one more lookup counted.
     pub fn name(&self, location: Location) -> u64 {
         let mut inner = self.inner.lock();
         if let Some(number) = inner.numbers.get(&location).copied()
@@ -103,17 +103,17 @@ impl Locations {
         number
     }
 
-    /// The place of a number.
+    /// The location of a number.
     pub fn get(&self, number: u64) -> Option<Arc<Location>> {
         self.inner.lock().numbered.get(&number).map(|numbered| Arc::clone(&numbered.location))
     }
 
-    /// The number of a place that the kernel knows.
+    /// The number of a location that the kernel knows.
     pub fn number(&self, location: &Location) -> Option<u64> {
         self.inner.lock().numbers.get(location).copied()
     }
 
-    /// Makes the number of a place that of another one, which the kernel must not know.
+    /// Gives the number of a location to another one, which the kernel must not know.
     pub fn rename(&self, from: &Location, to: Location) {
         let mut inner = self.inner.lock();
         let Some(number) = inner.numbers.remove(from) else { return };
@@ -139,21 +139,21 @@ impl Locations {
         }
     }
 
-    /// Notes that a place was just seen to exist.
+    /// Notes that a location was just seen to exist.
     pub fn confirm(&self, number: u64) {
         if let Some(numbered) = self.inner.lock().numbered.get_mut(&number) {
             numbered.confirmed = Some(Instant::now());
         }
     }
 
-    /// Whether a place was seen to exist not longer ago than this.
+    /// Whether a location was seen to exist within this time.
     pub fn is_confirmed(&self, location: &Location, within: Duration) -> bool {
         let inner = self.inner.lock();
         let numbered = inner.numbers.get(location).and_then(|number| inner.numbered.get(number));
         numbered.and_then(|numbered| numbered.confirmed).is_some_and(|confirmed| confirmed.elapsed() < within)
     }
 
-    /// Keeps what a directory holds, if the kernel knows it.
+    /// Keeps the names of a directory, if the kernel knows it.
     pub fn keep_names(&self, location: &Location, names: &Arc<Names>) {
         let mut inner = self.inner.lock();
         let number = inner.numbers.get(location).copied();
@@ -162,7 +162,7 @@ impl Locations {
         }
     }
 
-    /// The names from the last listing of a directory, if it is not older than this.
+    /// The names from the last listing of a directory, if not older than this.
     pub fn names(&self, location: &Location, within: Duration) -> Option<Arc<Names>> {
         let inner = self.inner.lock();
         let numbered = inner.numbers.get(location).and_then(|number| inner.numbered.get(number))?;
@@ -174,7 +174,7 @@ impl Locations {
         self.names(location, Duration::MAX)
     }
 
-    /// Forgets what was seen to exist, so that the next lookup asks.
+    /// Forgets which locations were seen to exist, so that the next lookup makes a request.
     pub fn unconfirm(&self) {
         for numbered in self.inner.lock().numbered.values_mut() {
             numbered.confirmed = None;

@@ -1,8 +1,8 @@
 //! The file system in plain values: names, attributes, handles and bytes, without any FUSE type.
 //!
 //! Owns the namespace above tags, the meaning of every name in it, open handles, and how long the kernel may
-//! keep what it was told. Everything that may wait for a registry is async and completes at once when the answer
-//! is known here. What is promised to a user stands in `SEMANTICS.md` beside this file.
+//! cache what it was told. Everything that may wait for a registry is async and completes immediately if the answer
+//! is known locally. The guarantees to users are in `SEMANTICS.md` beside this file.
 
 mod access;
 mod adoption;

@@ -1,4 +1,4 @@
-//! The names that one directory of the namespace held at one moment. Plain data.
+//! The names of one directory of the namespace at one moment. Plain data.
 
 use std::sync::Arc;
 use std::time::Instant;
@@ -10,15 +10,15 @@ use crate::oci::Digest;
 pub struct Names {
     /// Tags, sorted.
     pub tags: Arc<[String]>,
-    /// Names of a layout that are not tags, as shown, and what they name.
+    /// Names of a layout that are not tags, as shown, and their targets.
     pub odd: Vec<(String, Digest)>,
-    /// Child repositories and prefixes, sorted; those that a tag hides too.
+    /// Child repositories and prefixes, sorted, including those that a tag hides.
     pub children: Vec<String>,
-    /// Whether this is all there is.
+    /// Whether this is complete.
     pub complete: bool,
-    /// Whether anything says that the directory exists.
+    /// Whether there is evidence that the directory exists.
     pub exists: bool,
-    /// When it was asked for.
+    /// When it was requested.
     pub taken: Instant,
 }
 

@@ -1,7 +1,7 @@
-//! The namespace of a mount: which names exist, under which numbers the kernel knows them, and what they show.
+//! The namespace of a mount: which names exist, their inode numbers, and what they show.
 //!
-//! Owns the views, the locations above tags and the table of staged tags, each with its own lock. Reads only: what changes a tag
-//! is in `staged_tags`, what is open in `open_files`.
+//! Owns the views, the locations above tags and the table of staged tags, each with its own lock. Only reads: changes of tags
+//! are in `staged_tags`, open handles in `open_files`.
 
 use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, OnceLock};
@@ -24,37 +24,37 @@ pub(super) struct Namespace {
     pub(super) context: Arc<Context>,
     pub(super) views: Views,
     pub(super) locations: Locations,
-    /// The view whose directory is the root, where the root is content. Held for a copy only.
+    /// The view whose directory is the root, if the root is content. Held for copying only.
     pub(super) root_view: RwLock<Option<Arc<View>>>,
-    /// Tags with edits, and repositories that were made here.
+    /// Tags with edits, and repositories created here.
     pub(super) staged: TagTable,
     /// Whether the one warning about a hidden repository was given.
     pub(super) warned: AtomicBool,
-    /// Whether SOURCE is a repository with tags, and when that was asked. Held for copying only.
+    /// Whether SOURCE is a repository with tags, and when that was requested. Held for copying only.
     pub(super) source_tags: Mutex<Option<(Instant, bool)>>,
     pub(super) kernel: OnceLock<Arc<dyn KernelCache>>,
 }
 
 impl Namespace {
-    /// Sets the channel through which the kernel is told to forget. The first one counts.
+    /// Sets the channel for notifying the kernel. Only the first call has an effect.
     pub(super) fn set_kernel_cache(&self, kernel: Arc<dyn KernelCache>) {
-        // A second session on one file system does not exist; the first one keeps its notifications.
+        // There is never a second session on one file system; the first one keeps its notifications.
         let _ = self.kernel.set(kernel);
     }
 
-    /// Bytes received and decoded so far, to tell a slow operation from a stuck one.
+    /// Bytes received and decoded so far, to distinguish a slow operation from a stuck one.
     pub(super) fn progress(&self) -> u64 {
         self.context.artifacts.progress()
     }
 
-    /// Makes the next use of tags and lists ask the registry (all, or of one repository).
+    /// Makes the next use of tags and lists request them from the registry (all, or those of one repository).
     pub(super) fn refresh(&self, repository: Option<&Repository>) {
         self.context.artifacts.refresh(repository);
         self.locations.unconfirm();
         *self.source_tags() = None;
     }
 
-    /// Waits until what was seen is stored for offline use; awaited when a mount ends.
+    /// Waits until everything seen is stored for offline use; awaited when a mount ends.
     pub(super) async fn flush(&self) {
         self.context.artifacts.flush().await;
     }
@@ -76,18 +76,18 @@ impl Namespace {
         }
     }
 
-    /// The view whose directory is the root, where the root is content.
+    /// The view whose directory is the root, if the root is content.
     pub(super) fn root_view(&self) -> Option<Arc<View>> {
         self.root_view.read().clone()
     }
 
-    /// The inode behind a number of the kernel.
+    /// The inode for a number sent by the kernel.
     pub(super) fn inode(&self, number: u64) -> Inode {
         let root = if number == ROOT { self.root_view() } else { None };
         root.map_or_else(|| Inode::decode(number), |view| Inode::of_view(view.number(), 0))
     }
 
-    /// The number by which the kernel knows an inode.
+    /// The number of an inode for the kernel.
     pub(super) fn number(&self, inode: Inode) -> u64 {
         let is_root = inode.node() == 0 && self.root_view().is_some_and(|view| view.number() == inode.view());
         if is_root { ROOT } else { inode.encode() }
@@ -97,7 +97,7 @@ impl Namespace {
         self.views.get(inode.view()).filter(|view| !view.is_closed()).ok_or_else(stale)
     }
 
-    /// Whether an inode is the directory of a tag of which nothing was asked beyond its name. What is known of it without that needs no view.
+    /// Whether an inode is the directory of a tag of which only the name was requested. Needs no view.
     pub(super) fn is_only_named(&self, inode: Inode) -> bool {
         inode.node() == 0 && self.views.is_only_named(inode.view())
     }

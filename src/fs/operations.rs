@@ -1,4 +1,4 @@
-//! Operations on inodes: looking up names, attributes, links, access, and what the kernel has forgotten.
+//! Operations on inodes: lookups, attributes, links, access checks, and forgetting.
 
 use std::sync::Arc;
 
@@ -15,7 +15,7 @@ use crate::error::{Error, ErrorKind};
 use crate::view::{Found, Key, Shown, View};
 
 impl Namespace {
-    /// Looks up a name in a directory; the result counts one lookup more.
+    /// Looks up a name in a directory; a hit counts one more lookup.
     pub(super) async fn lookup(&self, directory: u64, name: &[u8]) -> Result<Lookup, Error> {
         let inode = self.inode(directory);
         if inode.view() != 0 {
@@ -40,13 +40,13 @@ impl Namespace {
         }
     }
 
-    /// Binds a view to its digest. The kernel forgets the attributes that its directory had before.
+    /// Binds a view to its digest. The kernel forgets the previous attributes of its directory.
     pub(super) async fn enter<'view>(&self, view: &'view Arc<View>) -> Result<&'view Shown, Error> {
         if let Some(shown) = view.shown() {
             return Ok(shown);
         }
         let shown = view.enter(&self.context).await?;
-        // A kernel that checks modes has asked for them just now, and would drop the answer; else they last no longer than the name.
+        // A kernel that checks modes is just requesting them, and would drop the answer; else they last no longer than the name.
         if !self.admits_others()
             && let Some(kernel) = self.kernel.get()
         {
@@ -55,7 +55,7 @@ impl Namespace {
         if let Key::Tag(repository, tag) = view.key()
             && let Some(last) = self.context.artifacts.last_known(&repository, &tag)
         {
-            // While the artifact was fetched, the registry may have said that the tag holds another one.
+            // While the artifact was fetched, the registry may have reported a new digest for the tag.
             self.answered(&(repository, tag), view, Some(last)).await;
         }
         Ok(shown)
@@ -73,7 +73,7 @@ impl Namespace {
         }
     }
 
-    /// The target of a symbolic link.
+    /// The target of a symlink.
     pub(super) fn readlink(&self, number: u64) -> Result<Vec<u8>, Error> {
         let inode = self.inode(number);
         if inode.view() != 0 {
@@ -85,7 +85,7 @@ impl Namespace {
         }
     }
 
-    /// Figures for `df`: room for edits on a mount that can be written to, else the cache budget and what of it is unused.
+    /// Figures for `df`: space for edits on a writable mount, else the cache budget and its unused part.
     pub(super) async fn statfs(&self) -> Result<Space, Error> {
         let Some(uppers) = self.context.staging.clone() else { return Ok((self.config.space)()) };
         let (total, free) = blocking(move || uppers.room()).await?;
@@ -94,7 +94,7 @@ impl Namespace {
 }
 
 impl OpenFiles {
-    /// Attributes of an inode and how long they may be kept.
+    /// Attributes of an inode and how long they may be cached.
     pub(super) async fn getattr(&self, number: u64) -> Result<Entry, Error> {
         let inode = self.namespace.inode(number);
         if inode.view() == 0 {
@@ -106,8 +106,8 @@ impl OpenFiles {
         }
         let view = self.namespace.view(inode)?;
         if number == ROOT || inode.node() == 0 && self.namespace.admits_others() {
-            // The root is entered by being mounted, without a lookup. Where the kernel checks modes, it asks for those of a directory
-            // that was not entered when they refuse an access.
+            // The root is entered by mounting, without a lookup. If the kernel checks modes, it requests those of a directory
+            // not yet entered when they deny an access.
             self.namespace.enter(&view).await?;
         }
         match self.namespace.attributes_of(&view, inode.node()) {
@@ -116,7 +116,7 @@ impl OpenFiles {
         }
     }
 
-    /// Whether an access is allowed as far as this mount decides: the kernel checks modes where other users are
+    /// Whether an access is allowed as far as this mount decides: the kernel checks modes if other users are
     /// admitted, else everything is readable.
     pub(super) async fn access(&self, number: u64, write: bool, execute: bool) -> Result<(), Error> {
         if write {

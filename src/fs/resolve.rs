@@ -1,7 +1,7 @@
 //! Resolves names above tags: window, digest, pasted reference, tag, child repository, or nothing.
 //!
-//! Names that no grammar allows cost no request. A list is never a negative answer: what it lacks is asked for.
-//! Only what the registry itself denies to exist is answered as absent; trouble with the network never is.
+//! Names that no grammar allows cost no request. A list is never a negative answer: names missing from it are requested.
+//! Only what the registry itself says does not exist is reported as absent; a network failure never is.
 
 use std::time::{Duration, Instant};
 
@@ -16,7 +16,7 @@ use crate::view::{Key, Origin};
 /// The target of a name.
 #[derive(Clone, Debug)]
 pub(super) enum Item {
-    /// Something of the namespace.
+    /// A location in the namespace.
     Location(Location),
     /// A view.
     View(Key, Origin),
@@ -24,14 +24,14 @@ pub(super) enum Item {
 
 /// The answer to a name.
 pub(super) enum Finding {
-    /// It exists. `guessed`: without a request, so the name must not be kept.
+    /// It exists. `guessed`: found without a request, so the name must not be cached.
     Item {
         /// The object behind the name.
         item: Item,
         /// Whether this was found without a request.
         guessed: bool,
     },
-    /// It does not exist, and may be taken for absent so long.
+    /// It does not exist; the absence may be cached this long.
     Nothing(Duration),
 }
 
@@ -49,11 +49,11 @@ impl Finding {
     }
 }
 
-/// The state of a tag after asking.
+/// The state of a tag after the request.
 enum Asked {
     Absent,
     Trouble(Error),
-    /// The path is not asked for tags at all.
+    /// The path has no tags to request.
     Never,
 }
 
@@ -79,7 +79,7 @@ impl Namespace {
         self.find_plain(path, tag, self.child(path, name)).await
     }
 
-    /// The repository that a name below a path would be, where the grammar allows it.
+    /// The repository for a name below a path, if the grammar allows it.
     pub(super) fn child(&self, path: &Option<Repository>, name: &str) -> Option<Repository> {
         if self.is_layout() || !Repository::is_component(name) {
             return None;
@@ -218,19 +218,19 @@ impl Namespace {
             }
             Ok(_) => nothing(asked),
             Err(error) if error.kind == ErrorKind::NotFound => nothing(asked),
-            // The registry knows the repository and not the tag; that it says "denied" for a repository below it
-            // is how most of them say "no such thing".
+            // The registry knows the repository but not the tag; for a repository below it, "denied"
+            // is how most registries say that it does not exist.
             Err(error) if error.kind == ErrorKind::Denied && matches!(asked, Asked::Absent) => Ok(Finding::Nothing(Duration::ZERO)),
             Err(error) => Err(error),
         }
     }
 
-    /// Whether names below this path are asked for as tags.
+    /// Whether names below this path are requested as tags.
     async fn holds_tags(&self, catalog: &Catalog, path: &Repository, child: Option<&Repository>) -> Result<bool, Error> {
         if self.is_layout() || child.is_none() {
             return Ok(true);
         }
-        // While the registry cannot be asked, the last known list decides.
+        // While the registry is unreachable, the last known list decides.
         if catalog.is_complete() || self.context.artifacts.is_away() {
             let only_prefix = !catalog.has(path) && child.is_some_and(|child| catalog.leads_to(child));
             return Ok(!only_prefix);
@@ -241,7 +241,7 @@ impl Namespace {
         self.source_holds_tags(path).await
     }
 
-    /// Whether SOURCE itself is a repository with tags; asked once a tag TTL where there is no catalog.
+    /// Whether SOURCE itself is a repository with tags; requested once per tag TTL if there is no catalog.
     async fn source_holds_tags(&self, source: &Repository) -> Result<bool, Error> {
         if self.staged.of_repository(source).iter().any(|(_, deleted)| !deleted) {
             return Ok(true);
@@ -255,7 +255,7 @@ impl Namespace {
         let holds = match self.context.artifacts.tags(source).await {
             Ok(list) => !list.names.is_empty(),
             Err(error) if matches!(error.kind, ErrorKind::NotFound | ErrorKind::Denied) => false,
-            // A list that cannot be read says nothing; each tag is asked for by its name then.
+            // An unreadable list proves nothing; each tag is then requested by name.
             Err(error) if matches!(error.kind, ErrorKind::Integrity | ErrorKind::Unsupported) => {
                 tracing::warn!("tags are found by name only: {error}");
                 true
@@ -266,10 +266,10 @@ impl Namespace {
         Ok(holds)
     }
 
-    /// Whether a tag exists, from the fresh list or by asking. A view of its old digest is retired when it moved.
+    /// Whether a tag exists, from the fresh list or by a request. If it moved, the view of its old digest is retired.
     pub(super) async fn tag_exists(&self, repository: &Repository, tag: &Tag) -> Result<bool, Error> {
         if let Some(staged) = self.staged.tag(repository, tag) {
-            // A tag with edits follows nothing upstream.
+            // A tag with edits does not follow upstream.
             return Ok(!staged.deleted);
         }
         let keys = [Key::Tag(repository.clone(), tag.clone()), Key::Metadata(repository.clone(), tag.clone())];
@@ -280,7 +280,7 @@ impl Namespace {
         let now = match self.context.artifacts.tag(repository, tag).await {
             Ok(digest) => Some(digest),
             Err(error) if error.kind == ErrorKind::NotFound => None,
-            // The name exists; entering it tells that it cannot be read now.
+            // The name exists; entering it reports that it is unreadable now.
             Err(error)
                 if matches!(error.kind, ErrorKind::Unreachable | ErrorKind::TimedOut)
                     && self.context.artifacts.is_listed(repository, tag) =>
@@ -296,7 +296,7 @@ impl Namespace {
                 _ => {}
             }
         }
-        // The tag may have been edited, made or deleted here since it was asked for.
+        // The tag may have been edited, created or deleted here since the request.
         Ok(self.staged.tag(repository, tag).map_or(now.is_some(), |staged| !staged.deleted))
     }
 }
@@ -318,7 +318,7 @@ fn nothing(asked: Asked) -> Result<Finding, Error> {
     }
 }
 
-/// A pasted reference as repository component and path component of its version. With both a tag and a digest
+/// A pasted reference as repository component and path component of its version. If it has both a tag and a digest,
 /// the digest counts.
 fn split_pasted(name: &str) -> Option<(&str, String)> {
     let (rest, digest) = match name.split_once('@') {

@@ -1,4 +1,4 @@
-//! Which tags a command means: all, those at a path below the mount, or those of a reference. Told from their names alone.
+//! Which tags a command selects: all, those at a path below the mount, or those of a reference. Decided by their names alone.
 
 use std::path::Path;
 
@@ -12,14 +12,14 @@ use crate::oci::{LayoutName, Repository, Source, Tag, Version};
 use crate::staging::TagKey;
 use crate::view::Authority;
 
-/// Which staged tags a command means.
+/// The staged tags that a command selects.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Selection {
     /// All of this mount.
     #[default]
     All,
-    /// Those at or below a path below the mount, or the one that holds it; `/` between names.
+    /// Those at or below a path below the mount, or the tag that contains it; `/` between names.
     Path(String),
     /// The tag with this reference, or all of the layout, registry, prefix or repository.
     Reference(String),
@@ -52,7 +52,7 @@ impl Scope<'_> {
         }
     }
 
-    /// Whether a tag is one of this mount.
+    /// Whether a tag belongs to this mount.
     pub fn covers(&self, (repository, tag): &TagName) -> bool {
         match self.root {
             Root::Prefix(prefix) => is_within(Some(repository), prefix.as_ref()),
@@ -78,13 +78,13 @@ impl Scope<'_> {
         }
     }
 
-    /// Whether a tag of a registry or layout, as references begin with it, is shown here.
+    /// Whether a tag of a registry or layout, given as the start of references, is shown here.
     pub fn shows(&self, authority: &str, name: &TagName) -> bool {
         let source = Source::parse(authority).or_else(|_| Source::parse(&format!("{authority}/")));
         source.is_ok_and(|source| self.is_of(&source)) && self.covers(name)
     }
 
-    /// Whether a reference is one of this mount, or of something that holds the mount.
+    /// Whether a reference belongs to this mount, or contains the mount.
     pub fn knows(&self, reference: &str) -> bool {
         let Ok(source) = Source::parse(reference) else { return false };
         let shown = match self.root {
@@ -99,7 +99,7 @@ impl Scope<'_> {
             }
     }
 
-    /// Whether a source lies in the registry or layout of this mount.
+    /// Whether a source is in the registry or layout of this mount.
     fn is_of(&self, source: &Source) -> bool {
         match (source, self.authority) {
             (Source::Registry { registry, .. } | Source::Artifact { registry, .. }, Authority::Registry(own)) => registry.as_str() == own,
@@ -110,7 +110,7 @@ impl Scope<'_> {
         }
     }
 
-    /// The tag that a reference names, if it is one of this registry or layout.
+    /// The tag of a reference, if it belongs to this registry or layout.
     pub fn tag(&self, reference: &str) -> Option<TagName> {
         let source = Source::parse(reference).ok().filter(|source| self.is_of(source))?;
         let layout = match self.root {
@@ -121,14 +121,14 @@ impl Scope<'_> {
     }
 }
 
-/// The tag whose edits an upper holds; `None` where its names follow no grammar. The directory of a tag that moved while it was
-/// inside has a name of its own.
+/// The tag whose edits an upper holds; `None` if its names are invalid. The directory of a tag that moved during
+/// edits has a name of its own.
 pub fn tag_of(tag_key: &TagKey) -> Option<TagName> {
     let tag = tag_key.tag.split('@').next().unwrap_or_default();
     Some((Repository::parse(&tag_key.repository).ok()?, Tag::parse(tag).ok()?))
 }
 
-/// Whether a source of the right registry or layout is a tag or holds it.
+/// Whether a source in the right registry or layout is a tag or contains it.
 fn names(source: &Source, name: &TagName) -> bool {
     match source {
         Source::Registry { prefix, .. } => is_within(Some(&name.0), prefix.as_ref()),
@@ -137,7 +137,7 @@ fn names(source: &Source, name: &TagName) -> bool {
     }
 }
 
-/// The tag that a source names. `layout` is the repository that stands for a layout.
+/// The tag of a source. `layout` is the placeholder repository of a layout.
 fn tag_name(source: &Source, layout: Option<&Repository>) -> Option<TagName> {
     match source {
         Source::Artifact { repository, version: Version::Tag(tag), .. } => Some((repository.clone(), tag.clone())),
@@ -150,7 +150,7 @@ fn is_within(repository: Option<&Repository>, prefix: Option<&Repository>) -> bo
     prefix.is_none_or(|prefix| repository.is_some_and(|repository| repository.is_within(prefix.as_str())))
 }
 
-/// A layout is the same one whichever links lead to it.
+/// Compares layouts by location, through any links.
 fn is_same_place(one: &Path, other: &Path) -> bool {
     one == other || one.canonicalize().ok().zip(other.canonicalize().ok()).is_some_and(|(one, other)| one == other)
 }
@@ -160,7 +160,7 @@ fn tidy(path: &str) -> String {
     path.split('/').filter(|name| !name.is_empty() && *name != ".").collect::<Vec<_>>().join("/")
 }
 
-/// The rest of a path below another, by whole names.
+/// The part of a path below another, by whole names.
 fn below<'path>(path: &'path str, above: &str) -> Option<&'path str> {
     if above.is_empty() {
         return Some(path);
@@ -172,7 +172,7 @@ fn below<'path>(path: &'path str, above: &str) -> Option<&'path str> {
 /// One staged tag that was selected.
 pub(super) struct Selected {
     pub name: TagName,
-    /// Its edits, or why they cannot be read.
+    /// Its edits, or why they are unreadable.
     pub staged: Result<StagedView, String>,
     /// The selected path in the tag; all of it if empty.
     pub below: String,
@@ -189,7 +189,7 @@ impl StagedTags {
         self.scope().reference(name)
     }
 
-    /// The staged tags that are meant, those too whose edits cannot be read.
+    /// The selected staged tags, including those whose edits are unreadable.
     pub(super) fn selected(&self, selection: &Selection) -> Vec<Selected> {
         let scope = self.scope();
         let readable = self.namespace.staged.all().into_iter().map(|(name, staged)| (name, Ok(staged)));
@@ -198,10 +198,10 @@ impl StagedTags {
         readable.chain(broken).filter_map(meant).collect()
     }
 
-    /// The same. None is not an error where the place or reference is one of this mount.
+    /// The same. An empty result is not an error if the place or reference belongs to this mount.
     ///
     /// # Errors
-    /// `NotFound` where it is not.
+    /// `NotFound` if it does not.
     pub(super) async fn select(&self, selection: &Selection) -> Result<Vec<Selected>, Error> {
         let (scope, selected) = (self.scope(), self.selected(selection));
         let is_known = match selection {
@@ -235,7 +235,7 @@ impl StagedTags {
             }
             break;
         }
-        // The kernel was not told of any of them.
+        // The kernel was told about none of them.
         known.iter().for_each(|inode| self.namespace.forget(*inode, 1));
         found
     }

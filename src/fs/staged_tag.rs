@@ -8,35 +8,35 @@ use serde::{Deserialize, Serialize};
 pub struct StagedTag {
     /// Its reference.
     pub reference: String,
-    /// Where it is below the mount; empty for the mount itself.
+    /// Its path below the mount; empty for the mount itself.
     pub path: String,
-    /// Something differs from what was published last.
+    /// Differs from the last published state.
     pub edited: bool,
     /// Names that upstream lacks.
     pub added: u64,
     /// Names whose content or attributes differ.
     pub changed: u64,
-    /// Names that are gone here.
+    /// Names removed here.
     pub removed: u64,
     /// Staged bytes.
     pub bytes: u64,
-    /// Names that a sync leaves out: leftovers such as `.DS_Store`, what `.ocifsignore` names, sockets.
+    /// Names that a sync skips: leftovers such as `.DS_Store`, matches of `.ocifsignore`, sockets.
     #[serde(rename = "droppings")]
     pub ignored: u64,
     /// The tag was deleted here.
     pub deleted: bool,
-    /// Files that are open for writing.
+    /// Files are open for writing.
     pub writers: bool,
     /// The artifact upstream is encrypted; the edits are not until they are published.
     pub encrypted: bool,
-    /// Paths of files whose bytes a power cut may have damaged; a sync asks for `--force`.
+    /// Paths of files whose bytes a power cut may have damaged; a sync requires `--force`.
     pub suspects: Vec<String>,
-    /// Why the last sync refused, where the tag moved upstream.
+    /// Why the last sync refused, if the tag moved upstream.
     pub conflict: Option<String>,
-    /// A remark if its edits mean something else than this mount's flags say.
+    /// A remark if the meaning of its edits differs from this mount's flags.
     pub as_staged: Option<String>,
-    /// The figures come from the staged edits alone, since the artifact that they change cannot be fetched now.
+    /// The figures come from the staged edits alone, since the artifact below cannot be fetched now.
     pub estimated: bool,
-    /// Why it cannot be read, where that is so. The figures are 0 then.
+    /// Why it cannot be read, if so. The figures are then 0.
     pub error: Option<String>,
 }

@@ -11,16 +11,16 @@ use crate::publish::Publisher;
 /// Changes tags. Its state is in the table of staged tags of the namespace, and in their views.
 pub(super) struct StagedTags {
     pub(super) namespace: Arc<Namespace>,
-    /// `None` where nothing can be written.
+    /// `None` if nothing is writable.
     pub(super) publisher: Option<Publisher>,
-    /// One publish at a time: a command and the end of the mount may ask together.
+    /// One publish at a time: a command and the end of the mount may request one together.
     pub(super) publishing: Semaphore,
-    /// Files that are open keep their pages.
+    /// Open files keep their pages.
     pub(super) handles: Arc<Handles>,
 }
 
 impl StagedTags {
-    /// Whether anything can be written.
+    /// Whether the mount is writable.
     pub(super) fn is_writable(&self) -> bool {
         self.publisher.is_some()
     }

@@ -1,4 +1,4 @@
-//! Counts of staged edits: `status` in plain data.
+//! Counts staged edits: `status` in plain data.
 
 use std::sync::Arc;
 
@@ -16,7 +16,7 @@ use crate::publish::{IGNORE_FILE, IGNORE_LIMIT, LeftOut};
 use crate::staging::{Counts, TagKey, Upper};
 use crate::view::{Context, Difference, Meaning, Overlay, PathState};
 
-/// Counts the staged edits of one tag. The path is left to the mount.
+/// Counts the staged edits of one tag. The path is filled in by the mount.
 async fn staged_tag(context: &Context, overlay: &Arc<Overlay>) -> StagedTag {
     let (tag_key, binding) = (overlay.tag_key(), overlay.binding());
     let meaning = Meaning::of(overlay.upper()).ok().flatten();
@@ -43,7 +43,7 @@ async fn staged_tag(context: &Context, overlay: &Arc<Overlay>) -> StagedTag {
     tag
 }
 
-/// One tag that cannot be laid over its artifact. `why`: the error of that.
+/// One tag that cannot be laid over its artifact, because of error `why`.
 async fn unentered_tag(context: &Context, upper: Arc<Upper>, why: Error) -> StagedTag {
     let (binding, meaning) = (upper.binding(), Meaning::of(&upper).ok().flatten());
     let mut tag = StagedTag {
@@ -59,7 +59,7 @@ async fn unentered_tag(context: &Context, upper: Arc<Upper>, why: Error) -> Stag
     tag
 }
 
-/// Counts from the edits alone where the registry did not answer. Every other error is the user's to see.
+/// Counts from the edits alone if the registry did not answer. Every other error is shown to the user.
 async fn estimate(why: Error, counting: impl Future<Output = Result<Counts, Error>>, tag: &mut StagedTag) {
     if !matches!(why.kind, ErrorKind::Unreachable | ErrorKind::TimedOut) {
         tag.error = Some(why.to_string());
@@ -92,7 +92,7 @@ async fn count_all(context: &Context, overlay: &Arc<Overlay>, tag: &mut StagedTa
     Ok(())
 }
 
-/// The patterns that the tag itself names.
+/// The ignore patterns of the tag itself.
 async fn ignore_file(context: &Context, overlay: &Arc<Overlay>) -> Result<Bytes, Error> {
     match overlay.lookup(0, IGNORE_FILE)? {
         Some(node) if overlay.attributes(context, node)?.kind == Kind::File => {
@@ -119,7 +119,7 @@ pub(super) fn reference_of(context: &Context, tag_key: &TagKey) -> String {
     format!("{}:{}", context.authority.reference(repository.as_ref()), tag_key.tag)
 }
 
-/// Whether what is upstream is encrypted, as far as its manifest is known.
+/// Whether the upstream artifact is encrypted, as far as its manifest is known.
 async fn is_encrypted(context: &Context, tag_key: &TagKey, digest: Option<Digest>) -> bool {
     let (Some(digest), Ok(repository)) = (digest, Repository::parse(&tag_key.repository)) else { return false };
     let manifest = context.artifacts.manifest(&repository, &digest).await;
@@ -130,12 +130,12 @@ async fn is_encrypted(context: &Context, tag_key: &TagKey, digest: Option<Digest
 }
 
 impl StagedTags {
-    /// The tags that are staged by this mount, by path.
+    /// The tags staged by this mount, by path.
     pub(super) async fn staged(&self) -> Vec<StagedTag> {
         self.staged_all(self.selected(&Selection::All), &Selection::All).await
     }
 
-    /// Those that a command means.
+    /// Those that a command selects.
     pub(super) async fn staged_of(&self, selection: &Selection) -> Result<Vec<StagedTag>, Error> {
         Ok(self.staged_all(self.select(selection).await?, selection).await)
     }

@@ -1,4 +1,4 @@
-//! Publishing staged tags one after another, and what follows from it for processes inside their directories.
+//! Publishes staged tags one after another, and applies the result to their directories.
 
 use std::sync::Arc;
 
@@ -16,12 +16,12 @@ use crate::seal::Passphrase;
 use crate::view::Meaning;
 
 impl StagedTags {
-    /// Tries these passphrases before the mount's own until the answer is dropped.
+    /// Tries these passphrases before the mount's own until the returned value is dropped.
     pub(super) fn lend(&self, passphrases: Vec<Passphrase>) -> Lent {
         self.namespace.context.artifacts.lend(passphrases)
     }
 
-    /// Publishes what is selected, one tag after another; one that fails stops no other. Dropping the future stops it.
+    /// Publishes the selected tags, one after another; a failed one does not stop the others. Dropping the future stops it.
     pub(super) async fn sync(&self, selection: &Selection, options: &Options, listener: &Listener) -> Result<Vec<Report>, Error> {
         let Some(publisher) = &self.publisher else {
             return Err(Error::new(ErrorKind::ReadOnly, "this mount is read-only"));
@@ -40,7 +40,7 @@ impl StagedTags {
             }
             let published = match staged.map(|_| self.claim(&name, Claim::Publish)) {
                 Ok(Ok(claimed)) => self.publish_one(publisher, &name, claimed, options, listener).await,
-                // Taken back, renamed or published since it was selected.
+                // Discarded, renamed or published since it was selected.
                 Ok(Err(error)) if error.kind == ErrorKind::NotFound => continue,
                 Ok(Err(error)) => Err(error),
                 Err(why) => Err(Error::integrity(why)),
@@ -79,7 +79,7 @@ impl StagedTags {
         let options = Options { allow_delete: options.allow_delete || allow_delete, plaintext, ..options.clone() };
         let (report, next) = publisher.publish(&overlay, &options, listener).await?;
         if !options.dry_run {
-            // The repository is upstream now, whatever becomes of its tags.
+            // The repository exists upstream now, whatever happens to its tags.
             self.namespace.staged.drop_repository(&name.0);
             let view = Arc::clone(&claimed.staged.view);
             self.follow(name, claimed, next)?;
@@ -88,7 +88,7 @@ impl StagedTags {
         Ok(report)
     }
 
-    /// Applies a publish to the tag's directory. The tag is let go then: without edits it follows what is upstream.
+    /// Applies a publish to the tag's directory, then releases the tag: without edits it follows upstream.
     fn follow(&self, name: &TagName, claimed: Claimed<'_>, next: Next) -> Result<(), Error> {
         let view = Arc::clone(&claimed.staged.view);
         match next {
@@ -114,7 +114,7 @@ impl StagedTags {
     }
 }
 
-/// Why tags of a repository are not published unless they are named.
+/// Why tags of a repository are published only if named.
 fn doubtful(repository: &Repository) -> String {
     format!(
         "skipped: files were refused in {repository}, which was made here, so its tags may be directories that were copied one level too \

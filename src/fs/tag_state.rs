@@ -1,8 +1,8 @@
-//! The state of one tag in a mount, and how events change it. Plain data: nothing here waits, asks or tells.
+//! The state of one tag in a mount, and how events change it. Plain data: nothing here waits, makes requests or notifies.
 //!
-//! Slow work happens elsewhere and comes back as an event, which is judged by the state that the tag is in by then: an answer
-//! of the registry changes nothing about a tag that was edited meanwhile, and an edit that begins in the directory of a tag that moved
-//! is refused. That a view is retired is a fact about the view: no tag shows it any more.
+//! Slow work happens elsewhere and comes back as an event, which is judged by the tag's state at that time: a registry
+//! answer changes nothing about a tag that was edited meanwhile, and an edit that begins in the directory of a tag that moved
+//! is refused. Retirement is a property of the view: no tag shows it any more.
 
 use crate::oci::Digest;
 
@@ -14,23 +14,23 @@ pub(super) type ViewNumber = u32;
 pub(super) enum TagState {
     /// No directory shows it.
     Unseen,
-    /// A directory shows what is upstream.
+    /// A directory shows the upstream state.
     Following {
         /// The directory.
         view: ViewNumber,
         /// The digest that it shows, once it was entered.
         shows: Option<Digest>,
     },
-    /// A directory shows edits, and follows nothing.
+    /// A directory shows edits, and does not follow upstream.
     Edited {
         /// The directory.
         view: ViewNumber,
-        /// Changes that are under way in it.
+        /// Changes in flight in it.
         work: u32,
         /// The caller that has exclusive use of it.
         claim: Option<Claim>,
     },
-    /// It was deleted here, and no directory is found under its name.
+    /// It was deleted here, and no directory has its name.
     Deleted {
         /// The directory that it was.
         view: ViewNumber,
@@ -39,47 +39,47 @@ pub(super) enum TagState {
     },
 }
 
-/// A caller with exclusive use of an edited tag. Its files can be changed meanwhile.
+/// A caller with exclusive use of an edited tag. Its files can still be changed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Claim {
     /// A publish.
     Publish,
-    /// A change of the tag as a whole: its name, its removal, taking edits back.
+    /// A change of the whole tag: rename, removal, discard.
     Whole,
 }
 
 /// The edits that remain.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Remaining {
-    /// Something is to be published, or a file is open for writing.
+    /// Something to publish, or a file open for writing.
     Edits,
-    /// Nothing; the directory shows this.
+    /// Nothing; the directory shows this digest.
     Nothing(Option<Digest>),
-    /// They were removed with the place where they were staged.
+    /// They were removed with their upper.
     Removed,
 }
 
 /// An event.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Event {
-    /// The registry said what the tag holds; it was asked because of what this view shows.
+    /// The registry reported the tag's digest, requested because of what this view shows.
     Answered {
         /// The view.
         view: ViewNumber,
         /// The tag holds this digest.
         digest: Option<Digest>,
     },
-    /// The place where edits of this view were staged has given up the tag's name, without edits.
+    /// The upper of this view has given up the tag's name, without edits.
     Retired(ViewNumber),
     /// A change begins in this view.
     Began(ViewNumber),
-    /// A change ended, whatever became of it.
+    /// A change ended, successfully or not.
     Ended(ViewNumber, Remaining),
     /// A file that was open for writing was closed.
     Closed(ViewNumber, Remaining),
     /// A caller wants exclusive use of the tag.
     Claimed(Claim),
-    /// Who had the tag of this view to himself lets it go.
+    /// The caller with exclusive use of this view's tag releases it.
     Released(ViewNumber, Remaining),
     /// The tag of this view was found empty and marked as deleted.
     Deleted(ViewNumber),
@@ -92,14 +92,14 @@ pub(super) enum Event {
         /// Whether it was deleted.
         deleted: bool,
     },
-    /// A tag that is edited takes this name.
+    /// Another edited tag takes this name.
     Taken,
 }
 
 /// A consequence for views.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Action {
-    /// The view stays, whatever the kernel forgets.
+    /// The view stays even if the kernel forgets it.
     Keep(ViewNumber),
     /// The view stays as long as the kernel knows it.
     LetGo(ViewNumber),
@@ -109,10 +109,10 @@ pub(super) enum Action {
     Close(ViewNumber),
 }
 
-/// Why something cannot be.
+/// Why an event is refused.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Refusal {
-    /// The tag is shown by another directory.
+    /// Another directory shows the tag.
     Moved,
     /// A caller has exclusive use of the tag.
     Claimed(Claim),
@@ -124,7 +124,7 @@ pub(super) enum Refusal {
 pub(super) type Next = Result<(TagState, Vec<Action>), Refusal>;
 
 impl TagState {
-    /// The directory that a lookup finds, or that was deleted.
+    /// The directory found by a lookup, or that was deleted.
     pub fn view(self) -> Option<ViewNumber> {
         match self {
             Self::Unseen => None,
@@ -132,7 +132,7 @@ impl TagState {
         }
     }
 
-    /// Whether it has edits, so that it follows nothing.
+    /// Whether it has edits, so that it does not follow upstream.
     pub fn is_staged(self) -> bool {
         matches!(self, Self::Edited { .. } | Self::Deleted { .. })
     }
@@ -140,7 +140,7 @@ impl TagState {
     /// Judges an event.
     ///
     /// # Errors
-    /// Why it cannot be. The state stays then.
+    /// Why it is refused. The state then stays the same.
     pub fn next(self, event: Event) -> Next {
         match event {
             Event::Answered { view, digest } => Ok(self.answered(view, digest)),
@@ -203,7 +203,7 @@ impl TagState {
         }
     }
 
-    /// The consequences for a directory that another one replaces.
+    /// The consequences for a directory that is replaced by another one.
     fn displaced(self) -> Vec<Action> {
         match self {
             Self::Unseen => Vec::new(),
@@ -217,7 +217,7 @@ fn dropped(view: ViewNumber) -> (TagState, Vec<Action>) {
     (TagState::Unseen, vec![Action::Close(view), Action::Retire(view), Action::LetGo(view)])
 }
 
-/// A tag follows what is upstream again once nothing is left, nothing is under way and no caller has exclusive use.
+/// A tag follows upstream again once nothing is left to publish, nothing is in flight and no caller has exclusive use.
 fn rest(view: ViewNumber, work: u32, claim: Option<Claim>, remaining: Remaining) -> (TagState, Vec<Action>) {
     match remaining {
         Remaining::Removed if claim.is_none() => dropped(view),

@@ -1,8 +1,8 @@
-//! The tags of a mount with the state that each is in, and the repositories that were made here.
+//! The tags of a mount with their states, and the repositories created here.
 //!
-//! One lock is held while an event is judged and what follows from it is done to the views; nothing waits and no other
-//! part is notified under it. A tag has an entry from its first edit until everything of it is published or taken back, and its view stays so long, whatever
-//! the kernel forgets. A tag without an entry follows upstream if a view shows it, else it was not seen yet.
+//! One lock is held while an event is judged and its consequences are applied to the views; nothing waits and no other
+//! part is notified under it. A tag has an entry from its first edit until all edits are published or discarded, and its view stays that long, whatever
+//! the kernel forgets. A tag without an entry follows upstream if a view shows it; otherwise it was not seen yet.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
@@ -20,13 +20,13 @@ pub type TagName = (Repository, Tag);
 /// A tag with edits.
 #[derive(Clone)]
 pub(super) struct StagedView {
-    /// Where they are shown.
+    /// The view that shows it.
     pub view: Arc<View>,
     /// The tag was deleted here.
     pub deleted: bool,
-    /// Nothing is upstream.
+    /// It does not exist upstream.
     pub new: bool,
-    /// Why it could not be published, where the tag moved.
+    /// Why it could not be published, if the tag moved.
     pub conflict: Option<String>,
 }
 
@@ -53,12 +53,12 @@ struct Inner {
     tags: BTreeMap<TagName, Entry>,
     /// The tag of each view in `tags`.
     names: HashMap<ViewNumber, TagName>,
-    /// Repositories that were made here and are not upstream, as far as is known. `true`: a file was refused in it, so that its tags are
-    /// perhaps directories of a copy that went one level too high.
+    /// Repositories created here and not known to exist upstream. `true`: a file was refused in it, so its tags are
+    /// perhaps directories of a copy placed one level too high.
     made: BTreeMap<Repository, bool>,
-    /// Tags whose edits cannot be read, and why.
+    /// Tags whose edits are unreadable, and why.
     broken: BTreeMap<TagName, String>,
-    /// Older edits of tags that have newer ones, as they are listed.
+    /// Older edits of tags that have newer ones, as listed.
     beside: Vec<(TagName, StagedTag)>,
 }
 
@@ -84,7 +84,7 @@ fn key(name: &TagName) -> Key {
 }
 
 impl Inner {
-    /// The state that a tag is in. The view is dropped by the caller, where no lock is held.
+    /// The state of a tag. The caller drops the view with no lock held.
     fn state(&self, views: &Views, name: &TagName) -> (TagState, Option<Arc<View>>) {
         if let Some(entry) = self.tags.get(name) {
             return (entry.state, None);
@@ -94,7 +94,7 @@ impl Inner {
         (view.as_ref().map_or(TagState::Unseen, following), view)
     }
 
-    /// Judges an event and does what follows. Returns the state, and views to be dropped where no lock is held.
+    /// Judges an event and applies its consequences. Returns the state, and views to drop with no lock held.
     fn judge(&mut self, views: &Views, name: &TagName, event: Event) -> (Result<TagState, Refusal>, Vec<Option<Arc<View>>>) {
         let (state, seen) = self.state(views, name);
         let mut freed = vec![seen];
@@ -119,7 +119,7 @@ impl Inner {
         (Ok(next), freed)
     }
 
-    /// Keeps the state of a tag with edits. Returns views that are not needed any more.
+    /// Stores the state of a tag with edits. Returns views no longer needed.
     fn store(&mut self, views: &Views, name: &TagName, state: TagState) -> Vec<Option<Arc<View>>> {
         let view = state.view().filter(|_| state.is_staged());
         if let (Some(entry), Some(view)) = (self.tags.get_mut(name), view)
@@ -141,18 +141,18 @@ impl Inner {
 }
 
 impl TagTable {
-    /// Judges what happened to a tag and does what follows to its views. Returns the state that it is in then.
+    /// Judges an event of a tag and applies its consequences to its views. Returns the resulting state.
     ///
     /// # Errors
-    /// Why it cannot be; nothing is changed.
+    /// Why it is refused; nothing is changed.
     pub fn happened(&self, views: &Views, name: &TagName, event: Event) -> Result<TagState, Refusal> {
         let (result, freed) = self.inner.lock().judge(views, name, event);
         drop(freed);
         result
     }
 
-    /// The same for the tag of a view with edits, whatever its name is by now. What is left of them is asked under the lock, under which
-    /// the next change would begin. Nothing happens to a view that is not in the table.
+    /// The same for the tag of a view with edits, whatever its current name. The remaining edits are checked under the lock, under which
+    /// the next change would begin. Does nothing for a view that is not in the table.
     pub fn happened_in(&self, views: &Views, view: &View, event: impl FnOnce(Remaining) -> Event) {
         let mut inner = self.inner.lock();
         let Some(name) = inner.names.get(&view.number()).cloned() else { return };
@@ -167,7 +167,7 @@ impl TagTable {
     /// A change begins in a view.
     ///
     /// # Errors
-    /// Moved where a lookup of the view's tag would not find it.
+    /// Moved if a lookup of the view's tag would not find it.
     pub fn begin(&self, views: &Views, view: &View) -> Result<(), Refusal> {
         let mut inner = self.inner.lock();
         let name = match (inner.names.get(&view.number()), view.key()) {
@@ -194,7 +194,7 @@ impl TagTable {
         shown
     }
 
-    /// Gives an edited tag another name, under which a lookup finds its view from now on. What had that name is found no more.
+    /// Gives an edited tag another name, under which lookups find its view from now on. The previous owner of that name is no longer found.
     pub fn rename(&self, views: &Views, from: &TagName, to: &TagName) {
         let mut inner = self.inner.lock();
         let Some(entry) = inner.tags.remove(from) else { return };
@@ -206,14 +206,14 @@ impl TagTable {
         drop(freed);
     }
 
-    /// Notes why a tag could not be published, or that nothing speaks against it.
+    /// Notes why a tag could not be published, or clears that.
     pub fn set_conflict(&self, name: &TagName, conflict: Option<String>) {
         if let Some(entry) = self.inner.lock().tags.get_mut(name) {
             entry.conflict = conflict;
         }
     }
 
-    /// Whether a view is that of a tag in the table.
+    /// Whether a view belongs to a tag in the table.
     pub fn holds(&self, view: ViewNumber) -> bool {
         self.inner.lock().names.contains_key(&view)
     }
@@ -235,22 +235,22 @@ impl TagTable {
         tags.map(|((_, tag), entry)| (tag.clone(), matches!(entry.state, TagState::Deleted { .. }))).collect()
     }
 
-    /// Notes that the edits of a tag cannot be read.
+    /// Notes that the edits of a tag are unreadable.
     pub fn break_tag(&self, name: TagName, why: String) {
         self.inner.lock().broken.insert(name, why);
     }
 
-    /// Notes that there are no such edits any more.
+    /// Notes that such edits no longer exist.
     pub fn mend_tag(&self, name: &TagName) {
         self.inner.lock().broken.remove(name);
     }
 
-    /// Tags whose edits cannot be read, and why.
+    /// Tags whose edits are unreadable, and why.
     pub fn broken(&self) -> Vec<(TagName, String)> {
         self.inner.lock().broken.iter().map(|(name, why)| (name.clone(), why.clone())).collect()
     }
 
-    /// Notes older edits of a tag that has newer ones: the next mount takes them over once those are published or taken back.
+    /// Notes older edits of a tag that has newer ones: the next mount adopts them once those are published or discarded.
     pub fn lie_beside(&self, name: TagName, tag: StagedTag) {
         self.inner.lock().beside.push((name, tag));
     }
@@ -260,32 +260,32 @@ impl TagTable {
         self.inner.lock().beside.clone()
     }
 
-    /// Notes that a repository was made here.
+    /// Notes that a repository was created here.
     pub fn make_repository(&self, repository: Repository) {
         self.inner.lock().made.insert(repository, false);
     }
 
-    /// Forgets that a repository was made here: it is gone, or upstream now.
+    /// Forgets that a repository was created here: it was removed, or exists upstream now.
     pub fn drop_repository(&self, repository: &Repository) {
         self.inner.lock().made.remove(repository);
     }
 
-    /// Whether a repository was made here.
+    /// Whether a repository was created here.
     pub fn is_made(&self, repository: &Repository) -> bool {
         self.inner.lock().made.contains_key(repository)
     }
 
-    /// Notes that a file was refused in a repository, or takes that back. Returns whether that is news: never for one that was not made here.
+    /// Notes that a file was refused in a repository, or clears that. Returns whether this changed anything: never for one not created here.
     pub fn set_doubtful(&self, repository: &Repository, is_doubtful: bool) -> bool {
         self.inner.lock().made.get_mut(repository).is_some_and(|doubtful| std::mem::replace(doubtful, is_doubtful) != is_doubtful)
     }
 
-    /// Whether a file was refused in a repository that was made here.
+    /// Whether a file was refused in a repository created here.
     pub fn is_doubtful(&self, repository: &Repository) -> bool {
         self.inner.lock().made.get(repository).is_some_and(|doubtful| *doubtful)
     }
 
-    /// Repositories that exist because of what is staged.
+    /// Repositories that exist because of staged tags.
     pub fn repositories(&self) -> BTreeSet<String> {
         let inner = self.inner.lock();
         let tagged = inner.tags.iter().filter(|(_, entry)| !matches!(entry.state, TagState::Deleted { .. }));

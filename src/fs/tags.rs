@@ -1,7 +1,7 @@
-//! Making, removing and renaming tags and repositories. Nothing of it reaches the registry before a sync.
+//! Creates, removes and renames tags and repositories. None of it reaches the registry before a sync.
 //!
-//! The place of a name decides what it would be: a repository at a registry or prefix, a tag in a repository. Whether it exists is
-//! asked, as a lookup asks.
+//! The location of a name decides what it becomes: a repository in a registry or prefix, a tag in a repository. Whether it exists is
+//! checked as a lookup does.
 
 use std::sync::Arc;
 use std::time::{SystemTime, UNIX_EPOCH};
@@ -51,7 +51,7 @@ impl StagedTags {
         }
     }
 
-    /// Whether names in a directory are tags, where they are not known to be anything else.
+    /// Whether names in a directory are tags, unless known to be something else.
     async fn is_repository(&self, repository: &Repository) -> Result<bool, Error> {
         if self.namespace.is_layout() || self.namespace.staged.has_repository(repository) {
             return Ok(true);
@@ -64,10 +64,10 @@ impl StagedTags {
         Ok(names.children.is_empty() && !self.namespace.is_source(&path))
     }
 
-    /// Stages an empty tag that is not upstream.
+    /// Stages an empty tag that does not exist upstream.
     pub(super) async fn make_tag(&self, name: &TagName) -> Result<Arc<View>, Error> {
         let uppers = Arc::clone(self.uppers()?);
-        // What was deleted here is what the new tag replaces.
+        // The new tag replaces the one deleted here.
         let expected = self.bury(name).await?;
         let (tag_key, meaning) = (self.tag_key(&name.0, &name.1), self.namespace.context.meaning.clone());
         let made = blocking(move || match uppers.find(&tag_key)? {
@@ -83,7 +83,7 @@ impl StagedTags {
         Ok(view)
     }
 
-    /// Takes back that a tag was deleted here and answers what it holds upstream.
+    /// Reverts the deletion of a tag and returns its upstream digest.
     async fn bury(&self, name: &TagName) -> Result<Option<Digest>, Error> {
         match self.namespace.staged.tag(&name.0, &name.1) {
             Some(staged) if staged.deleted => {
@@ -117,17 +117,17 @@ impl StagedTags {
         Ok(())
     }
 
-    /// Whether tags are staged in a repository, or repositories below it.
+    /// Whether tags are staged in a repository, or in repositories below it.
     fn holds_staged(&self, repository: &Repository) -> bool {
         let below =
             self.namespace.staged.repositories().into_iter().any(|other| other != repository.as_str() && within(&other, repository));
         below || self.namespace.staged.of_repository(repository).iter().any(|(_, deleted)| !deleted)
     }
 
-    /// `rmdir` of a tag: one that is staged only is gone, one that is upstream is deleted by the next sync.
+    /// `rmdir` of a tag: one that is only staged is removed, one that exists upstream is deleted by the next sync.
     async fn remove_tag(&self, name: &TagName) -> Result<(), Error> {
         let staged = self.namespace.staged.tag(&name.0, &name.1);
-        // What was staged under other flags keeps them.
+        // Edits staged under other flags keep them.
         let recorded = staged.as_ref().map_or(Ok(None), |staged| staged.view.meaning())?;
         let allowed = recorded.map_or(self.namespace.context.meaning.allow_delete, |meaning| meaning.allow_delete);
         if !staged.is_some_and(|staged| staged.new) && !allowed {
@@ -147,12 +147,12 @@ impl StagedTags {
         Ok(())
     }
 
-    /// The view that a lookup of a tag gets. Its name was looked up before, so the kernel knows it, or the table of edits does.
+    /// The view that a lookup of a tag gets. Its name was looked up before, so the kernel or the table of edits knows it.
     fn tag_view(&self, name: &TagName) -> Result<Arc<View>, Error> {
         self.namespace.views.current(&Key::Tag(name.0.clone(), name.1.clone())).ok_or_else(super::refusals::stale)
     }
 
-    /// `rename` above tags: a tag gets another name in its repository, and its directory with everything in it goes along.
+    /// `rename` above tags: a tag gets another name in its repository, and its directory moves with all its content.
     pub(super) async fn rename_directory(&self, path: &Option<Repository>, from: &[u8], to: &[u8], replace: Replace) -> Result<(), Error> {
         if replace == Replace::Exchange {
             return Err(Error::new(ErrorKind::Invalid, "two tags cannot be exchanged"));
@@ -176,14 +176,14 @@ impl StagedTags {
         self.retag(&source, &target).await
     }
 
-    /// Gives up an empty tag that is staged only, so that another one can take its name.
+    /// Removes an empty tag that is only staged, so that another one can take its name.
     async fn make_room(&self, name: &TagName, replace: Replace) -> Result<(), Error> {
         if replace == Replace::No {
             return Err(Error::new(ErrorKind::Exists, "the name is taken"));
         }
         let staged_only = self.namespace.staged.tag(&name.0, &name.1).is_some_and(|staged| staged.new);
         if staged_only {
-            // Its edits are laid open first, to see whether there are any.
+            // Its edits are opened first, to see whether there are any.
             self.edit(&self.tag_view(name)?).await?;
         }
         if staged_only && self.drop_staged(name, Removal::IfEmpty).await? { Ok(()) } else { Err(not_empty()) }
@@ -197,7 +197,7 @@ impl StagedTags {
         let expected = self.bury(to).await?;
         let (uppers, tag_key, other) = (Arc::clone(self.uppers()?), self.tag_key(&to.0, &to.1), self.tag_key(&from.0, &from.1));
         let (overlay, meaning) = (Arc::clone(&editing), self.namespace.context.meaning.clone());
-        // Moved first: a crash between the two leaves both names, never none.
+        // Moved first: a crash in between leaves both names, never none.
         let deleted = blocking(move || {
             overlay.move_to(&tag_key, Binding { under: before.under, expected, deleted: false })?;
             let deleted = Binding { under: None, expected: before.expected, deleted: true };
@@ -228,7 +228,7 @@ impl StagedTags {
     }
 }
 
-/// Whether a repository is another one or lies below it.
+/// Whether a repository is another one or is below it.
 fn within(repository: &str, other: &Repository) -> bool {
     repository.strip_prefix(other.as_str()).is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
 }
@@ -237,7 +237,7 @@ fn not_empty() -> Error {
     Error::new(ErrorKind::NotEmpty, "the directory is not empty")
 }
 
-/// Says in the log what a name would have to be, since a program only learns that it is invalid.
+/// Logs the grammar of a name, since a program only learns that the name is invalid.
 fn invalid(name: &[u8], what: &str, grammar: &str) -> Error {
     let shown = String::from_utf8_lossy(name);
     tracing::warn!("{shown:?} cannot be the name of a {what}: {grammar}");

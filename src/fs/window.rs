@@ -14,9 +14,9 @@ impl Location {
     /// The target of a link.
     pub(super) fn link(&self) -> Option<String> {
         match self {
-            // `.oci/repos/NAME` lies two directories below the one that holds NAME.
+            // `.oci/repos/NAME` is two directories below the one that holds NAME.
             Self::RepositoryLink(child) => child.as_str().rsplit('/').next().map(|name| format!("../../{name}")),
-            // `.oci/tags/NAME/fs` lies three directories below the one that holds NAME.
+            // `.oci/tags/NAME/fs` is three directories below the one that holds NAME.
             Self::NewTagLink(tag) => Some(format!("../../../{tag}")),
             Self::Pasted(_, _, target) => Some(target.clone()),
             _ => None,
@@ -67,7 +67,7 @@ impl Namespace {
         }
     }
 
-    /// `.oci/repos/NAME`: a link to the repository, or the repository itself where a tag hides it.
+    /// `.oci/repos/NAME`: a link to the repository, or the repository itself if a tag hides it.
     async fn find_repository(&self, path: &Option<Repository>, name: &str) -> Result<Finding, Error> {
         let Some(child) = self.child(path, name) else { return Ok(Finding::Nothing(ABSENT_TTL)) };
         if let Finding::Nothing(ttl) = self.find_plain(path, None, Some(child.clone())).await? {
@@ -80,7 +80,7 @@ impl Namespace {
         Ok(Finding::Item { item: Item::Location(repository_location(child, hidden)), guessed: false })
     }
 
-    /// The target of `.oci/tags/NAME`: a tag that is not upstream yet has few files there.
+    /// The target of `.oci/tags/NAME`: a tag that does not exist upstream yet has few files there.
     pub(super) fn metadata_of(&self, repository: &Repository, tag: Tag) -> Item {
         match self.staged.tag(repository, &tag) {
             Some(staged) if staged.new => Item::Location(Location::NewTag(repository.clone(), tag)),
@@ -88,7 +88,7 @@ impl Namespace {
         }
     }
 
-    /// The bytes of a file that is made when it is read; none for other places.
+    /// The bytes of a generated file; empty for other locations.
     pub(super) fn made_file(&self, location: &Location) -> Bytes {
         match location {
             Location::File(_, WindowFile::Mount) => Bytes::from(self.config.mount_json.clone()),
@@ -122,7 +122,7 @@ impl Namespace {
     }
 }
 
-/// The names of `.oci/tags/NAME` of a tag that is not upstream yet.
+/// The names of `.oci/tags/NAME` of a tag that does not exist upstream yet.
 pub(super) fn new_tag_names(repository: &Repository, tag: &Tag) -> Vec<(&'static str, Location)> {
     vec![("fs", Location::NewTagLink(tag.clone())), ("reference", Location::NewTagReference(repository.clone(), tag.clone()))]
 }

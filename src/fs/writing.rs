@@ -1,6 +1,6 @@
-//! Staged tags as commands change them: comparing, discarding, creating, and the end of a mount.
+//! Commands on staged tags: comparing, discarding, creating, and the end of a mount.
 //!
-//! Works on one mount's tags only; what another mount or process holds is neither shown nor touched. Never waits for the kernel.
+//! Concerns one mount's tags only; tags held by another mount or process are neither shown nor touched. Never waits for the kernel.
 
 use std::sync::Arc;
 
@@ -37,7 +37,7 @@ impl StagedTags {
         Ok(tags)
     }
 
-    /// Takes back what is selected (a path inside a tag: what is below it) and answers the references of the tags concerned.
+    /// Discards the selected edits (for a path inside a tag: those below it) and returns the references of the tags concerned.
     pub(super) async fn discard(&self, selection: &Selection) -> Result<Vec<String>, Error> {
         let mut references = Vec::new();
         for Selected { name, staged, below } in self.select(selection).await? {
@@ -65,25 +65,25 @@ impl StagedTags {
     /// Returns whether there were any edits.
     async fn discard_one(&self, name: &TagName, below: String) -> Result<bool, Error> {
         let claimed = match self.claim(name, Claim::Whole) {
-            // Published or taken back since it was selected.
+            // Published or discarded since it was selected.
             Err(error) if error.kind == ErrorKind::NotFound => return Ok(false),
             claimed => claimed?,
         };
         let (whole, staged) = (below.is_empty(), &claimed.staged);
-        // No process can be inside where no kernel shows it.
+        // No process can be inside if no kernel shows it.
         let unseen = staged.view.overlay().is_none() && self.namespace.kernel.get().is_none();
         let gone = whole && (staged.new || staged.deleted || unseen);
         let shown = if gone { None } else { Some(self.overlay_of(staged).await) };
         let overlay = match shown {
             Some(Err(error)) if !whole => return Err(error),
             Some(Ok(overlay)) => overlay,
-            // Also the way out for what cannot be shown.
+            // Also the way to remove edits that cannot be shown.
             None | Some(Err(_)) => return self.drop_claimed(name, &claimed, Removal::Everything).await,
         };
         overlay.fetch_expected().await?;
         let view = Arc::clone(&staged.view);
         let (tell, mut told) = mpsc::channel(1);
-        // Without a listener there is no one to report to: the command was given up.
+        // Without a listener there is nobody to report to: the command was cancelled.
         let discarding = blocking(move || overlay.discard(below.as_bytes(), &mut |forgotten| drop(tell.blocking_send(forgotten))));
         let telling = async {
             while let Some(forgotten) = told.recv().await {
@@ -96,7 +96,7 @@ impl StagedTags {
         Ok(true)
     }
 
-    /// Removes edits that cannot be read.
+    /// Removes unreadable edits.
     async fn give_up(&self, name: &TagName) -> Result<(), Error> {
         let (uppers, tag_key) = (Arc::clone(self.uppers()?), self.tag_key(&name.0, &name.1));
         blocking(move || uppers.give_up(&tag_key)).await?;
@@ -104,12 +104,12 @@ impl StagedTags {
         Ok(())
     }
 
-    /// Stages an empty tag, of a repository that need not exist, and answers its path below the mount.
+    /// Stages an empty tag, whose repository need not exist, and returns its path below the mount.
     pub(super) async fn new_tag(&self, reference: &str) -> Result<String, Error> {
         self.uppers()?;
         let scope = self.scope();
         let Some(name) = scope.tag(reference) else {
-            return Err(Error::new(ErrorKind::Invalid, format!("{reference:?} names no tag of {}", self.namespace.context.authority)));
+            return Err(Error::new(ErrorKind::Invalid, format!("{reference:?} is not a tag of {}", self.namespace.context.authority)));
         };
         if !scope.covers(&name) {
             return Err(Error::new(ErrorKind::Invalid, format!("{reference:?} is not below the mounted source")));
@@ -118,8 +118,8 @@ impl StagedTags {
         match self.namespace.tag_exists(repository, tag).await {
             Ok(false) => {}
             Ok(true) => return Err(Error::new(ErrorKind::Exists, format!("{repository}:{tag} exists"))),
-            // How most registries answer for what does not exist. What is there after all is never overwritten by a sync.
-            Err(error) if error.kind == ErrorKind::Denied => tracing::info!("{repository}:{tag} is taken for new: {error}"),
+            // Most registries answer this for a missing repository. A sync never overwrites an existing tag anyway.
+            Err(error) if error.kind == ErrorKind::Denied => tracing::info!("{repository}:{tag} is assumed to be new: {error}"),
             Err(error) => return Err(error),
         }
         self.make_tag(&name).await?;
@@ -128,13 +128,13 @@ impl StagedTags {
 }
 
 impl OpenFiles {
-    /// Closes all that is open, once the kernel asks nothing any more, so that a writer that was cut off keeps no tag from being
+    /// Closes everything open, once the kernel sends no more requests, so that a disconnected writer keeps no tag from being
     /// published.
     pub(super) fn disconnect(&self) {
         self.handles.close_all();
     }
 
-    /// Removes what is staged without edits and makes the rest durable. The last thing that a mount does.
+    /// Removes staged tags without edits and makes the rest durable. The last action of a mount.
     pub(super) async fn close(&self) {
         self.handles.close_all();
         let edited: Vec<Arc<Overlay>> = self.namespace.views.all().iter().filter_map(|view| view.overlay().map(Arc::clone)).collect();
@@ -148,17 +148,17 @@ impl OpenFiles {
                 if let Err(error) = result
                     && error.kind != ErrorKind::Gone
                 {
-                    tracing::warn!("edits in the state directory could not be put away: {error}");
+                    tracing::warn!("cannot save the edits in the state directory: {error}");
                 }
             }
             Ok(())
         });
-        // Nothing in it fails.
+        // This never fails.
         let _ = removed.await;
     }
 }
 
-/// Whether a path is another one or lies below it; all do if that is empty.
+/// Whether a path is another one or is below it; always true if that is empty.
 fn is_at(path: &[u8], of: &[u8]) -> bool {
     of.is_empty() || path.strip_prefix(of).is_some_and(|rest| rest.is_empty() || rest.starts_with(b"/"))
 }
@@ -166,12 +166,12 @@ fn is_at(path: &[u8], of: &[u8]) -> bool {
 /// The edits of a tag.
 ///
 /// # Errors
-/// Why they cannot be read.
+/// Why they are unreadable.
 fn readable(staged: Result<StagedView, String>) -> Result<StagedView, Error> {
     staged.map_err(|why| Error::new(ErrorKind::Integrity, why))
 }
 
-/// An error with the tag that it happened to, where it does not name that already.
+/// Adds the tag to an error, unless it names it already.
 fn about(reference: &str, error: Error) -> Error {
     if error.message.contains(reference) { error } else { error.context(reference) }
 }

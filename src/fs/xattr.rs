@@ -7,7 +7,7 @@ use crate::error::Error;
 use crate::view::{PathState, state_name};
 
 impl Namespace {
-    /// The value of an extended attribute, `None` where there is no such attribute.
+    /// The value of an extended attribute, `None` if it does not exist.
     pub(super) async fn getxattr(&self, number: u64, name: &[u8]) -> Result<Option<Vec<u8>>, Error> {
         let inode = self.inode(number);
         if inode.view() != 0 {
@@ -28,7 +28,7 @@ impl Namespace {
         }
     }
 
-    /// The names that are listed: those of the archive, none that ocifs answers itself.
+    /// The listed names: those of the archive, none of ocifs's own.
     pub(super) fn listxattr(&self, number: u64) -> Result<Vec<Vec<u8>>, Error> {
         let inode = self.inode(number);
         match inode.view() {

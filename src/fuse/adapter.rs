@@ -1,4 +1,4 @@
-//! Requests of the kernel as calls of the file system, and its answers as replies. What changes anything is in `changes`.
+//! Translates kernel requests to calls of the file system, and results to replies. Requests that change anything are in `changes`.
 
 mod arguments;
 mod changes;
@@ -33,9 +33,9 @@ use crate::view::SetAttributes;
 use arguments::{caller, kind_of_mode, new_name, of_device, of_time, replace_of};
 use replies::{GENERATION, Refuse, answer_attributes, answer_entry, answer_found, answer_xattr, shorter};
 
-/// Largest request either way; reads are never asked for more.
+/// Largest request in either direction; reads never request more.
 const LARGEST_REQUEST: u32 = 1 << 20;
-/// Requests that the kernel keeps under way in the background, mostly reading ahead.
+/// Requests that the kernel keeps in flight in the background, mostly read-ahead.
 const BACKGROUND: u16 = 64;
 /// Block size that `statfs` counts in.
 const BLOCK: u32 = 4096;
@@ -53,7 +53,7 @@ impl Adapter {
         Self { file_system, runtime, watchdog: Arc::new(watchdog) }
     }
 
-    /// Runs an operation without local effect to its answer: at once if it can be, else on the runtime under the watchdog's eye.
+    /// Runs an operation without local effect to completion: at once if possible, else on the runtime, watched by the watchdog.
     fn run<R, T, W, A>(&self, request: &Request, name: &'static str, inode: INodeNo, reply: R, work: W, answer: A)
     where
         R: Refuse,
@@ -85,7 +85,7 @@ impl Adapter {
         self.runtime.spawn(async move { respond(name, inode, reply, work.await, answer) });
     }
 
-    /// Polls an operation once, here and now. What is left is handed back.
+    /// Polls an operation once, on this thread. Returns it if unfinished.
     fn begin<R, T, W, A>(&self, name: &'static str, inode: INodeNo, reply: R, work: W, answer: A) -> Option<(R, A, Pin<Box<W>>)>
     where
         R: Refuse,
@@ -144,18 +144,18 @@ impl Filesystem for Adapter {
     fn init(&mut self, _request: &Request, config: &mut KernelConfig) -> io::Result<()> {
         for wanted in [InitFlags::FUSE_DO_READDIRPLUS, InitFlags::FUSE_PARALLEL_DIROPS, InitFlags::FUSE_CACHE_SYMLINKS] {
             if config.add_capabilities(wanted).is_err() {
-                tracing::info!(?wanted, "the kernel does not know this capability");
+                tracing::info!(?wanted, "the kernel does not support this capability");
             }
         }
         if self.file_system.is_writable() {
-            // Without the second the kernel asks for the capabilities of a file at each single write.
+            // Without the second the kernel requests a file's capabilities at every single write.
             for wanted in [InitFlags::FUSE_WRITEBACK_CACHE, InitFlags::FUSE_HANDLE_KILLPRIV_V2] {
                 if config.add_capabilities(wanted).is_err() {
-                    tracing::info!(?wanted, "the kernel does not know this capability; small writes are slow");
+                    tracing::info!(?wanted, "the kernel does not support this capability; small writes are slow");
                 }
             }
         }
-        // Both refuse nothing but zero and too much.
+        // Both reject only zero and values that are too large.
         let _ = config.set_max_write(LARGEST_REQUEST);
         let _ = config.set_max_background(BACKGROUND);
         Ok(())
@@ -194,7 +194,7 @@ impl Filesystem for Adapter {
             let mut flags = FopenFlags::empty();
             flags.set(FopenFlags::FOPEN_KEEP_CACHE, open.keep_cache);
             flags.set(FopenFlags::FOPEN_DIRECT_IO, open.direct);
-            // A close of what is only read has nothing to report.
+            // Closing a file open only for reading has nothing to report.
             flags.set(FopenFlags::FOPEN_NOFLUSH, !write);
             reply.opened(FileHandle(open.handle), flags);
         });
@@ -236,7 +236,7 @@ impl Filesystem for Adapter {
         reply: ReplyEmpty,
     ) {
         {
-            // What is left to do on the disk is done there.
+            // Remaining disk work is done there.
             let _runtime = self.runtime.enter();
             self.file_system.release(handle.0);
         }
@@ -268,7 +268,7 @@ impl Filesystem for Adapter {
             !full
         });
         match result {
-            // What was handed out so far is known to the kernel; the error comes when it goes on behind it.
+            // The kernel knows the names returned so far; it gets the error when it continues after them.
             Err(error) if !some => {
                 log("readdirplus", inode, &error);
                 reply.error(errno(error.kind));
@@ -299,7 +299,7 @@ impl Filesystem for Adapter {
         });
     }
 
-    /// Programs ask every file that they open whether it is a terminal.
+    /// Programs check of every file that they open whether it is a terminal.
     fn ioctl(&self, _: &Request, _: INodeNo, _: FileHandle, _: IoctlFlags, _: u32, _: &[u8], _: u32, reply: ReplyIoctl) {
         reply.error(Errno::ENOTTY);
     }

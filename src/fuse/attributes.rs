@@ -1,4 +1,4 @@
-//! Attributes as fuser wants them.
+//! Attributes in fuser's types.
 
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
@@ -30,7 +30,7 @@ pub fn of_entry(entry: &Entry) -> FileAttr {
     }
 }
 
-/// A negative answer that the kernel may keep: attributes of inode 0.
+/// A cacheable negative answer: attributes of inode 0.
 pub fn absent() -> FileAttr {
     FileAttr {
         ino: INodeNo(0),
@@ -63,7 +63,7 @@ fn file_type(kind: Kind) -> FileType {
     }
 }
 
-/// A time before or after the epoch; one that the system cannot hold is the epoch.
+/// A time before or after the epoch; the epoch if the system cannot represent it.
 fn time((seconds, nanoseconds): (i64, u32)) -> SystemTime {
     let whole = Duration::from_secs(seconds.unsigned_abs());
     let base = if seconds < 0 { UNIX_EPOCH.checked_sub(whole) } else { UNIX_EPOCH.checked_add(whole) };

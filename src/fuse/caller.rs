@@ -6,12 +6,12 @@ use fuser::Request;
 
 use crate::fs::{Asker, Credentials};
 
-/// Who sent a request.
+/// The sender of a request.
 pub(super) fn asker(request: &Request) -> Asker {
     Asker { uid: request.uid(), gid: request.gid(), pid: request.pid(), look }
 }
 
-/// The rights of a thread; `None` for one that is gone or in another PID namespace.
+/// The rights of a thread; `None` if it is gone or in another PID namespace.
 fn look(thread: u32) -> Option<Credentials> {
     if thread == 0 {
         return None;
@@ -19,7 +19,7 @@ fn look(thread: u32) -> Option<Credentials> {
     let status = std::fs::read_to_string(format!("/proc/{thread}/status")).ok()?;
     let credentials = parse(&status)?;
     let namespace = |of: &str| -> Option<PathBuf> { std::fs::read_link(format!("/proc/{of}/ns/user")).ok() };
-    // Capabilities in a user namespace of its own say nothing here.
+    // Capabilities in another user namespace do not count here.
     let is_ours = namespace(&thread.to_string()).is_some_and(|theirs| Some(theirs) == namespace("self"));
     Some(if is_ours { credentials } else { Credentials { capabilities: 0, ..credentials } })
 }

@@ -1,16 +1,16 @@
-//! The one table from a kind of failure to the errno that a program sees, and how loudly the log says it.
+//! The only table from an error kind to the errno that a program sees, and to its log level.
 
 use fuser::Errno;
 use tracing::Level;
 
 use crate::error::ErrorKind;
 
-/// "Required key not available"; the same number on every architecture that ocifs is built for.
+/// "Required key not available"; the same number on every architecture that ocifs supports.
 const ENOKEY: i32 = 126;
 /// "Key was rejected by service".
 const EKEYREJECTED: i32 = 129;
 
-/// The errno of a kind of failure. ENOENT stands for NotFound alone, so a network fault is never taken for absence.
+/// The errno of an error kind. ENOENT stands for NotFound alone, so a network failure is never taken for absence.
 pub fn errno(kind: ErrorKind) -> Errno {
     match kind {
         ErrorKind::NotFound => Errno::ENOENT,
@@ -40,8 +40,8 @@ pub fn errno(kind: ErrorKind) -> Errno {
     }
 }
 
-/// The log level of an error: everyday ones are quiet, network trouble is a warning, broken data and
-/// unforeseen ones as errors.
+/// The log level of an error: everyday ones are quiet, network failures are warnings, broken data and
+/// unexpected ones are errors.
 pub fn level(kind: ErrorKind) -> Level {
     match kind {
         ErrorKind::NotFound

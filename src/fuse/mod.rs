@@ -1,8 +1,8 @@
-//! The border to the kernel: translates FUSE requests to [`crate::fs`] and answers back.
+//! The boundary to the kernel: translates FUSE requests to [`crate::fs`] and replies.
 //!
-//! The only user of fuser. An operation is polled once on the thread that received it; what cannot be answered at
-//! once moves to the async runtime with its reply, so that no FUSE thread ever waits for a network. Nothing here
-//! knows what a name or a byte means.
+//! The only user of fuser. An operation is polled once on the thread that received it; if it does not complete,
+//! it moves to the async runtime with its reply, so that no FUSE thread ever waits for the network. Nothing here
+//! knows the meaning of a name or a byte.
 
 mod adapter;
 mod attributes;

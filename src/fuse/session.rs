@@ -1,4 +1,4 @@
-//! One session: serving requests of a mounted FUSE descriptor until it is unmounted, and notifying the kernel.
+//! One session: serves requests of a mounted FUSE descriptor until it is unmounted, and notifies the kernel.
 //!
 //! The caller mounts and passes the descriptor; this module never mounts and never unmounts.
 
@@ -23,27 +23,27 @@ use crate::sys::unmount::is_connected;
 pub struct Options {
     /// Threads that read requests.
     pub threads: usize,
-    /// An operation during which nothing moved for this long fails.
+    /// An operation without progress for this long fails.
     pub deadline: Duration,
 }
 
 impl Options {
-    /// Options for the time that a transfer may stand still. The registry's own timeouts come first, since they
-    /// say more about what is wrong.
+    /// Options for the time that a transfer may stall. The registry's own timeouts come first, since they
+    /// say more about the cause.
     pub fn for_io_timeout(io_timeout: Duration) -> Self {
         let threads = std::thread::available_parallelism().map_or(2, std::num::NonZero::get).clamp(2, 4);
         Self { threads, deadline: io_timeout.saturating_mul(2).saturating_add(Duration::from_secs(5)) }
     }
 }
 
-/// A session that is being served.
+/// A running session.
 pub struct Session {
     ended: oneshot::Receiver<io::Result<()>>,
-    /// Kept only as long as the session, so that it never delays the end of the connection.
+    /// Held only as long as the session, so that it never delays the end of the connection.
     device: Arc<OwnedFd>,
 }
 
-/// Tells whether the kernel still sends requests.
+/// Reports whether the kernel still sends requests.
 #[derive(Clone, Debug)]
 pub struct Connection(Weak<OwnedFd>);
 
@@ -55,10 +55,10 @@ impl Connection {
 }
 
 impl Session {
-    /// Answers the kernel's greeting on a mounted descriptor and starts the threads that serve it.
+    /// Performs the FUSE handshake on a mounted descriptor and starts the threads that serve it.
     ///
     /// # Errors
-    /// The descriptor is not that of a fresh FUSE mount, or the system refuses threads.
+    /// The descriptor is not that of a fresh FUSE mount, or the system cannot start threads.
     pub fn start(file_system: Arc<FileSystem>, device: OwnedFd, runtime: Handle, options: &Options) -> io::Result<Self> {
         let progress = Arc::clone(&file_system);
         let watchdog = Watchdog::start(options.deadline, move || progress.progress())?;
@@ -66,7 +66,7 @@ impl Session {
         let mut config = fuser::Config::default();
         config.n_threads = Some(options.threads.max(1));
         let connection = Arc::new(device.try_clone()?);
-        // The kernel itself admits only the owner where `allow_other` was not given.
+        // The kernel itself admits only the owner without `allow_other`.
         let session = fuser::Session::from_fd(adapter, device, SessionACL::All, config)?;
         file_system.set_kernel_cache(Arc::new(Notifications::start(session.notifier())?));
         let (end, ended) = oneshot::channel();
@@ -78,7 +78,7 @@ impl Session {
         Ok(Self { ended, device: connection })
     }
 
-    /// Tells whether the session is still in use, also while it is waited for.
+    /// Reports whether the session is still in use, also while someone waits for it.
     pub fn connection(&self) -> Connection {
         Connection(Arc::downgrade(&self.device))
     }
@@ -93,8 +93,8 @@ impl Session {
     }
 }
 
-/// Makes the kernel read ahead this far on the mount with the device number `major:minor` (as the mount table
-/// shows it; asking the mount itself could wait for it).
+/// Sets the kernel's read-ahead for the mount with the device number `major:minor` (as in the mount table;
+/// asking the mount itself could block on it).
 ///
 /// # Errors
 /// Not root, or the kernel has no such setting.
@@ -105,12 +105,12 @@ pub fn raise_read_ahead(device: (u32, u32), kibibytes: u32) -> io::Result<()> {
 
 enum Notice {
     Inode(u64),
-    /// As an inode; waiters are told.
+    /// As for an inode; the waiter is notified.
     HandOver(u64, mpsc::Sender<()>),
     Name(u64, Vec<u8>),
 }
 
-/// Tells the kernel what to forget, from a thread of its own: the kernel may ask back before it answers.
+/// Notifies the kernel on a separate thread, since the kernel may send requests before it answers.
 struct Notifications {
     sender: mpsc::Sender<Notice>,
 }
@@ -126,7 +126,7 @@ impl Notifications {
                     Notice::Name(directory, name) => notifier.inval_entry(INodeNo(*directory), OsStr::from_bytes(name)),
                 };
                 if let Err(error) = result {
-                    tracing::debug!(%error, "the kernel was not told to forget");
+                    tracing::debug!(%error, "cannot notify the kernel to forget");
                 }
                 if let Notice::HandOver(_, done) = notice {
                     // The waiter may have gone.
@@ -139,7 +139,7 @@ impl Notifications {
     }
 
     fn send(&self, notice: Notice) {
-        // The thread ends with the session only, and then the kernel has forgotten everything.
+        // The thread ends only with the session, and then the kernel has forgotten everything.
         let _ = self.sender.send(notice);
     }
 }

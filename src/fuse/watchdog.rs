@@ -1,8 +1,8 @@
-//! Ends operations whose caller wants to go, since fuser hands on no FUSE_INTERRUPT, and operations that are stuck.
+//! Ends operations whose caller wants to leave, since fuser does not forward FUSE_INTERRUPT, and operations that are stuck.
 //!
-//! The kernel leaves a caller of a pending operation unkillable until it is answered. So one thread looks at
-//! operations that wait longer than a moment: is a signal pending at the caller that would end it, or one that it
-//! wants to hear? Then the operation is answered EINTR. The computation behind it goes on for others. An operation
+//! The kernel keeps a caller of a pending operation unkillable until it is answered. So one thread watches
+//! operations that wait longer than a moment: does the caller have a pending signal that would end it, or that it
+//! wants to handle? Then the operation is answered EINTR. The computation behind it continues for others. An operation
 //! during which nothing at all was received or decoded for the deadline is answered ETIMEDOUT. Only operations
 //! without local effect are watched.
 
@@ -14,9 +14,9 @@ use std::time::{Duration, Instant};
 use parking_lot::{Condvar, Mutex};
 use tokio::sync::oneshot;
 
-/// How long an operation waits before its caller is looked at.
+/// How long an operation waits before its caller is checked.
 const PATIENCE: Duration = Duration::from_millis(200);
-/// How often callers are looked at.
+/// How often callers are checked.
 const PERIOD: Duration = Duration::from_millis(100);
 
 /// Why an operation is ended before it is answered.
@@ -24,15 +24,15 @@ const PERIOD: Duration = Duration::from_millis(100);
 pub enum Ending {
     /// Its caller has a signal pending.
     Interrupted,
-    /// Nothing moved for the deadline.
+    /// No progress within the deadline.
     Stuck,
 }
 
 struct Pending {
-    /// Thread id of the caller; 0 where it is in another PID namespace.
+    /// Thread ID of the caller; 0 if it is in another PID namespace.
     caller: u32,
     since: Instant,
-    /// The figure of progress when it last moved, and when that was.
+    /// The progress counter when it last changed, and when that was.
     progress: u64,
     moved: Instant,
     end: oneshot::Sender<Ending>,
@@ -58,7 +58,7 @@ pub struct Watchdog {
     shared: Arc<Shared>,
 }
 
-/// An operation that is watched; unwatched when dropped.
+/// A watched operation; unwatched when dropped.
 pub struct Watched {
     number: u64,
     shared: Arc<Shared>,
@@ -66,10 +66,10 @@ pub struct Watched {
 }
 
 impl Watchdog {
-    /// Starts the thread. `progress` is any figure that grows while something is received or decoded.
+    /// Starts the thread. `progress` is any counter that grows while something is received or decoded.
     ///
     /// # Errors
-    /// The system refuses a thread.
+    /// The system cannot start a thread.
     pub fn start(deadline: Duration, progress: impl Fn() -> u64 + Send + 'static) -> std::io::Result<Self> {
         let shared = Arc::new(Shared { state: Mutex::default(), changed: Condvar::new() });
         let watching = Arc::clone(&shared);
@@ -100,7 +100,7 @@ impl Drop for Watchdog {
 }
 
 impl Watched {
-    /// Waits until the operation is to be ended; forever if no watchdog runs any more.
+    /// Waits until the operation should end; forever if no watchdog runs any more.
     pub async fn ending(&mut self) -> Ending {
         match (&mut self.ended).await {
             Ok(ending) => ending,
@@ -134,7 +134,7 @@ fn watch(shared: &Shared, deadline: Duration, progress: &dyn Fn() -> u64) {
     }
 }
 
-/// Operations during which nothing moved for the deadline.
+/// Operations without progress within the deadline.
 fn note_progress(state: &mut State, progress: u64, now: Instant, deadline: Duration) -> Vec<u64> {
     let mut stuck = Vec::new();
     for (number, pending) in &mut state.pending {
@@ -148,7 +148,7 @@ fn note_progress(state: &mut State, progress: u64, now: Instant, deadline: Durat
     stuck
 }
 
-/// Operations that wait long enough for a look at their caller.
+/// Operations that have waited long enough for a check of their caller.
 fn callers(state: &State, now: Instant) -> Vec<(u64, u32)> {
     let waits = |pending: &Pending| pending.caller != 0 && now.saturating_duration_since(pending.since) >= PATIENCE;
     state.pending.iter().filter(|(_, pending)| waits(pending)).map(|(number, pending)| (*number, pending.caller)).collect()
@@ -157,7 +157,7 @@ fn callers(state: &State, now: Instant) -> Vec<(u64, u32)> {
 fn end(state: &mut State, numbers: Vec<u64>, ending: Ending) {
     for number in numbers {
         if let Some(pending) = state.pending.remove(&number) {
-            // An operation that was just answered does not listen any more.
+            // An operation that was just answered no longer listens.
             let _ = pending.end.send(ending);
         }
     }

@@ -1,4 +1,4 @@
-//! Arguments of requests in the words of the file system.
+//! Converts request arguments to types of the file system.
 
 use std::ffi::OsStr;
 use std::os::unix::ffi::OsStrExt;
@@ -14,13 +14,13 @@ pub(super) fn caller(request: &Request) -> Caller {
     Caller { uid: request.uid(), gid: request.gid() }
 }
 
-/// A regular file, to be changed by the caller where it is none.
+/// A regular file; the caller changes the kind if needed.
 pub(super) fn new_name(parent: INodeNo, name: &OsStr, mode: u32) -> NewName {
     let (directory, name) = (parent.0, name.as_bytes().to_vec());
     NewName { directory, name, kind: Kind::File, mode: mode & 0o7777, device: (0, 0), target: Vec::new() }
 }
 
-/// The kind that `mknod` asks for.
+/// The kind requested by `mknod`.
 pub(super) fn kind_of_mode(mode: u32) -> Option<Kind> {
     match mode & KIND_MASK {
         0 | 0o100_000 => Some(Kind::File),
@@ -37,7 +37,7 @@ pub(super) fn of_device(packed: u32) -> (u32, u32) {
     (packed >> 8 & 0xfff, packed & 0xff | packed >> 12 & 0xf_ff00)
 }
 
-/// How `rename` treats a name that exists.
+/// What `rename` does if the new name exists.
 pub(super) fn replace_of(flags: RenameFlags) -> Option<Replace> {
     match flags {
         flags if flags.is_empty() => Some(Replace::Yes),
@@ -47,7 +47,7 @@ pub(super) fn replace_of(flags: RenameFlags) -> Option<Replace> {
     }
 }
 
-/// Seconds since the epoch, may be negative, and nanoseconds that count forward from there.
+/// Seconds since the epoch (may be negative), and nanoseconds counted forward from there.
 pub(super) fn of_time(time: TimeOrNow) -> (i64, u32) {
     let time = match time {
         TimeOrNow::SpecificTime(time) => time,

@@ -1,4 +1,4 @@
-//! Requests that change something: what they carry, and those that need more than a line.
+//! Requests that change something: their arguments, and the longer implementations.
 
 use std::ffi::OsStr;
 use std::os::unix::ffi::OsStrExt;
@@ -15,13 +15,13 @@ use crate::fs::{Need, NewName};
 use crate::fuse::attributes::of_entry;
 use crate::fuse::caller::asker;
 
-/// `setxattr`: only make, only replace.
+/// `setxattr`: create only, replace only.
 const XATTR_CREATE: i32 = 1;
 const XATTR_REPLACE: i32 = 2;
 /// `lseek`: to data, to a hole.
 const SEEK_DATA: i32 = 3;
 const SEEK_HOLE: i32 = 4;
-/// `open`: fail where the name is taken.
+/// `open`: fail if the name is taken.
 const EXCLUSIVE: i32 = 0o200;
 
 impl Adapter {
@@ -49,7 +49,7 @@ impl Adapter {
         });
     }
 
-    /// The bytes are lent by the caller: they are copied only where they cannot be written at once.
+    /// The caller lends the bytes: they are copied only if they cannot be written at once.
     pub(super) fn write_bytes(&self, inode: INodeNo, to: (FileHandle, u64), data: &[u8], strip: bool, reply: ReplyWrite) {
         let (handle, offset) = (to.0.0, to.1);
         // The kernel was told to send less than 4 GiB.
@@ -77,7 +77,7 @@ impl Adapter {
         reply: ReplyWrite,
     ) {
         let (file_system, caller) = (Arc::clone(&self.file_system), caller(request));
-        // The answer has 32 bits; the caller goes on behind what was copied.
+        // The answer has 32 bits; the caller continues after the copied part.
         let length = length.min(u64::from(u32::MAX >> 1));
         let work = async move { file_system.copy_range(caller, (from.0.0, from.1), (to.0.0, to.1), length).await };
         self.change("copy_file_range", inode, reply, work, |reply, copied| {

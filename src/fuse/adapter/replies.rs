@@ -1,4 +1,4 @@
-//! Replies of fuser: which can say no, and how answers that several operations share are given.
+//! Replies of fuser: those that can carry an error, and answers shared by several operations.
 
 use std::time::Duration;
 
@@ -10,12 +10,12 @@ use fuser::{
 use crate::fs::{Entry, Lookup};
 use crate::fuse::attributes::{absent, of_entry};
 
-/// Longest list of attribute names that the kernel takes.
+/// Longest list of attribute names that the kernel accepts.
 const XATTR_LIST_LIMIT: usize = 64 << 10;
 /// Inode numbers are never reused, so one generation is enough.
 pub(super) const GENERATION: Generation = Generation(0);
 
-/// A reply that can say no.
+/// A reply that can carry an error.
 pub(super) trait Refuse: Send + 'static {
     fn refuse(self, errno: Errno);
 }
@@ -33,7 +33,7 @@ pub(super) fn answer_entry(reply: ReplyEntry, lookup: Lookup) {
     }
 }
 
-/// Answers the size that a caller needs, or the value if there is room for it.
+/// Replies with the size needed, or with the value if it fits.
 pub(super) fn answer_xattr(reply: ReplyXattr, value: &[u8], room: u32, too_long: Errno) {
     let Ok(length) =
         u32::try_from(value.len()).map_err(|_| ()).and_then(|length| if value.len() > XATTR_LIST_LIMIT { Err(()) } else { Ok(length) })
@@ -47,17 +47,17 @@ pub(super) fn answer_xattr(reply: ReplyXattr, value: &[u8], room: u32, too_long:
     }
 }
 
-/// Answers what a name leads to.
+/// Replies with the target of a name.
 pub(super) fn answer_found(reply: ReplyEntry, entry: &Entry) {
     reply.entry_with_ttls(&entry.attributes_ttl, &entry.name_ttl, &of_entry(entry), GENERATION);
 }
 
-/// Answers all attributes.
+/// Replies with all attributes.
 pub(super) fn answer_attributes(reply: ReplyAttr, entry: &Entry) {
     reply.attr(&entry.attributes_ttl, &of_entry(entry));
 }
 
-/// The shorter of the times that name and attributes may be kept, where there is room for one.
+/// The shorter of the cache times of name and attributes, for replies with a single one.
 pub(super) fn shorter(entry: &Entry) -> Duration {
     entry.name_ttl.min(entry.attributes_ttl)
 }
