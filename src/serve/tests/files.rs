@@ -367,7 +367,10 @@ async fn files_of_the_store_are_served_until_they_are_deleted() {
     assert_eq!(status(&server, &format!("/files/team/app@{digest}/docs/readme.md")).await, 200);
     let delete = async |path: String| server.request(Method::DELETE, &path).send().await.unwrap().status().as_u16();
     assert_eq!(delete("/v2/team/app/manifests/v1".to_owned()).await, 202);
-    assert_eq!(status(&server, "/files/team/app:v1/docs/readme.md").await, 404);
+    let gone = server.get("/files/team/app:v1/docs/readme.md").await;
+    assert_eq!(gone.status().as_u16(), 404);
+    let gone: Value = gone.json().await.unwrap();
+    assert_eq!(gone["errors"][0]["message"], "team/app:v1 does not exist");
     assert_eq!(delete(format!("/v2/team/app/manifests/{digest}")).await, 202);
     assert_eq!(status(&server, &format!("/files/team/app@{digest}/docs/readme.md")).await, 404);
     assert_eq!(status(&server, "/files/team/other:v1/").await, 404);
