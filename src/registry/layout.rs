@@ -58,7 +58,7 @@ impl Layout {
         }
         let opened = Directory::new(canonical.clone());
         opened.root().map_err(|error| local(&shown, &error))?;
-        let layout = Self::at(&canonical, Place::Directory(opened));
+        let layout = Self::at(&canonical, Place::Directory(opened), None);
         layout.check(&shown)?;
         Ok(layout)
     }
@@ -86,7 +86,7 @@ impl Layout {
         let archive = Archive::open_or_begin(canonical.clone()).map_err(|error| not_archive(&shown, &error))?;
         match exists {
             true => Self::of_archive(&canonical, archive, &shown),
-            false => Ok(Self::at(&canonical, Place::Archive(archive))),
+            false => Ok(Self::at(&canonical, Place::Archive(archive), None)),
         }
     }
 
@@ -96,7 +96,7 @@ impl Layout {
             let how = format!("convert it with `skopeo copy docker-archive:{shown} oci-archive:FILE`");
             return Err(Error::new(ErrorKind::Invalid, format!("{shown} is a Docker archive, not an OCI archive; {how}")));
         }
-        let layout = Self::at(canonical, Place::Archive(archive));
+        let layout = Self::at(canonical, Place::Archive(archive), None);
         layout.check(shown)?;
         Ok(layout)
     }
@@ -123,12 +123,25 @@ impl Layout {
     /// # Errors
     /// `NotFound` if the parent directory does not exist, `Invalid` if something else is at the path.
     pub fn open_or_begin(directory: &Path) -> Result<Self, Error> {
+        Self::begin(directory, None)
+    }
+
+    /// The same, called `name` in the errors of its operations: where a server keeps its repositories is not for clients. The errors of
+    /// opening it do name the directory.
+    ///
+    /// # Errors
+    /// As [`Layout::open_or_begin`].
+    pub fn open_or_begin_as(directory: &Path, name: &str) -> Result<Self, Error> {
+        Self::begin(directory, Some(name))
+    }
+
+    fn begin(directory: &Path, name: Option<&str>) -> Result<Self, Error> {
         let shown = directory.display().to_string();
         let canonical = match directory.canonicalize() {
             Ok(canonical) => canonical,
             Err(error) if error.kind() == std::io::ErrorKind::NotFound && directory.symlink_metadata().is_err() => {
                 let canonical = in_existing(directory)?;
-                return Ok(Self::at(&canonical, Place::Directory(Directory::new(canonical.clone()))));
+                return Ok(Self::at(&canonical, Place::Directory(Directory::new(canonical.clone())), name));
             }
             Err(error) => return Err(local(&shown, &error)),
         };
@@ -137,7 +150,7 @@ impl Layout {
         }
         let opened = Directory::new(canonical.clone());
         let names = opened.names().map_err(|error| local(&shown, &error))?;
-        let layout = Self::at(&canonical, Place::Directory(opened));
+        let layout = Self::at(&canonical, Place::Directory(opened), name);
         let is_layout = layout.marked(&shown)? || names.iter().any(|name| name == INDEX);
         if !is_layout && !names.is_empty() {
             let message = format!("{} is not an OCI image layout, and is not empty", shown.escape_debug());
@@ -146,13 +159,13 @@ impl Layout {
         Ok(layout)
     }
 
-    fn at(canonical: &Path, place: Place) -> Self {
+    fn at(canonical: &Path, place: Place, name: Option<&str>) -> Self {
         let form = match &place {
             Place::Directory(_) => LayoutForm::Directory,
             Place::Archive(_) => LayoutForm::Archive,
         };
         let origin = LayoutPlace { form, path: canonical.to_path_buf() }.to_string();
-        let blobs = Arc::new(Blobs::new(place, origin.clone()));
+        let blobs = Arc::new(Blobs::new(place, name.unwrap_or(&origin).to_owned()));
         Self { blobs, origin, names: Mutex::new(None) }
     }
 
@@ -200,7 +213,7 @@ impl Layout {
             return Ok(Arc::clone(names));
         }
         let (stamp, raw) = self.blobs.small(path, INDEX_LIMIT).map_err(away)?;
-        let parsed = Arc::new(Names::parse(&raw, &self.origin)?);
+        let parsed = Arc::new(Names::parse(&raw, self.blobs.name())?);
         *names = Some((stamp, Arc::clone(&parsed)));
         Ok(parsed)
     }
@@ -209,7 +222,7 @@ impl Layout {
     fn tagged(&self, tag: &Tag) -> Result<Descriptor, Error> {
         let names = self.names()?;
         let found = names.tags.get(tag.as_str()).cloned();
-        found.ok_or_else(|| Error::new(ErrorKind::NotFound, format!("tag {tag} does not exist in {}", self.origin)))
+        found.ok_or_else(|| Error::new(ErrorKind::NotFound, format!("tag {tag} does not exist in {}", self.blobs.name())))
     }
 
     /// Reads a manifest by digest and hashes it.
@@ -220,11 +233,12 @@ impl Layout {
         if hasher.finish() != *digest {
             return Err(self.broken(digest, "its bytes do not match its digest"));
         }
-        Manifest::parse(Bytes::from(raw), *digest).map_err(|error| of_manifest(&format!("manifest {digest} of {}", self.origin), error))
+        Manifest::parse(Bytes::from(raw), *digest)
+            .map_err(|error| of_manifest(&format!("manifest {digest} of {}", self.blobs.name()), error))
     }
 
     fn broken(&self, digest: &Digest, what: &str) -> Error {
-        Error::new(ErrorKind::Integrity, format!("manifest {digest} of {}: {what}", self.origin))
+        Error::new(ErrorKind::Integrity, format!("manifest {digest} of {}: {what}", self.blobs.name()))
     }
 
     /// The referrers tag schema: descriptors from the index under tag `sha256-<hex>`.
@@ -312,7 +326,7 @@ impl Pull for Layout {
     }
 
     async fn repositories(&self, _after: Option<&str>) -> Result<Page, Error> {
-        Err(Error::new(ErrorKind::Unsupported, format!("{} is a single repository and has no catalog", self.origin)))
+        Err(Error::new(ErrorKind::Unsupported, format!("{} is a single repository and has no catalog", self.blobs.name())))
     }
 
     async fn referrers(&self, _repository: &Repository, subject: &Digest) -> Result<Vec<Descriptor>, Error> {

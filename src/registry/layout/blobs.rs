@@ -39,7 +39,8 @@ pub(super) struct Blobs {
     place: Place,
     /// Whether an `index.json` ever existed; before that its absence means a layout without tags.
     begun: AtomicBool,
-    origin: String,
+    /// What errors call the layout.
+    name: String,
     /// Verified blobs, with their files' stamps. Never held across an await.
     verified: Arc<BoundedMap<Digest, Stamp, VERIFIED>>,
     hashing: Flight<(Digest, (u64, u64)), Result<(), Error>>,
@@ -47,8 +48,8 @@ pub(super) struct Blobs {
 
 impl Blobs {
     /// The files of a place.
-    pub(super) fn new(place: Place, origin: String) -> Self {
-        Self { place, begun: AtomicBool::new(false), origin, verified: Arc::default(), hashing: Flight::default() }
+    pub(super) fn new(place: Place, name: String) -> Self {
+        Self { place, begun: AtomicBool::new(false), name, verified: Arc::default(), hashing: Flight::default() }
     }
 
     pub(super) fn has_begun(&self) -> bool {
@@ -60,8 +61,8 @@ impl Blobs {
     }
 
     /// The name of the layout, for messages.
-    pub(super) fn origin(&self) -> &str {
-        &self.origin
+    pub(super) fn name(&self) -> &str {
+        &self.name
     }
 
     /// Where the files are.
@@ -73,7 +74,7 @@ impl Blobs {
     pub(super) fn directory(&self) -> Result<&Directory, Error> {
         match &self.place {
             Place::Directory(directory) => Ok(directory),
-            Place::Archive(_) => Err(Error::new(ErrorKind::Unsupported, format!("{} is an archive", self.origin))),
+            Place::Archive(_) => Err(Error::new(ErrorKind::Unsupported, format!("{} is an archive", self.name))),
         }
     }
 
@@ -90,7 +91,7 @@ impl Blobs {
     }
 
     pub(super) fn failed(&self, path: &Path, error: &io::Error) -> Error {
-        local(&format!("{}/{}", self.origin, path.display()), error)
+        local(&format!("{}/{}", self.name, path.display()), error)
     }
 
     /// The stamp of a file, which must exist.
@@ -103,7 +104,7 @@ impl Blobs {
         let (slice, stamp) = self.open(path)?;
         let bytes = slice.small(limit).map_err(|error| self.failed(path, &error))?;
         let large = || {
-            let message = format!("{}/{} is larger than {} MiB", self.origin, path.display(), limit >> 20);
+            let message = format!("{}/{} is larger than {} MiB", self.name, path.display(), limit >> 20);
             Error::new(ErrorKind::Integrity, message)
         };
         bytes.map(|bytes| (stamp, bytes)).ok_or_else(large)
@@ -116,16 +117,16 @@ impl Blobs {
         if stamp.size != descriptor.size {
             return Err(Error::new(
                 ErrorKind::Integrity,
-                format!("blob {digest} of {} has {} bytes instead of {}", self.origin, stamp.size, descriptor.size),
+                format!("blob {digest} of {} has {} bytes instead of {}", self.name, stamp.size, descriptor.size),
             ));
         }
         if self.known(&digest) == Some(stamp) {
             return Ok(slice);
         }
         let again = slice.clone();
-        let (verified, origin) = (Arc::clone(&self.verified), self.origin.clone());
+        let (verified, name) = (Arc::clone(&self.verified), self.name.clone());
         let hashed = self.hashing.run((digest, stamp.place()), || async move {
-            let outcome = spawn_blocking(move || check(&again, stamp, digest, &origin)).await?;
+            let outcome = spawn_blocking(move || check(&again, stamp, digest, &name)).await?;
             if outcome.is_ok() {
                 verified.put(digest, stamp);
             }
@@ -141,9 +142,9 @@ impl Blobs {
 }
 
 /// Hashes a file; it must match the digest and not change meanwhile.
-fn check(slice: &Slice, before: Stamp, digest: Digest, origin: &str) -> Result<(), Error> {
+fn check(slice: &Slice, before: Stamp, digest: Digest, name: &str) -> Result<(), Error> {
     let mut hasher = Hasher::new(digest.algorithm());
-    let failed = |error: io::Error| local(&format!("blob {digest} of {origin}"), &error);
+    let failed = |error: io::Error| local(&format!("blob {digest} of {name}"), &error);
     let mut offset = 0;
     while offset < slice.size {
         let piece = read_piece(slice, offset..slice.size.min(offset + PIECE)).map_err(failed)?;
@@ -152,10 +153,10 @@ fn check(slice: &Slice, before: Stamp, digest: Digest, origin: &str) -> Result<(
     }
     let found = hasher.finish();
     if found != digest {
-        return Err(Error::new(ErrorKind::Integrity, format!("blob {digest} of {origin}: its bytes have digest {found}")));
+        return Err(Error::new(ErrorKind::Integrity, format!("blob {digest} of {name}: its bytes have digest {found}")));
     }
     if Stamp::of(slice).map_err(failed)? != before {
-        return Err(Error::new(ErrorKind::Integrity, format!("blob {digest} of {origin} changed while it was hashed")));
+        return Err(Error::new(ErrorKind::Integrity, format!("blob {digest} of {name} changed while it was hashed")));
     }
     Ok(())
 }

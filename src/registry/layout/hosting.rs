@@ -101,10 +101,10 @@ impl Layout {
         let blobs = Arc::clone(&self.blobs);
         blocking(move || {
             blobs.edit(|entries| {
-                let absent = || Error::new(ErrorKind::NotFound, format!("tag {tag} does not exist in {}", blobs.origin()));
+                let absent = || Error::new(ErrorKind::NotFound, format!("tag {tag} does not exist in {}", blobs.name()));
                 let held = entries.entry(&tag).ok_or_else(absent)?;
                 let digest = held.get("digest").and_then(|digest| Digest::parse(digest.as_str()?).ok()).ok_or_else(absent)?;
-                entries.unname(&tag, &digest, blobs.origin())?;
+                entries.unname(&tag, &digest, blobs.name())?;
                 stay(entries, held);
                 Ok(())
             })
@@ -122,7 +122,7 @@ impl Layout {
             let path = blobs::path(&digest);
             blobs
                 .parsed(&digest)?
-                .ok_or_else(|| Error::new(ErrorKind::NotFound, format!("manifest {digest} does not exist in {}", blobs.origin())))?;
+                .ok_or_else(|| Error::new(ErrorKind::NotFound, format!("manifest {digest} does not exist in {}", blobs.name())))?;
             blobs.edit_then(
                 |entries| {
                     entries.forget(&digest, true);

@@ -59,11 +59,11 @@ impl Blobs {
         let failed = |error: std::io::Error| self.failed(path, &error);
         let _lock = self.place().lock().map_err(failed)?;
         let (_, before) = self.small(path, INDEX_LIMIT)?;
-        let mut entries = Entries::parse(&before, self.origin())?;
+        let mut entries = Entries::parse(&before, self.name())?;
         let changed = change(&mut entries)?;
         let after = entries.bytes();
         if after.len() as u64 > INDEX_LIMIT {
-            let message = format!("{}/{INDEX} would become larger than {} MiB", self.origin(), INDEX_LIMIT >> 20);
+            let message = format!("{}/{INDEX} would become larger than {} MiB", self.name(), INDEX_LIMIT >> 20);
             return Err(Error::new(ErrorKind::NoSpace, message));
         }
         if after != before {
@@ -164,7 +164,7 @@ impl Push for Layout {
         let (incoming, hasher, length) = self.receive(descriptor, &*source, &uploaded).await?;
         let found = hasher.finish();
         if length != descriptor.size || found != digest {
-            let message = format!("blob {digest} of {}: received {length} bytes with digest {found}", self.origin);
+            let message = format!("blob {digest} of {}: received {length} bytes with digest {found}", self.blobs.name());
             return Err(Error::new(ErrorKind::Integrity, message));
         }
         let blobs = Arc::clone(&self.blobs);
@@ -183,8 +183,7 @@ impl Push for Layout {
             if let Version::Digest(asked) = version {
                 manifest.digest = asked;
             }
-            let refused =
-                |why: String| Error::new(ErrorKind::Invalid, format!("manifest {} of {}: {why}", manifest.digest, blobs.origin()));
+            let refused = |why: String| Error::new(ErrorKind::Invalid, format!("manifest {} of {}: {why}", manifest.digest, blobs.name()));
             let mut hasher = Hasher::new(manifest.digest.algorithm());
             hasher.update(&manifest.raw);
             if hasher.finish() != manifest.digest {
@@ -209,8 +208,8 @@ impl Push for Layout {
     async fn delete_tag(&self, _repository: &Repository, tag: &Tag, digest: &Digest) -> Result<TagDeletion, Error> {
         let (blobs, tag, digest) = (Arc::clone(&self.blobs), tag.clone(), *digest);
         blocking(move || {
-            let origin = blobs.origin().to_owned();
-            blobs.edit(|entries| entries.unname(&tag, &digest, &origin))?;
+            let name = blobs.name().to_owned();
+            blobs.edit(|entries| entries.unname(&tag, &digest, &name))?;
             Ok(TagDeletion::Direct)
         })
         .await
@@ -258,6 +257,6 @@ impl Push for Layout {
 
     async fn finish(&self) -> Result<(), Error> {
         let blobs = Arc::clone(&self.blobs);
-        blocking(move || blobs.place().finish().map_err(|error| local(blobs.origin(), &error))).await
+        blocking(move || blobs.place().finish().map_err(|error| local(blobs.name(), &error))).await
     }
 }

@@ -109,7 +109,7 @@ impl Blobs {
             Err(error) if error.kind == ErrorKind::NotFound => return Ok(None),
             other => other?.1,
         };
-        let what = format!("manifest {digest} of {}", self.origin());
+        let what = format!("manifest {digest} of {}", self.name());
         Manifest::parse(Bytes::from(raw), *digest).map(Some).map_err(|error| of_manifest(&what, error))
     }
 
@@ -119,7 +119,7 @@ impl Blobs {
         self.stamp(&path)?;
         self.edit_then(
             |entries| match self.reached(entries.digests())?.contains(digest) {
-                true => Err(Error::new(ErrorKind::Conflict, format!("blob {digest} of {} is part of an artifact", self.origin()))),
+                true => Err(Error::new(ErrorKind::Conflict, format!("blob {digest} of {} is part of an artifact", self.name()))),
                 false => Ok(()),
             },
             |_, ()| self.place().remove(&path).map_err(|error| self.failed(&path, &error)),

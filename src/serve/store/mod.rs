@@ -76,9 +76,11 @@ impl Store {
         if let Some(layout) = self.layouts.lock().get(repository) {
             return Ok(Arc::clone(layout));
         }
-        let opened =
-            Layout::open_or_begin(&layout_directory(&self.root, repository)).map_err(|error| problem(&error, Code::NameUnknown))?;
-        let opened = Arc::new(opened);
+        let opened = Layout::open_or_begin_as(&layout_directory(&self.root, repository), repository.as_str());
+        let opened = Arc::new(opened.map_err(|error| {
+            tracing::warn!("repository {repository} of the store cannot be opened: {error}");
+            Problem::of(error.kind, format!("repository {repository} cannot be opened"), Code::NameUnknown)
+        })?);
         Ok(Arc::clone(self.layouts.lock().entry(repository.clone()).or_insert(opened)))
     }
 

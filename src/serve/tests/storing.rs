@@ -126,6 +126,29 @@ async fn a_damaged_blob_is_cut_off_and_mended_by_the_next_push() {
 }
 
 #[tokio::test]
+async fn errors_do_not_tell_where_the_store_is() {
+    let setup = Setup::hosting();
+    let directory = Arc::clone(&setup.directory);
+    let server = setup.start().await;
+    let manifest = pushed(&server, "app", "v1", b"layer").await;
+    pushed(&server, "broken", "v1", b"layer").await;
+    std::fs::write(blob_file(&directory, "app", &manifest), "damaged").unwrap();
+    std::fs::write(store_of(&directory).join("broken/index.json"), "no JSON").unwrap();
+    let store = store_of(&directory).to_str().unwrap().to_owned();
+    for (path, word) in [
+        ("/v2/app/manifests/v1", "digest"),
+        ("/v2/app/manifests/v2", "does not exist"),
+        ("/v2/broken/tags/list", "index.json"),
+        ("/v2/broken/manifests/v1", "index.json"),
+    ] {
+        let answer = server.get(path).await;
+        assert!(answer.status().is_client_error() || answer.status().is_server_error(), "{path}");
+        let text = answer.text().await.unwrap();
+        assert!(text.contains(word) && !text.contains(&store), "{path}: {text}");
+    }
+}
+
+#[tokio::test]
 async fn collecting_removes_what_nothing_refers_to_and_nothing_else() {
     let setup = Setup::hosting();
     let directory = Arc::clone(&setup.directory);
