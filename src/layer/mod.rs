@@ -2,7 +2,7 @@
 //! space.
 //!
 //! [`Scan`] is the single streaming pass over a blob, which yields a [`LayerIndex`]. [`SpanDecoder`] decodes single spans later. Nothing here fetches,
-//! stores or trusts anything: hostile bytes cost an [`Error`] or a warning in the index, never a panic, and never memory in proportion to declared
+//! stores or trusts anything: hostile bytes cost an error or a warning in the index, never a panic, and never memory in proportion to declared
 //! sizes.
 
 mod build;
