@@ -54,12 +54,12 @@ impl Rules {
     }
 }
 
-/// Rules that may be replaced while they are used. Clones share them.
+/// Rules that can be replaced while in use. Clones share them.
 #[derive(Clone, Debug, Default)]
 pub struct LiveRules(Arc<RwLock<Option<Rules>>>);
 
 impl LiveRules {
-    /// Replaces the rules; none at all lets everybody do everything that is not restricted otherwise.
+    /// Replaces the rules; without any, everybody may do everything that is not restricted otherwise.
     pub fn set(&self, rules: Option<Rules>) {
         *self.0.write() = rules;
     }

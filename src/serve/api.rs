@@ -48,7 +48,7 @@ pub(super) async fn answer(state: &State, request: Request<Body>) -> Response<Bo
     response
 }
 
-/// `client` becomes who asks, once that is known.
+/// `client` is set once the client is known.
 async fn dispatch(state: &State, route: &Route, client: &mut Client, request: &Parts, body: Body) -> Result<Response<Body>, Problem> {
     *client = state.client(&request.headers).await?;
     let user = client.user();
@@ -93,10 +93,10 @@ fn wrong_method(request: &Parts) -> Problem {
     Problem::unsupported(message).with(header::ALLOW, HeaderValue::from_static("GET, HEAD"))
 }
 
-/// Who answers for a route, once the client may read there.
+/// The place that serves a route, once the client may read it.
 ///
 /// # Errors
-/// There is no such repository; the upstream refuses a client whose login is passed on.
+/// There is no such repository, or the upstream refuses the client's login.
 pub(super) async fn place<'a>(state: &'a State, client: &Client, route: &Route, request: &Parts) -> Result<Place<'a>, Problem> {
     let name = route.repository().ok_or_else(|| wrong_method(request))?;
     let place = find(state, request, name)?;
@@ -109,9 +109,9 @@ pub(super) async fn place<'a>(state: &'a State, client: &Client, route: &Route, 
     Ok(place)
 }
 
-/// Who answers for a name: the upstream that the client names, the one whose prefix the name has, or that of all other names.
+/// The place that serves a name: the upstream the client names, the one with the name's prefix, or the default.
 pub(super) fn find<'a>(state: &'a State, request: &Parts, name: &Repository) -> Result<Place<'a>, Problem> {
-    let unknown = || Problem::not_found(Code::NameUnknown, format!("no repository {name} is known here"));
+    let unknown = || Problem::not_found(Code::NameUnknown, format!("unknown repository {name}"));
     if let Some(namespace) = namespace(request) {
         let registry = Registry::parse(&namespace).map_err(|_| unknown())?;
         let upstream = state.upstreams.iter().find(|upstream| upstream.registry == registry).ok_or_else(unknown)?;

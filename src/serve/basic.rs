@@ -1,4 +1,4 @@
-//! Users and passwords as clients send them, and keys by which such pairs are known without being kept.
+//! Parses the user and password a client sends, and hashes such pairs so that they can be recognized without being kept.
 
 use std::fmt;
 
@@ -15,7 +15,7 @@ pub(super) struct Basic {
     pub(super) password: Secret,
 }
 
-/// User and password of a header of the scheme Basic, either of which may be empty.
+/// The user and password of a Basic authorization header; either may be empty.
 pub(super) fn basic(value: &str) -> Option<Basic> {
     let (scheme, encoded) = value.split_once(' ')?;
     let decoded = Zeroizing::new(STANDARD.decode(encoded.trim()).ok().filter(|_| scheme.eq_ignore_ascii_case("basic"))?);
@@ -23,7 +23,7 @@ pub(super) fn basic(value: &str) -> Option<Basic> {
     Some(Basic { user: user.to_owned(), password: Secret::new(password) })
 }
 
-/// Makes keys of pairs that are useless outside of this process.
+/// Hashes pairs into keys that are useless outside this process.
 pub(super) struct KeyedHash([u8; 32]);
 
 impl Default for KeyedHash {

@@ -1,4 +1,4 @@
-//! Who asks, once that is known.
+//! The client of a request.
 
 use std::pin::Pin;
 use std::sync::Arc;
@@ -10,21 +10,21 @@ use http_body::{Frame, SizeHint};
 
 use super::passing::Login;
 
-/// Who asks: a user of the htpasswd file, one whom the upstream knows, or a stranger.
+/// The client: a user of the htpasswd file, a user the upstream accepted, or anonymous.
 #[derive(Clone, Default)]
 pub(super) struct Client {
     pub(super) user: Option<String>,
-    /// Where logins are passed on; also that of strangers, where they may read.
+    /// Set where logins are passed on; anonymous clients have one too if they may read.
     pub(super) login: Option<Arc<Login>>,
 }
 
 impl Client {
-    /// The user's name; none for a stranger.
+    /// The user's name; `None` if anonymous.
     pub(super) fn user(&self) -> Option<&str> {
         self.user.as_deref()
     }
 
-    /// An answer for this client. Its login stays until the last byte is sent, so that a long answer is not cut off when its time is up.
+    /// A response to this client. Its login is kept until the last byte is sent, so that expiry does not cut off a long response.
     pub(super) fn hold(&self, response: Response<Body>) -> Response<Body> {
         match &self.login {
             Some(login) => response.map(|body| Body::new(Held { body, _login: Arc::clone(login) })),

@@ -16,7 +16,7 @@ use crate::registry::Pull;
 
 /// An upstream registry.
 pub struct UpstreamConfig {
-    /// The first component of its repositories' names here.
+    /// The first component of its repositories' names on this server.
     pub prefix: String,
     /// The registry.
     pub registry: Registry,
@@ -28,7 +28,7 @@ pub struct UpstreamConfig {
     pub io_timeout: Duration,
     /// How long tags and lists are trusted before revalidation.
     pub tag_ttl: Duration,
-    /// Clients read with logins of their own; then `pull` has none of ours.
+    /// Set if clients read with their own logins; `pull` then has none of ours.
     pub pass_credentials: Option<PassCredentials>,
 }
 
@@ -68,9 +68,9 @@ pub struct Config {
     pub default_upstream: Option<String>,
     /// The cache.
     pub cache: SpanCache,
-    /// The memory that everything that reads shares.
+    /// The memory budget shared by all readers.
     pub budget: Budget,
-    /// Repositories of its own.
+    /// The store of hosted repositories.
     pub store: Option<Store>,
     /// The access policy.
     pub access: Access,

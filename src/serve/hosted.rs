@@ -18,7 +18,7 @@ use crate::error::{Error, ErrorKind};
 use crate::oci::{Algorithm, Digest, Hasher, Manifest, Repository, Tag, Version};
 use crate::registry::{MANIFEST_LIMIT, Pull, Push};
 
-/// Most tags of one manifest per request.
+/// Most tags per manifest put.
 const TAGS: usize = 100;
 
 /// A request for a hosted repository.
@@ -29,7 +29,7 @@ pub(super) struct Asked<'a> {
     pub(super) user: Option<&'a str>,
     /// Whether the client may pull from another repository.
     pub(super) may_pull: &'a (dyn Fn(&Repository) -> bool + Sync),
-    /// How long its body is waited for.
+    /// How long to wait for its body.
     pub(super) patience: Patience,
 }
 
@@ -245,7 +245,7 @@ impl Asked<'_> {
     }
 }
 
-/// A manifest of a repository of the store.
+/// A manifest of a hosted repository.
 pub(super) async fn manifest(store: &Store, repository: &Repository, version: &Version) -> Result<Manifest, Problem> {
     let found = store.existing(repository)?.manifest(repository, version).await;
     found.map_err(|error| match error.kind {
@@ -257,7 +257,7 @@ pub(super) async fn manifest(store: &Store, repository: &Repository, version: &V
     })
 }
 
-/// A blob of a repository of the store as an answer.
+/// A blob of a hosted repository, as a response.
 pub(super) async fn blob(store: &Arc<Store>, repository: &Repository, digest: &Digest, request: &Parts) -> Result<Response<Body>, Problem> {
     let (reading, repository, wanted, head) = (Arc::clone(store), repository.clone(), *digest, request.method == Method::HEAD);
     let opened = blocking(move || {
@@ -275,7 +275,7 @@ pub(super) async fn blob(store: &Arc<Store>, repository: &Repository, digest: &D
     Ok(response)
 }
 
-/// Runs work on the store on a thread for that; it completes even if its client is gone.
+/// Runs store work on a blocking thread; it completes even if the client leaves.
 pub(super) async fn blocking<T: Send + 'static>(work: impl FnOnce() -> Result<T, Problem> + Send + 'static) -> Result<T, Problem> {
     spawn_blocking(work).await.map_err(|error| Problem::of(error.kind, error.to_string(), Code::Unknown))?
 }
@@ -284,7 +284,7 @@ fn received(session: &Session) -> HeaderValue {
     HeaderValue::from_str(&format!("0-{}", session.offset.saturating_sub(1))).unwrap_or(HeaderValue::from_static("0-0"))
 }
 
-/// The answer to a refused delete.
+/// The response to a refused deletion.
 fn deletion(error: &Error, absent: Code) -> Problem {
     match error.kind {
         ErrorKind::Conflict => Problem::new(StatusCode::METHOD_NOT_ALLOWED, Code::Denied, error.to_string()),

@@ -10,7 +10,7 @@ use tokio::sync::watch;
 
 use super::problem::{Code, Problem};
 
-/// How long a body is waited for.
+/// How long to wait for a body.
 #[derive(Clone)]
 pub(super) struct Patience {
     /// While the client sends nothing.

@@ -75,7 +75,7 @@ pub(super) async fn serve(listener: TcpListener, routes: Router, state: Arc<Stat
     }
 }
 
-/// What is needed to serve a connection.
+/// Everything needed to serve a connection.
 struct Connection {
     builder: Builder<TokioExecutor>,
     service: TowerToHyperService<Router>,

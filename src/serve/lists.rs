@@ -25,7 +25,7 @@ pub(super) struct Repositories {
     pub(super) partial: Vec<String>,
 }
 
-/// The repositories of all places that a user may read; those of an upstream with its prefix.
+/// The readable repositories of the store and of all upstreams, the latter with their prefixes.
 pub(super) async fn repositories(state: &State, client: &Client) -> Result<Repositories, Problem> {
     let (mut names, mut partial) = (BTreeSet::new(), Vec::new());
     for upstream in &state.upstreams {

@@ -34,9 +34,9 @@ pub(super) async fn of_upstream(
     Ok(response)
 }
 
-/// Says that an answer is the last known one.
+/// Marks a response as the last known answer.
 pub(super) fn mark_stale(response: &mut Response<Body>, age: Duration, registry: &str) {
-    let warning = format!("299 - \"the last known answer, since {registry} could not be asked\"");
+    let warning = format!("299 - \"last known answer, because {registry} could not be reached\"");
     if let Ok(warning) = HeaderValue::from_str(&warning) {
         response.headers_mut().insert(header::WARNING, warning);
     }

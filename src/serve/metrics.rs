@@ -21,12 +21,12 @@ use super::problem::{Code, Problem};
 use crate::cache::SpanCache;
 use crate::error::ErrorKind;
 
-/// Bucket bounds of the latency, in seconds: from an answer out of memory to an upstream that is given up.
+/// Latency buckets in seconds: from an answer out of memory to an upstream that timed out.
 const BUCKETS: [f64; 12] = [0.000_25, 0.001, 0.0025, 0.01, 0.025, 0.1, 0.25, 0.5, 1.0, 2.5, 10.0, 30.0];
 const OPENMETRICS: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
 const PROMETHEUS: &str = "text/plain; version=0.0.4; charset=utf-8";
 
-/// The kind of object that a request is counted as.
+/// The kind of object a request is counted under.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Kind {
     Base,
@@ -154,9 +154,9 @@ impl Metrics {
         registry.register("upstream_requests", "Requests to upstreams by operation and outcome", outcomes.clone());
         let (cache_used, cache_size) = (Bytes::default(), Bytes::default());
         registry.register_with_unit("cache_used", "Bytes in the cache", Unit::Bytes, cache_used.clone());
-        registry.register_with_unit("cache_size", "Bytes that the cache may take", Unit::Bytes, cache_size.clone());
+        registry.register_with_unit("cache_size", "Maximum bytes in the cache", Unit::Bytes, cache_size.clone());
         let lost_lines = Counter::default();
-        registry.register("access_log_lines_lost", "Lines of the access log that nobody took in time", lost_lines.clone());
+        registry.register("access_log_lines_lost", "Access log lines dropped because their reader was too slow", lost_lines.clone());
         let mut all = Self {
             registry,
             cache: cache.clone(),

@@ -1,7 +1,7 @@
 //! The HTTP server: the distribution API as a cache in front of other registries, and as a registry on a directory.
 //!
-//! Decides what a request means, who answers it and how. Resolving, caching, single flight and verification are those of the modules below, as
-//! in a mount; nothing here knows FUSE. Every string from a client is parsed by its grammar before use, every wait has a limit, and memory does
+//! Decides what a request means, who answers it and how. Resolving, caching, single flight and verification are shared with mounts and live
+//! in lower modules; nothing here knows FUSE. Every string from a client is parsed by its grammar before use, every wait has a limit, and memory does
 //! not grow with what clients send.
 
 mod access;
@@ -128,7 +128,7 @@ async fn healthy() -> &'static str {
     "ok\n"
 }
 
-/// Ready means that requests can be answered; an unreachable upstream is reported, and its cached content is served.
+/// Ready means that requests can be answered. An unreachable upstream is reported, but its cached content is served.
 async fn ready(extract::State(state): extract::State<Arc<State>>) -> Response<Body> {
     let readable = match &state.store {
         Some(store) => {

@@ -1,5 +1,5 @@
-//! A connection that ends when its client does not say in time which version of HTTP it speaks. From then on the deadline for the head of
-//! a request holds, which begins only there.
+//! A connection that times out unless its client shows soon which version of HTTP it speaks. The deadline for a request's head starts only
+//! after that.
 
 use std::io;
 use std::pin::Pin;
@@ -9,13 +9,13 @@ use std::time::Duration;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::time::Sleep;
 
-/// How HTTP/2 begins; whatever differs from it is HTTP/1.
+/// The preface of HTTP/2; anything else is HTTP/1.
 const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
 
-/// A connection of which nothing is known yet.
+/// A connection whose protocol is not known yet.
 pub(super) struct Opening<S> {
     stream: S,
-    /// Bytes of the preface that were read; none any more once the version is known.
+    /// Bytes of the preface read so far; `None` once the version is known.
     unknown: Option<(usize, Pin<Box<Sleep>>)>,
 }
 

@@ -2,7 +2,7 @@
 
 use super::problem::{Code, Problem};
 
-/// Names of one page at most, whatever is asked for.
+/// Most names on a page, whatever the client requests.
 const PAGE: usize = 10_000;
 
 /// One page of a sorted list.
@@ -27,7 +27,7 @@ pub(super) fn parameters<'query>(query: Option<&'query str>, name: &'query str) 
     })
 }
 
-/// The page of a sorted list that a query asks for; `path` is that of the list.
+/// The requested page of a sorted list; `path` is the list's own.
 ///
 /// # Errors
 /// `n` is not a number.
@@ -36,7 +36,7 @@ pub(super) fn page<'a>(names: &'a [String], query: Option<&str>, path: &str) -> 
         None => PAGE,
         Some(text) => {
             let number = text.bytes().all(|byte| byte.is_ascii_digit()).then(|| text.parse::<usize>().unwrap_or(PAGE));
-            let refused = || Problem::bad(Code::PaginationNumberInvalid, "n must be a number that is not negative");
+            let refused = || Problem::bad(Code::PaginationNumberInvalid, "n must be a non-negative number");
             number.filter(|_| !text.is_empty()).ok_or_else(refused)?.min(PAGE)
         }
     };

@@ -9,7 +9,7 @@ use axum::http::{HeaderValue, Method, Response, StatusCode, header};
 use super::manifests::is_known;
 use super::range::{Wanted, wanted};
 
-/// `Cache-Control` of what a digest names.
+/// `Cache-Control` of content addressed by digest.
 pub(super) const IMMUTABLE: &str = "private, max-age=31536000, immutable";
 
 /// Whether a request only reads.
@@ -22,7 +22,7 @@ pub(super) fn json(request: &Parts, text: impl Into<String>) -> Response<Body> {
     typed(request, "application/json", text)
 }
 
-/// A text of a media type, without its body where only the head was asked for.
+/// A text response of a media type, without body for HEAD.
 pub(super) fn typed(request: &Parts, media_type: &'static str, text: impl Into<String>) -> Response<Body> {
     let text = text.into();
     let length = HeaderValue::from(text.len());
@@ -40,8 +40,8 @@ pub(super) fn empty(status: StatusCode) -> Response<Body> {
     response
 }
 
-/// The head of an answer to a request for bytes of a known number, and the range that follows it; none for HEAD, for what the client
-/// has already and for a range that holds no byte.
+/// The head of a response with content of known size, and the range to send; `None` for HEAD, for content the client already has and for an
+/// empty range.
 pub(super) fn ranged(request: &Parts, etag: &str, size: u64) -> (Response<Body>, Option<Range<u64>>) {
     let is_get = request.method == Method::GET;
     let (status, range) = match if is_get { wanted(&request.headers, size, etag) } else { Wanted::Whole } {

@@ -29,7 +29,7 @@ pub(super) struct State {
     pub(super) upstreams: Vec<Upstream>,
     pub(super) default_upstream: Option<String>,
     pub(super) store: Option<Arc<Store>>,
-    /// The artifacts of the store.
+    /// The artifacts in the store.
     pub(super) stored: Option<Artifacts>,
     pub(super) access: Access,
     pub(super) passwords: Option<Passwords>,
@@ -69,15 +69,15 @@ impl State {
         }
     }
 
-    /// How long the body of a request is waited for.
+    /// How long to wait for a request's body.
     pub(super) fn patience(&self) -> Patience {
         Patience { stall: self.limits.stall, closing: self.closing.subscribe() }
     }
 
-    /// Who asks; a stranger where the request names nobody, or where nobody is asked.
+    /// The client of a request; anonymous if it has no credentials or none are required.
     ///
     /// # Errors
-    /// 401 if the password is wrong; others where logins are passed on and the upstream cannot be asked.
+    /// 401 if the password is wrong; other errors if logins are passed on and the upstream cannot be reached.
     pub(super) async fn client(&self, headers: &HeaderMap) -> Result<Client, Problem> {
         if let Some(passing) = self.upstreams.iter().find_map(|upstream| upstream.passing.as_ref()) {
             let login = match passing.login(headers).await? {
@@ -94,7 +94,7 @@ impl State {
     }
 }
 
-/// The artifacts of the store, read through the cache.
+/// The artifacts in the store, read through the cache.
 fn artifacts(store: Arc<Store>, cache: SpanCache, budget: Budget) -> Artifacts {
     let pull: Arc<dyn Pull> = Arc::new(StorePull::new(store));
     let reading = content::Config { budget, ..content::Config::new(Arc::clone(&pull), cache.clone()) };

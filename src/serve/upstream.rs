@@ -35,7 +35,7 @@ pub(super) struct Upstream {
     pub(super) registry: Registry,
     pub(super) artifacts: Artifacts,
     pub(super) metrics: UpstreamMetrics,
-    /// The logins of its clients, where they are passed on.
+    /// The clients' logins, if they are passed on.
     pub(super) passing: Option<Arc<Passing>>,
     pull: Arc<dyn Pull>,
     sizes: Arc<Sizes>,
@@ -74,10 +74,10 @@ impl Upstream {
         Repository::parse(&whole).map_err(|error| Problem::bad(Code::NameInvalid, error.to_string()))
     }
 
-    /// Lets a client read what a route names of a repository, where logins are passed on.
+    /// Admits a client to the object a route names, if logins are passed on.
     ///
     /// # Errors
-    /// Those of the upstream: 401 for a stranger, 403 for a user, 404.
+    /// Those of the upstream: 401 for an anonymous client, 403 for a user, 404.
     pub(super) async fn admit(&self, client: &Client, repository: &Repository, route: &Route) -> Result<(), Problem> {
         let Some(passing) = &self.passing else { return Ok(()) };
         let login = client.login.as_ref().ok_or_else(unknown_user)?;
@@ -92,10 +92,10 @@ impl Upstream {
         })
     }
 
-    /// Checks that a client which was admitted has not been refused since, before it gets its answer.
+    /// Checks, before the response, that an admitted client has not been refused since.
     ///
     /// # Errors
-    /// 401 or 403: the upstream refused its login while the answer was fetched.
+    /// 401 or 403: the upstream refused its login in the meantime.
     pub(super) fn confirm(&self, client: &Client, repository: &Repository, route: &Route) -> Result<(), Problem> {
         let (Some(_), Some(login)) = (&self.passing, &client.login) else { return Ok(()) };
         Passing::confirm(login, repository, route).map_err(|error| match client.user {
@@ -179,7 +179,7 @@ impl Upstream {
         })
     }
 
-    /// What is known of the repositories, or what of them a client may see.
+    /// The known repositories, or those a client may see if logins are passed on.
     pub(super) async fn repositories(&self, client: &Client) -> Result<Listing, Problem> {
         let Some(passing) = &self.passing else { return self.in_time(self.artifacts.repositories()).await };
         let login = client.login.as_ref().ok_or_else(unknown_user)?;
@@ -196,12 +196,12 @@ impl Upstream {
         }
     }
 
-    /// Whether its transport vouches for what it sends.
+    /// Whether its transport is trusted to deliver the right bytes.
     pub(super) fn is_trusted(&self) -> bool {
         self.pull.trust() == Trust::Transport
     }
 
-    /// Whether the upstream is known not to answer just now.
+    /// Whether the upstream is currently known not to answer.
     pub(super) fn is_away(&self) -> bool {
         self.artifacts.is_away()
     }
@@ -211,7 +211,7 @@ impl Upstream {
         answer.map_err(|error| self.problem(error.kind, &error.message, Code::ManifestUnknown))
     }
 
-    /// An error of reading from it as an answer.
+    /// Maps a read error to a response.
     pub(super) fn problem(&self, kind: ErrorKind, message: &str, absent: Code) -> Problem {
         match self.pull.throttled() {
             Some(wait) if kind == ErrorKind::Unreachable => Problem::too_many(message, wait),

@@ -1,7 +1,7 @@
-//! Addresses below `/files/`: from the text of a path to what it names, and back. Pure.
+//! Addresses below `/files/`: parses a URL path into the object it names, and formats it back. Pure.
 //!
-//! A path is split before it is decoded, and every part must then follow its grammar, so no encoded separator, dot segment or NUL gets
-//! any further. It is decoded once: `%252e` is the name `%2e`.
+//! A path is split before it is decoded, and every part must then match its grammar, so no encoded separator, dot segment or NUL gets
+//! through. It is decoded once: `%252e` is the name `%2e`.
 
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, percent_decode_str, percent_encode};
 
@@ -9,12 +9,12 @@ use crate::oci::{Repository, Tag, Version};
 use crate::serve::problem::{Code, Problem};
 use crate::serve::route;
 
-/// Where everything of an artifact lies.
+/// The prefix of all paths into artifacts.
 const BELOW: &str = "/files/";
-/// What is written with a percent sign: all but the unreserved characters of RFC 3986.
+/// Characters that are percent-encoded: all but the unreserved ones of RFC 3986.
 const ENCODED: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'.').remove(b'_').remove(b'~');
 
-/// A repository, an artifact in it, or a file of that.
+/// A repository, an artifact in it, or a file in that.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Address {
     /// The repository, by its name here.
@@ -36,20 +36,20 @@ impl Address {
     /// # Errors
     /// 400 for names outside of the grammar.
     pub(super) fn parse(path: &str) -> Result<Self, Problem> {
-        let below = path.strip_prefix(BELOW).ok_or_else(|| Problem::not_found(Code::NameUnknown, "there is no such page"))?;
+        let below = path.strip_prefix(BELOW).ok_or_else(|| Problem::not_found(Code::NameUnknown, "no such page"))?;
         let mut parts: Vec<Vec<u8>> = below.split('/').map(|part| percent_decode_str(part).collect()).collect();
         // A directory may end with a slash.
         parts.pop_if(|last| last.is_empty());
         let versioned = parts.iter().position(|part| part.iter().any(|byte| matches!(byte, b':' | b'@')));
         let path = parts.split_off(versioned.map_or(parts.len(), |at| at + 1));
         if path.iter().any(|name| !is_name(name)) {
-            let message = "a name in the path is empty, a dot segment, or holds a slash or NUL";
+            let message = "a name in the path is empty, is a dot segment, or contains a slash or NUL";
             return Err(Problem::bad(Code::NameInvalid, message));
         }
         let mut name = String::new();
         for part in &parts {
             let text = std::str::from_utf8(part).ok().filter(|text| !text.contains('/'));
-            let text = text.ok_or_else(|| Problem::bad(Code::NameInvalid, "that is not the name of a repository"))?;
+            let text = text.ok_or_else(|| Problem::bad(Code::NameInvalid, "invalid repository name"))?;
             name.push_str(if name.is_empty() { "" } else { "/" });
             name.push_str(text);
         }
@@ -76,12 +76,12 @@ impl Address {
         Ok(Self::new(Repository::parse(name).map_err(invalid(Code::NameInvalid))?, version))
     }
 
-    /// The same with another version, at its root.
+    /// The root of the same repository's artifact with another version.
     pub(super) fn with_version(&self, version: Option<Version>) -> Self {
         Self::new(self.repository.clone(), version)
     }
 
-    /// The directory so many names below the root.
+    /// The ancestor directory at this depth below the root.
     pub(super) fn ancestor(&self, depth: usize) -> Self {
         Self { path: self.path.iter().take(depth).cloned().collect(), ..self.clone() }
     }
@@ -99,7 +99,7 @@ impl Address {
         url
     }
 
-    /// The repository with tag or digest, as commands take it behind the host.
+    /// The repository with tag or digest, as commands expect it after the host.
     pub(super) fn reference(&self) -> String {
         self.version.as_ref().map_or_else(|| self.repository.to_string(), |version| format!("{}{version}", self.repository))
     }
@@ -109,7 +109,7 @@ impl Address {
         String::from_utf8_lossy(&self.path.join(&b'/')).into_owned()
     }
 
-    /// Whether the version is a digest, so that the same is named for ever.
+    /// Whether the version is a digest, so the content never changes.
     pub(super) fn is_pinned(&self) -> bool {
         matches!(self.version, Some(Version::Digest(_)))
     }

@@ -1,4 +1,4 @@
-//! An artifact as a page: a directory of its files; at its root also what it is, how to get it, and what refers to it.
+//! The page of an artifact: a directory of its files; at the root also its description, commands to get it, and its referrers.
 
 use axum::body::Body;
 use axum::http::Response;
@@ -75,7 +75,7 @@ fn title(address: &Address) -> String {
     }
 }
 
-/// The way from the repository down to the directory.
+/// Breadcrumbs from the repository down to the directory.
 fn heading(address: &Address, query: &str) -> Markup {
     let version = match &address.version {
         Some(Version::Digest(digest)) => format!("@{}:{}", digest.algorithm().name(), digest.short()),
@@ -172,7 +172,7 @@ fn file(row: &Row) -> Markup {
     }
 }
 
-/// How to get it. A server of plain HTTP on another machine has to be called one.
+/// Commands to get the artifact; for a remote plain-HTTP server they include the flag for it.
 fn commands(state: &State, opened: &Opened<'_>, address: &Address, request: &Parts) -> Markup {
     let host = host(request);
     let is_plain = state.certificate.is_none() && !Registry::parse(host).is_ok_and(|registry| registry.is_loopback());
@@ -218,7 +218,7 @@ fn details(opened: &Opened<'_>, address: &Address, referrers: Result<&[Descripto
         @if let Some(subject) = shown.subject() { h2 { "Refers to" } p { (digest(address, &subject.digest)) } }
         h2 { "Referrers" }
         @match referrers {
-            Err(problem) => { p.note { "They are not known: " (text(&problem.message)) } }
+            Err(problem) => { p.note { "Cannot be listed: " (text(&problem.message)) } }
             Ok([]) => { p { "Nothing refers to this artifact." } }
             Ok(found) => {
                 ul.referrers { @for referrer in found.iter().take(REFERRERS) { li {

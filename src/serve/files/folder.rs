@@ -16,7 +16,7 @@ use crate::view::{Defaults, Entry};
 
 /// Names on one page.
 const ROWS: usize = 1000;
-/// What is shown where an archive says nothing: a mount shows its user there.
+/// Attributes for entries without any in the archive, where a mount would show its user.
 const DEFAULTS: Defaults = Defaults { uid: 0, gid: 0, time: (0, 0), force_uid: None, force_gid: None, file_mode: None, dir_mode: None };
 
 /// One name.
@@ -27,7 +27,7 @@ pub(super) struct Row {
     /// Everything about it.
     #[serde(flatten)]
     pub(super) entry: Entry,
-    /// Where it is read.
+    /// Its URL.
     pub(super) url: String,
 }
 
@@ -40,18 +40,18 @@ pub(super) struct Folder {
     digest: String,
     /// The dialect.
     kind: &'static str,
-    /// Platform that was chosen from an index.
+    /// Platform selected from an index.
     pub(super) platform: Option<String>,
     /// Path of the directory, without slashes at its ends.
     path: String,
     /// The names, sorted by their bytes.
     pub(super) entries: Vec<Row>,
-    /// Where the rest is, if there is more.
+    /// URL of the next page, if there is one.
     pub(super) next: Option<String>,
 }
 
 impl Folder {
-    /// The page of a directory that a request asks for with `after`.
+    /// The page of a directory after the cookie `after` of the request.
     ///
     /// # Errors
     /// `after` is not a number.
@@ -64,7 +64,7 @@ impl Folder {
     ) -> Result<Self, Problem> {
         let after = pages::parameter(request.uri.query(), "after").unwrap_or_default();
         let after = if after.is_empty() { Ok(0) } else { after.parse::<u64>() };
-        let after = after.map_err(|_| Problem::bad(Code::PaginationNumberInvalid, "after must be a number that is not negative"))?;
+        let after = after.map_err(|_| Problem::bad(Code::PaginationNumberInvalid, "after must be a non-negative number"))?;
         let query = query_of(platform);
         let tree = &artifact.tree;
         let mut children = tree.children(node, after);
@@ -92,7 +92,7 @@ impl Folder {
         })
     }
 
-    /// The answer for a program.
+    /// The JSON response.
     pub(super) fn json(&self, request: &Parts) -> Result<Response<Body>, Problem> {
         let text = serde_json::to_string(self).map_err(|error| Problem::bad(Code::Unknown, error.to_string()))?;
         let mut response = respond::json(request, text);
@@ -102,7 +102,7 @@ impl Folder {
     }
 }
 
-/// The query that keeps a platform.
+/// The query string that preserves a platform.
 pub(super) fn query_of(platform: Option<&Platform>) -> String {
     platform.map(|platform| format!("?platform={}", encoded(&platform.to_string()))).unwrap_or_default()
 }

@@ -1,4 +1,4 @@
-//! `/`: the repositories, page by page, and the search among them.
+//! `/`: the repositories, page by page, with a search.
 
 use axum::body::Body;
 use axum::http::Response;
@@ -49,18 +49,18 @@ pub(super) async fn answer(state: &State, client: &Client, request: &Parts) -> R
     Ok(page(request, "Repositories", search, &content))
 }
 
-/// Whether a name holds every word that is searched for.
+/// Whether a name contains every search word.
 fn fits(name: &str, search: &str) -> bool {
     search.to_lowercase().split_whitespace().all(|word| name.contains(word))
 }
 
-/// The repository or artifact that a search names.
+/// The repository or artifact that a search text names.
 fn typed(search: &str) -> Option<Address> {
     let path = search.strip_prefix("http://").or(search.strip_prefix("https://")).unwrap_or(search);
     Address::of_reference(path).ok()
 }
 
-/// One page of a sorted list, behind a name; and whether more follow.
+/// One page of a sorted list after a name, and whether more follow.
 pub(super) fn slice<'a>(names: &'a [String], last: &str) -> (&'a [String], bool) {
     let from = names.partition_point(|name| name.as_str() <= last);
     let rest = names.get(from..).unwrap_or_default();
@@ -72,7 +72,7 @@ pub(super) fn list<'a>(rows: impl Iterator<Item = (&'a str, String)>) -> Markup 
     html! { ul.names { @for (name, url) in rows { li { a href=(url) { (text(name)) } } } } }
 }
 
-/// The way to the next page behind a name, and back to the first.
+/// Links to the next page after a name, and back to the first.
 pub(super) fn more(next: Option<&String>, last: &str, query: &str) -> Markup {
     html! {
         @if next.is_some() || !last.is_empty() {

@@ -1,7 +1,7 @@
-//! The frame of every page, its stylesheet and icon, and pages that say why there is nothing to see.
+//! The frame of every page, its stylesheet and icon, and the error and waiting pages.
 //!
-//! Templates escape whatever they show. Control characters and direction marks of names are shown as escapes, so that a name looks like
-//! what it is.
+//! Templates escape everything they show. Control characters and direction marks in names are shown as escapes, so that a name cannot
+//! disguise itself.
 
 use std::sync::LazyLock;
 use std::time::Duration;
@@ -16,21 +16,21 @@ use crate::serve::problem::Problem;
 use crate::serve::respond;
 use crate::view::shown;
 
-/// Where the stylesheet lies.
+/// Path of the stylesheet.
 pub(super) const STYLE_PATH: &str = "/style.css";
-/// Where the icon lies.
+/// Path of the icon.
 pub(super) const ICON_PATH: &str = "/icon.svg";
-/// How long a browser waits for an artifact that is read for the first time.
+/// How long a browser waits for an artifact read for the first time, before it gets a waiting page.
 pub(super) const PATIENCE: Duration = Duration::from_secs(8);
-/// A page loads its own stylesheet and icon, and searches; it does nothing else.
+/// A page may load its own stylesheet and icon, and submit the search; nothing else.
 const POLICY: &str = "default-src 'none'; style-src 'self'; img-src 'self'; form-action 'self'; base-uri 'none'; frame-ancestors 'none'";
 const STYLE: &str = include_str!("style.css");
 const ICON: &str = include_str!("icon.svg");
 
-/// The address of the stylesheet, another one for every content.
+/// The URL of the stylesheet, which changes with its content.
 static STYLE_URL: LazyLock<String> = LazyLock::new(|| format!("{STYLE_PATH}?{}", Digest::of(STYLE.as_bytes()).short()));
 
-/// A page with a title, and what was searched for.
+/// A page with a title and the search text.
 pub(super) fn page(request: &Parts, title: &str, search: &str, content: &Markup) -> Response<Body> {
     let markup = html! {
         (DOCTYPE)
@@ -64,12 +64,12 @@ pub(super) fn page(request: &Parts, title: &str, search: &str, content: &Markup)
     response
 }
 
-/// Text of a registry, so that nothing of it is hidden or reordered.
+/// Text from a registry, escaped so that none of it is hidden or reordered.
 pub(super) fn text(text: &str) -> Markup {
     html! { bdi { (shown::visible(text)) } }
 }
 
-/// A refusal as a page.
+/// An error page.
 pub(super) fn problem(request: &Parts, problem: Problem) -> Response<Body> {
     let what = problem.status.canonical_reason().unwrap_or("Error");
     let content = html! {
@@ -83,7 +83,7 @@ pub(super) fn problem(request: &Parts, problem: Problem) -> Response<Body> {
     response
 }
 
-/// An artifact that is still being read, as a page that asks again.
+/// The waiting page for an artifact that is still being read; it reloads itself.
 pub(super) fn being_read(request: &Parts) -> Response<Body> {
     let content = html! {
         h1 { "Reading the artifact" }
@@ -117,7 +117,7 @@ fn constant(request: &Parts, media_type: &'static str, content: &'static str) ->
     response
 }
 
-/// The host that a request came to, for commands.
+/// The host the request was sent to, for use in commands.
 pub(super) fn host(request: &Parts) -> &str {
     let named = request.headers.get(header::HOST).and_then(|host| host.to_str().ok());
     request.uri.authority().map(|authority| authority.as_str()).or(named).unwrap_or("localhost")

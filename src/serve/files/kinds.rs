@@ -1,17 +1,17 @@
-//! Files by their names: the media type, and whether a browser may show one, or has to save it. Pure.
+//! Media types by file name, and whether a browser may display a file or must save it. Pure.
 //!
-//! A file of an artifact is somebody else's: what can carry script, markup or styles is saved, never shown.
+//! Files of artifacts are untrusted: formats that can carry script, markup or styles are saved, never displayed.
 
 use axum::http::HeaderValue;
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
 
-/// The characters of RFC 8187 that need no percent sign.
+/// The characters that RFC 8187 leaves unencoded.
 const ENCODED: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'.').remove(b'_').remove(b'~');
 
 const TEXT: &str = "text/plain; charset=utf-8";
 const BYTES: &str = "application/octet-stream";
 
-/// Media types of text and pictures that can do nothing but be seen, with the endings of their names.
+/// Media types of passive text and images, with their extensions.
 const HARMLESS: [(&str, &[&str]); 9] = [
     (
         TEXT,
@@ -78,7 +78,7 @@ const HARMLESS: [(&str, &[&str]); 9] = [
     ("image/bmp", &["bmp"]),
 ];
 
-/// Media types of everything else that is known.
+/// Other known media types.
 const OTHERS: [(&str, &[&str]); 31] = [
     ("text/html; charset=utf-8", &["html", "htm"]),
     ("application/xhtml+xml", &["xhtml", "xht"]),
@@ -113,7 +113,7 @@ const OTHERS: [(&str, &[&str]); 31] = [
     ("video/webm", &["webm"]),
 ];
 
-/// Names of text files that have no ending.
+/// Names of text files without an extension.
 const TEXTS: [&str; 13] = [
     "license",
     "licence",
@@ -130,16 +130,16 @@ const TEXTS: [&str; 13] = [
     ".dockerignore",
 ];
 
-/// The treatment of a file by a browser.
+/// How a browser should treat a file.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Kind {
     /// The media type.
     pub(super) media_type: &'static str,
-    /// Whether it may be shown.
+    /// Whether it may be displayed.
     pub(super) is_harmless: bool,
 }
 
-/// The kind of a file of this name.
+/// The kind implied by a file name.
 pub(super) fn kind(name: &[u8]) -> Kind {
     let name = String::from_utf8_lossy(name).to_ascii_lowercase();
     if TEXTS.contains(&name.as_str()) {
@@ -153,7 +153,7 @@ pub(super) fn kind(name: &[u8]) -> Kind {
     }
 }
 
-/// `Content-Disposition` of a file (RFC 6266): its name in ASCII, and in full where that is another.
+/// `Content-Disposition` of a file (RFC 6266): its name in ASCII, and in full where that differs.
 pub(super) fn disposition(name: &[u8], is_harmless: bool) -> HeaderValue {
     let how = if is_harmless { "inline" } else { "attachment" };
     let name = String::from_utf8_lossy(name);

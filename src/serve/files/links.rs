@@ -1,22 +1,22 @@
-//! Where a path of an artifact leads. Links are followed as inside a root directory, and one that leads out of it leads nowhere. Pure.
+//! Resolves paths inside an artifact. Symlinks are followed as in a chroot, except that one leading outside is an error. Pure.
 
 use crate::artifact::{Kind, NodeId, Tree};
 
-/// Links on the way to one file, as many as Linux follows.
+/// Most links followed on the way to a file, as on Linux.
 const LINKS: usize = 40;
 
-/// Why a path leads nowhere.
+/// Why a path cannot be resolved.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Lost {
-    /// A name does not exist, or what it is below is no directory.
+    /// A name does not exist, or its parent is not a directory.
     Missing,
-    /// A link leads out of the artifact.
+    /// A link leads outside the artifact.
     Outside,
-    /// Links lead to each other.
+    /// Links form a loop.
     Loop,
 }
 
-/// The node of a path, links followed, the last one too.
+/// The node at a path; links are followed, including the last one.
 pub(super) fn find(tree: &Tree, path: &[Vec<u8>]) -> Result<NodeId, Lost> {
     let mut way: Vec<NodeId> = vec![0];
     let mut rest: Vec<&[u8]> = path.iter().rev().map(Vec::as_slice).collect();

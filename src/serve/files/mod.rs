@@ -1,15 +1,14 @@
-//! Any file inside any artifact over HTTP, and the page for people.
+//! Serves any file inside any artifact over HTTP, and pages for people.
 //!
 //! ```text
 //! /                                   the repositories, with a search
 //! /files/REPOSITORY                   its tags
 //! /files/REPOSITORY:TAG/PATH          a file or directory of an artifact, also REPOSITORY@DIGEST
-//! /files/REPOSITORY:TAG?title=TITLE   the layer of a title as it is stored
+//! /files/REPOSITORY:TAG?title=TITLE   the layer with a title, as stored
 //! ```
 //!
-//! Trees, links of blobs and bytes are those that a mount shows; nothing is unpacked here. What a client may read is decided as for
-//! `/v2`. Names and annotations are somebody else's: in pages they are text, in headers they are encoded, and files are sent so that
-//! no browser runs anything of them.
+//! Trees and bytes are those a mount shows; nothing is unpacked here. Access is checked as for `/v2`. Names and annotations are
+//! untrusted: escaped in pages, encoded in headers, and files are sent so that no browser runs anything in them.
 
 mod address;
 mod artifact_page;
@@ -43,9 +42,9 @@ use super::{blobs, hosted, manifests, pages, respond};
 use crate::artifact::Kind;
 use crate::oci::{Platform, Version};
 
-/// The annotation that names the file of a layer.
+/// The annotation that names a layer's file.
 const TITLE: &str = "org.opencontainers.image.title";
-/// Sent with everything: no sniffing of types, no address handed on, no frame around it, nothing embedded elsewhere.
+/// Sent with everything: no content sniffing, no referrer, no framing, no cross-origin embedding.
 const SAFETY: [(HeaderName, &str); 4] = [
     (header::X_CONTENT_TYPE_OPTIONS, "nosniff"),
     (header::REFERRER_POLICY, "no-referrer"),
@@ -53,7 +52,7 @@ const SAFETY: [(HeaderName, &str); 4] = [
     (HeaderName::from_static("cross-origin-resource-policy"), "same-origin"),
 ];
 
-/// Whether a path is answered here.
+/// Whether this module serves a path.
 pub(super) fn serves(path: &str) -> bool {
     matches!(path, "/" | "/files" | html::STYLE_PATH | html::ICON_PATH) || path.starts_with("/files/")
 }
@@ -75,11 +74,11 @@ pub(super) async fn answer(state: &State, request: &Parts) -> Response<Body> {
     response
 }
 
-/// `client` becomes who asks, once that is known.
+/// `client` is set once the client is known.
 async fn dispatch(state: &State, client: &mut Client, request: &Parts) -> Result<Response<Body>, Problem> {
     if !respond::reads(request) {
         let allowed = HeaderValue::from_static("GET, HEAD");
-        return Err(Problem::unsupported("files and pages are only read here").with(header::ALLOW, allowed));
+        return Err(Problem::unsupported("files and pages are read-only").with(header::ALLOW, allowed));
     }
     let address = match request.uri.path() {
         html::STYLE_PATH => return Ok(html::style(request)),
@@ -140,7 +139,7 @@ async fn file_or_folder(
 ) -> Result<Response<Body>, Problem> {
     let wanted = Wanted::of(&request.headers);
     let tree = match wanted {
-        // A browser shows that something goes on, and asks again.
+        // A browser gets a waiting page that reloads itself.
         Wanted::Html => match tokio::time::timeout(html::PATIENCE, opened.tree()).await {
             Ok(tree) => tree,
             Err(_) => return Ok(html::being_read(request)),
@@ -149,7 +148,7 @@ async fn file_or_folder(
     };
     let tree = match tree {
         Err(problem) if wanted == Wanted::Html && address.path.is_empty() => {
-            // What its manifest says is shown all the same.
+            // Its description is shown anyway.
             return artifact_page::without_files(state, opened, address, &problem, request).await;
         }
         tree => tree?,
@@ -157,8 +156,8 @@ async fn file_or_folder(
     let node = links::find(&tree.tree, &address.path).map_err(|lost| {
         let why = match lost {
             Lost::Missing => "does not exist",
-            Lost::Outside => "is a link that leads out of the artifact",
-            Lost::Loop => "is a link that leads to itself",
+            Lost::Outside => "is a link that leads outside the artifact",
+            Lost::Loop => "is part of a link loop",
         };
         Problem::not_found(Code::NameUnknown, format!("{} {why} in {}", address.path_text(), address.reference()))
     })?;
@@ -175,7 +174,7 @@ async fn file_or_folder(
     }
 }
 
-/// The layer of a title, as it is stored.
+/// The layer with a title, as stored.
 async fn layer(
     place: &Place<'_>,
     address: &Address,

@@ -1,7 +1,7 @@
-//! An artifact that a client may read, of an upstream or of the store.
+//! An artifact that a client may read, from an upstream or the store.
 //!
-//! The cache holds blobs whatever repository they came from, so an artifact is read only if its own repository holds every blob that
-//! it names: else a manifest that anybody may push would open what others keep to themselves.
+//! The cache holds blobs regardless of repository, so an artifact is read only if its own repository has every blob it names. Otherwise
+//! anybody who may push a manifest could read other people's blobs through it.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -22,25 +22,25 @@ use crate::serve::{hosted, store};
 use crate::transfer;
 use crate::view::Reader;
 
-/// Blobs that an upstream is asked for at a time.
+/// Blobs looked up at an upstream concurrently.
 const ASKED: usize = 8;
 
-/// An artifact that may be read.
+/// A readable artifact.
 pub(super) struct Opened<'a> {
     place: &'a Place<'a>,
     artifacts: Artifacts,
-    /// The repository, as its place calls it.
+    /// The repository's name at the upstream or in the store.
     repository: Repository,
-    /// What its manifests say.
+    /// The description from its manifests.
     pub(super) description: Description,
-    /// How old the answer is where the upstream could not confirm it.
+    /// The age of the manifest, if the upstream could not confirm it.
     pub(super) stale: Option<Duration>,
-    /// A digest is what the client trusts, so that nothing is sent before the whole blob was checked.
+    /// Set if the client asked by digest: then nothing is sent before the whole blob is verified.
     strict: bool,
 }
 
 impl<'a> Opened<'a> {
-    /// Finds an artifact, and the member of a platform where one is named.
+    /// Finds an artifact, and its member for the platform if one is given.
     ///
     /// # Errors
     /// 404 if there is no such artifact or platform; those of an upstream.
@@ -59,7 +59,7 @@ impl<'a> Opened<'a> {
             Place::Store(store) => {
                 let manifest = hosted::manifest(store, &address.repository, version).await?;
                 let stored = state.stored.as_ref();
-                let stored = stored.ok_or_else(|| Problem::not_found(Code::NameUnknown, "there is no store here"))?;
+                let stored = stored.ok_or_else(|| Problem::not_found(Code::NameUnknown, "this server has no store"))?;
                 (stored, address.repository.clone(), manifest.digest, None, false)
             }
         };
@@ -73,7 +73,7 @@ impl<'a> Opened<'a> {
         }
     }
 
-    /// An index without a member for a platform would be shown as a directory of all of them.
+    /// Refuses an index without a member for the platform, which would otherwise show as a directory of all members.
     fn check_platform(&self, platform: &Platform) -> Result<(), Problem> {
         if self.description.dialect != Dialect::Members || self.platforms().is_empty() {
             return Ok(());
@@ -88,7 +88,7 @@ impl<'a> Opened<'a> {
         members.iter().filter_map(|member| member.platform.as_ref()).filter(|platform| !platform.is_unknown()).collect()
     }
 
-    /// Whether its repository holds every blob that it is read from.
+    /// Whether its repository has every blob it consists of.
     async fn check_held(&self) -> Result<(), Problem> {
         let blobs = self.description.sources.iter().map(|source| source.descriptor.digest);
         let blobs: BTreeSet<Digest> = blobs.filter(|digest| !self.description.manifests.contains(digest)).collect();
@@ -104,10 +104,10 @@ impl<'a> Opened<'a> {
         }
     }
 
-    /// Its files. The first time, archives are read whole for that.
+    /// Its files. The first call reads archives completely.
     ///
     /// # Errors
-    /// 403 if a key is needed; what reading says.
+    /// 403 if a key is needed; also read errors.
     pub(super) async fn tree(&self) -> Result<Arc<Artifact>, Problem> {
         self.check_held().await?;
         let digest = &self.description.manifest.digest;
@@ -118,7 +118,7 @@ impl<'a> Opened<'a> {
     /// A regular file of it.
     ///
     /// # Errors
-    /// What reading says.
+    /// Read errors.
     pub(super) async fn reader(&self, artifact: &Artifact, node: NodeId) -> Result<Reader, Problem> {
         let reader = Reader::of_tree(&self.artifacts, &self.repository, artifact, node, self.strict).await;
         reader.map_err(|error| self.problem(&error))
@@ -132,7 +132,7 @@ impl<'a> Opened<'a> {
         }
     }
 
-    /// An error of reading a file of it as an answer.
+    /// Maps an error from reading one of its files to a response.
     pub(super) fn problem(&self, error: &Error) -> Problem {
         problem(self.place, error)
     }
@@ -140,7 +140,7 @@ impl<'a> Opened<'a> {
     /// The manifests that refer to it.
     ///
     /// # Errors
-    /// Those of the place.
+    /// Those of the upstream or the store.
     pub(super) async fn referrers(&self) -> Result<Arc<[Descriptor]>, Problem> {
         let digest = &self.description.manifest.digest;
         match self.place {
@@ -159,7 +159,7 @@ fn problem(place: &Place<'_>, error: &Error) -> Problem {
             let message = "the artifact is encrypted, and this server has no key for it; mount or pull it with the passphrase";
             Problem::of(error.kind, message, Code::Denied)
         }
-        // The request is right; this version cannot read what it asks for.
+        // The request is valid, but this version cannot read the content.
         (ErrorKind::Unsupported, _) => Problem::new(StatusCode::NOT_IMPLEMENTED, Code::Unsupported, error.to_string()),
         (kind, Place::Upstream(upstream, _)) => upstream.problem(kind, &error.message, Code::NameUnknown),
         (_, Place::Store(_)) => store::problem(error, Code::NameUnknown),

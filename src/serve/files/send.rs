@@ -1,5 +1,5 @@
-//! A file of an artifact as an answer: only what the range needs is fetched, and what turns out wrong ends the connection before its
-//! last byte.
+//! Sends a file of an artifact: fetches only what the range needs, and cuts the connection before the last byte if the content turns out
+//! wrong.
 
 use std::io;
 use std::ops::Range;
@@ -24,10 +24,10 @@ use crate::serve::respond;
 use crate::serve::upstream::piece_end;
 use crate::view::Reader;
 
-/// For files of others: whatever a browser makes of them runs nothing, loads nothing and has no origin.
+/// For untrusted files: however a browser interprets them, they run nothing, load nothing and have no origin.
 const POLICY: &str = "default-src 'none'; style-src 'unsafe-inline'; sandbox";
 
-/// The answer to a request for a regular file.
+/// The response to a request for a regular file.
 pub(super) async fn file(
     opened: &Opened<'_>,
     artifact: &Artifact,
@@ -48,19 +48,19 @@ pub(super) async fn file(
     Ok(response)
 }
 
-/// Says what a file is and how a browser treats it.
+/// Sets the media type of a file and how a browser treats it.
 pub(super) fn describe(response: &mut Response<Body>, name: &[u8], is_pinned: bool) {
     let kind = kind(name);
     let headers = response.headers_mut();
     headers.insert(header::CONTENT_TYPE, HeaderValue::from_static(kind.media_type));
     headers.insert(header::CONTENT_DISPOSITION, disposition(name, kind.is_harmless));
     headers.insert(header::CONTENT_SECURITY_POLICY, HeaderValue::from_static(POLICY));
-    // A tag may move, which the entity tag tells.
+    // A tag may move; the entity tag shows it.
     let caching = if is_pinned { respond::IMMUTABLE } else { "private, no-cache" };
     headers.insert(header::CACHE_CONTROL, HeaderValue::from_static(caching));
 }
 
-/// A digest that stands for the bytes of a file: their own where it is known, else of what they follow from.
+/// A digest that identifies the bytes of a file: their own if known, else one of everything that determines them.
 fn identity(artifact: &Artifact, node: NodeId, address: &Address) -> Digest {
     let sha256 = artifact.tree.content(node).and_then(|content| content.sha256);
     let derived = || {
@@ -70,33 +70,33 @@ fn identity(artifact: &Artifact, node: NodeId, address: &Address) -> Digest {
     sha256.map_or_else(derived, Digest::from_sha256)
 }
 
-/// A range of a file that is being sent.
+/// A range of a file being sent.
 struct Sending {
     reader: Reader,
     range: Range<u64>,
-    /// Whether it began as the whole file.
+    /// Whether it covers the whole file.
     is_whole: bool,
-    /// Counts what is sent.
+    /// Counts the bytes sent.
     metrics: Option<UpstreamMetrics>,
 }
 
 impl Sending {
-    /// The next bytes; more than none, unless nothing is left.
+    /// The next bytes; empty only at the end.
     async fn next(&self) -> Result<Bytes, Error> {
         let end = piece_end(self.range.start, self.range.end);
         let length = end.saturating_sub(self.range.start);
         let bytes = self.reader.read(self.range.start, u32::try_from(length).unwrap_or(u32::MAX)).await?;
         if bytes.is_empty() && length > 0 {
-            return Err(Error::new(ErrorKind::Integrity, "a file of the artifact ended before its size"));
+            return Err(Error::new(ErrorKind::Integrity, "a file of the artifact is shorter than its recorded size"));
         }
-        // The read that completes a blob which is served while it is checked waits for the digest.
+        // If the blob is served while being verified, its last read waits for the digest.
         if self.is_whole && end == self.range.end && self.reader.verified() == Verified::Partial {
-            return Err(Error::new(ErrorKind::Integrity, "a file of the artifact was read and is not verified"));
+            return Err(Error::new(ErrorKind::Integrity, "a file of the artifact was read completely but not verified"));
         }
         Ok(bytes)
     }
 
-    /// The body; its first bytes are here already.
+    /// The body; `first` are its first bytes.
     fn body(self, first: Bytes) -> Body {
         Body::from_stream(stream::unfold(Some((self, Some(first))), |state| async move {
             let (mut sending, first) = state.filter(|(sending, _)| !sending.range.is_empty())?;
@@ -113,7 +113,7 @@ impl Sending {
                     Some((Ok(bytes), Some((sending, None))))
                 }
                 Err(error) => {
-                    tracing::warn!("a file is cut off at byte {}: {error}", sending.range.start);
+                    tracing::warn!("cutting off a file at byte {}: {error}", sending.range.start);
                     Some((Err(io::Error::other(error)), None))
                 }
             }

@@ -1,8 +1,8 @@
-//! The form in which a client wants a directory: `Accept`. Pure.
+//! Whether a client prefers HTML or JSON for a directory, from `Accept`. Pure.
 
 use axum::http::{HeaderMap, header};
 
-/// A form of an answer.
+/// The form of a response.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Wanted {
     /// A page, for a browser.
@@ -14,7 +14,7 @@ pub(super) enum Wanted {
 }
 
 impl Wanted {
-    /// The form that a request asks for.
+    /// The form a request prefers.
     pub(super) fn of(headers: &HeaderMap) -> Self {
         let (html, json) = (quality(headers, "text/html"), quality(headers, "application/json"));
         match (json > 0.0 && json >= html, html > 0.0) {
@@ -30,7 +30,7 @@ pub(super) fn wants_html(headers: &HeaderMap) -> bool {
     Wanted::of(headers) == Wanted::Html
 }
 
-/// The quality of a media type that is named as such; 0 if it is not wanted.
+/// The quality of an explicitly listed media type; 0 if it is not wanted.
 fn quality(headers: &HeaderMap, media_type: &str) -> f32 {
     let values = headers.get_all(header::ACCEPT).iter().filter_map(|value| value.to_str().ok());
     let qualities = values.flat_map(|value| value.split(',')).filter_map(|range| {

@@ -1,5 +1,5 @@
-//! Whether a login may read what it asks for. The upstream is asked for that very object: that it hands out a token says nothing, and an
-//! absence may be a refusal.
+//! Decides whether a login may read an object, by asking the upstream for that very object: a token proves nothing, and "not found" may be
+//! a refusal.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -12,10 +12,10 @@ use crate::registry::{Pull, all_names};
 use crate::serve::route::Route;
 
 impl Passing {
-    /// Lets a login read what a route names of a repository, if the upstream does.
+    /// Admits a login to the object a route names, if the upstream does.
     ///
     /// # Errors
-    /// The upstream refuses it, has no such object, or cannot be asked.
+    /// The upstream refuses, has no such object, or cannot be reached.
     pub(in crate::serve) async fn admit(&self, login: &Arc<Login>, repository: &Repository, route: &Route) -> Result<(), Error> {
         let part = Part::of(route);
         if !login.may(repository, part) {
@@ -27,10 +27,10 @@ impl Passing {
         Ok(())
     }
 
-    /// Checks that the upstream has not refused a login meanwhile: then somebody else may have fetched the answer.
+    /// Checks that the upstream has not refused a login in the meantime, in which case another client may have fetched the answer.
     ///
     /// # Errors
-    /// It has.
+    /// It has been refused.
     pub(in crate::serve) fn confirm(login: &Login, repository: &Repository, route: &Route) -> Result<(), Error> {
         match login.may(repository, Part::of(route)) {
             true => Ok(()),
@@ -38,10 +38,10 @@ impl Passing {
         }
     }
 
-    /// The repositories that the upstream lists to a login, or else those that it was found to read; and whether that is all.
+    /// The repositories the upstream lists for a login, or else those it is known to be able to read; and whether the list is complete.
     ///
     /// # Errors
-    /// The upstream cannot be asked.
+    /// The upstream cannot be reached.
     pub(in crate::serve) async fn repositories(&self, login: &Login) -> Result<(BTreeSet<Repository>, bool), Error> {
         let asked = tokio::time::timeout(PATIENCE, all_names(&*login.pull, None, || {})).await;
         match asked.map_err(|_| Error::new(ErrorKind::TimedOut, "the upstream registry did not answer in time"))? {
@@ -54,19 +54,19 @@ impl Passing {
     }
 }
 
-/// Asks for an object as cheaply as shows that it may be read.
+/// Sends the cheapest request that proves an object may be read.
 async fn probe(pull: &dyn Pull, repository: &Repository, route: &Route) -> Result<(), Error> {
     match route {
         Route::Blob(_, digest) => pull.blob_size(repository, digest).await.map(drop),
         Route::Manifest(_, version) => manifest(pull, repository, version).await,
-        // That nothing refers to a digest is no sign that it may be read.
+        // An empty list of referrers does not prove that the digest may be read.
         Route::Referrers(_, digest) => manifest(pull, repository, &Version::Digest(*digest)).await,
         Route::Tags(_) => match pull.tags(repository, None).await? {
             page if page.names.is_empty() => Err(Error::new(ErrorKind::NotFound, format!("repository {repository} has no tags"))),
             _ => Ok(()),
         },
         Route::Base | Route::Catalog | Route::Uploads(_) | Route::Upload(..) => {
-            Err(Error::new(ErrorKind::Denied, "this is not read from an upstream registry"))
+            Err(Error::new(ErrorKind::Denied, "not readable from an upstream registry"))
         }
     }
 }

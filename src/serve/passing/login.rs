@@ -1,4 +1,4 @@
-//! One login: the upstream as it reaches it, and what it was found to read there.
+//! One login: its connection to the upstream, and the repositories it is known to be able to read there.
 
 use std::collections::HashSet;
 use std::sync::Arc;
@@ -10,10 +10,10 @@ use crate::oci::Repository;
 use crate::registry::Pull;
 use crate::serve::route::Route;
 
-/// Repositories of one login that are remembered.
+/// Repositories remembered per login.
 const GRANTS: usize = 10_000;
 
-/// Which part of a repository is read; some registries tell the two apart.
+/// The part of a repository that is read; some registries grant the two separately.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub(in crate::serve) enum Part {
     /// Manifests, blobs and referrers.
@@ -23,7 +23,7 @@ pub(in crate::serve) enum Part {
 }
 
 impl Part {
-    /// What a route reads.
+    /// The part that a route reads.
     pub(super) fn of(route: &Route) -> Self {
         if matches!(route, Route::Tags(_)) { Self::Tags } else { Self::Content }
     }
@@ -31,13 +31,13 @@ impl Part {
 
 /// A login that the upstream accepted.
 pub(in crate::serve) struct Login {
-    /// The user's name; none for the login of strangers.
+    /// The user's name; `None` for anonymous clients.
     pub(super) user: Option<String>,
-    /// The upstream with its credentials.
+    /// The upstream, reached with these credentials.
     pub(super) pull: Arc<dyn Pull>,
-    /// Until when the upstream's answers about it count.
+    /// When the upstream's answers about it expire.
     pub(super) until: Instant,
-    /// What it may read. Held for one look.
+    /// The parts it may read. Held only for a lookup.
     granted: Mutex<HashSet<(Repository, Part)>>,
 }
 
@@ -46,33 +46,33 @@ impl Login {
         Self { user, pull, until: Instant::now(), granted: Mutex::default() }
     }
 
-    /// The user's name; none for strangers.
+    /// The user's name; `None` for anonymous clients.
     pub(in crate::serve) fn user(&self) -> Option<&str> {
         self.user.as_deref()
     }
 
-    /// Whether the upstream let it read this before.
+    /// Whether the upstream is known to let it read this.
     pub(in crate::serve) fn may(&self, repository: &Repository, part: Part) -> bool {
         self.granted.lock().contains(&(repository.clone(), part))
     }
 
-    /// Notes that the upstream let it read this.
+    /// Records that the upstream lets it read this.
     pub(super) fn grant(&self, repository: &Repository, part: Part) {
         let mut granted = self.granted.lock();
         if granted.len() >= GRANTS {
-            // Another one is asked about again.
+            // The evicted one is simply asked about again.
             let any = granted.iter().next().cloned();
             any.map(|any| granted.remove(&any));
         }
         granted.insert((repository.clone(), part));
     }
 
-    /// Notes that the upstream no longer lets it read a repository.
+    /// Records that the upstream no longer lets it read a repository.
     pub(super) fn revoke(&self, repository: &Repository) {
         self.granted.lock().retain(|(granted, _)| granted != repository);
     }
 
-    /// The repositories that it was found to read.
+    /// The repositories it is known to be able to read.
     pub(super) fn repositories(&self) -> Vec<Repository> {
         let mut names: Vec<_> = self.granted.lock().iter().map(|(repository, _)| repository.clone()).collect();
         names.sort();

@@ -1,7 +1,7 @@
-//! The logins of clients, passed on to the upstream: it decides who somebody is, and what each may read.
+//! Passes clients' logins on to the upstream, which decides who they are and what each may read.
 //!
-//! A login is kept under a keyed hash, for [`PassCredentials::ttl`] after the upstream accepted it, and what it was found to read with it.
-//! The password is in nothing but the client of the upstream that the login has for that time, which wipes it in the end.
+//! A login is kept under a keyed hash for [`PassCredentials::ttl`] after the upstream accepted it, together with what it may read.
+//! The password exists only in the login's own client of the upstream, which wipes it when dropped.
 
 mod admission;
 mod login;
@@ -30,24 +30,24 @@ use crate::registry::{Credential, HttpRegistry, Pull};
 pub(super) use login::Login;
 pub(super) use relay::Relay;
 
-/// Logins at a time; beyond that the oldest ones are asked about again.
+/// Most logins remembered; the oldest are dropped and checked again when used.
 const LOGINS: usize = 10_000;
-/// Logins that are checked at a time.
+/// Logins checked concurrently.
 const CHECKING: usize = 16;
 /// How long a client waits for the check.
 const PATIENCE: Duration = Duration::from_secs(25);
-/// How long a wrong password is refused without asking, so that a client which repeats it locks nobody out upstream.
+/// How long a wrong password is refused without asking, so that a client repeating it does not lock the account upstream.
 const REFUSED: Duration = Duration::from_secs(10);
 
 type Key = [u8; 32];
 
-/// An upstream as one client reaches it.
+/// An upstream reached with one client's credentials.
 #[async_trait]
 pub trait Account: Pull {
-    /// Whether the upstream accepted the login; false if it asked for none.
+    /// Whether the upstream accepted the login; false if it requires none.
     ///
     /// # Errors
-    /// Denied if it refuses it.
+    /// Denied if the upstream refuses it.
     async fn is_accepted(&self) -> Result<bool, Error>;
 }
 
@@ -58,14 +58,14 @@ impl Account for HttpRegistry {
     }
 }
 
-/// Reaches the upstream with these credentials and none of ours. Sends nothing.
+/// Reaches the upstream with these credentials and none of our own. Sends nothing.
 pub type Connect = Box<dyn Fn(Credential) -> Result<Arc<dyn Account>, Error> + Send + Sync>;
 
-/// How logins of clients are passed on.
+/// Configures how clients' logins are passed on.
 pub struct PassCredentials {
-    /// How long the upstream's answers about a login count.
+    /// How long the upstream's answers about a login are trusted.
     pub ttl: Duration,
-    /// The way there.
+    /// Opens the upstream for given credentials.
     pub connect: Connect,
 }
 
@@ -74,19 +74,19 @@ pub(super) struct Passing {
     config: PassCredentials,
     metrics: UpstreamMetrics,
     hash: KeyedHash,
-    /// Held for one look.
+    /// Held only for a lookup.
     logins: Mutex<HashMap<Key, Arc<Login>>>,
     /// Wrong passwords, and until when they are refused.
     refused: BoundedMap<Key, Instant, LOGINS>,
     checking: Flight<Key, Result<Arc<Login>, Problem>>,
     places: Semaphore,
     pub(super) relay: Arc<Relay>,
-    /// For the tasks that forget.
+    /// For the tasks that forget expired logins.
     me: Weak<Self>,
 }
 
 impl Passing {
-    /// No login yet. `base` is the upstream without any.
+    /// Starts without logins. `base` is the upstream without credentials.
     pub(super) fn new(config: PassCredentials, base: &dyn Pull, metrics: UpstreamMetrics) -> Arc<Self> {
         let relay = Arc::new(Relay::new(base));
         Arc::new_cyclic(|me| Self {
@@ -102,14 +102,14 @@ impl Passing {
         })
     }
 
-    /// The login that a request names, once the upstream has accepted it; none where it names none.
+    /// The login of a request, once the upstream has accepted it; `None` if the request has none.
     ///
     /// # Errors
-    /// 401 for a login that the upstream refuses or does not ask for; others where it cannot be asked.
+    /// 401 for a login that the upstream refuses or does not require; other errors if the upstream cannot be reached.
     pub(super) async fn login(&self, headers: &HeaderMap) -> Result<Option<Arc<Login>>, Problem> {
         let Some(value) = headers.get(header::AUTHORIZATION) else { return Ok(None) };
         let Basic { user, password } = value.to_str().ok().and_then(basic).ok_or_else(unknown_user)?;
-        // What clients without a login answer to a challenge.
+        // Clients without a login send these in answer to a challenge.
         if user.is_empty() && password.expose().is_empty() {
             return Ok(None);
         }
@@ -131,7 +131,7 @@ impl Passing {
         checked.await.map_err(|error| Problem::of(ErrorKind::Other, error.to_string(), Code::Unknown))?.map(Some)
     }
 
-    /// The login of clients that have none: it reads what the upstream shows to everybody.
+    /// The login of anonymous clients: it reads what the upstream shows everybody.
     pub(super) fn stranger(&self) -> Result<Arc<Login>, Problem> {
         let key = Key::default();
         match self.known(&key)? {
@@ -165,7 +165,7 @@ impl Passing {
         match checked.map_err(|_| late()).flatten() {
             Ok(true) => Ok(self.keep(key, login, asked)),
             Ok(false) => {
-                tracing::warn!("{} asks for no login, so it cannot tell whose one is; it is refused", account.origin().escape_default());
+                tracing::warn!("{} requires no login, so it cannot verify one; refusing it", account.origin().escape_default());
                 Err(unknown_user())
             }
             Err(error) if error.kind == ErrorKind::Denied => {
@@ -176,7 +176,7 @@ impl Passing {
         }
     }
 
-    /// Keeps a login for its time, which began when the upstream was asked.
+    /// Keeps a login until it expires, counting from when the upstream was asked.
     fn keep(&self, key: Key, mut login: Login, asked: Instant) -> Arc<Login> {
         login.until = asked + self.config.ttl;
         let login = Arc::new(login);

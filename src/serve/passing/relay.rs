@@ -1,4 +1,4 @@
-//! The upstream as the cache reads it: with the login of somebody who may read the repository, and with no other.
+//! The upstream as the cache reads it: only ever with the login of a client who may read the repository.
 
 use std::collections::HashMap;
 use std::ops::Range;
@@ -16,33 +16,33 @@ use crate::error::{Error, ErrorKind};
 use crate::oci::{Descriptor, Digest, Manifest, Repository, Version};
 use crate::registry::{BlobStream, Page, Pull, Resolved, Trust};
 
-/// Logins of one repository that are tried.
+/// Most logins tried per repository.
 const READERS: usize = 8;
 
-/// Who may read which repository.
+/// The readers of each repository.
 pub(in crate::serve) struct Relay {
     origin: String,
     trust: Trust,
-    /// An answer came from where the transport vouches for nothing.
+    /// An answer came over a transport that cannot be trusted.
     has_strayed: AtomicBool,
-    /// Held for one look.
+    /// Held only for a lookup.
     readers: Mutex<Readers>,
 }
 
 #[derive(Default)]
 struct Readers {
-    /// The latest last. Gone once their time is up and nothing is sent to them any more.
+    /// Newest last. They disappear once expired and no longer being sent anything.
     of: HashMap<Repository, Vec<Weak<Login>>>,
     latest: Weak<Login>,
 }
 
 impl Relay {
-    /// Nobody yet. `base` is the upstream without a login.
+    /// Starts without readers. `base` is the upstream without a login.
     pub(super) fn new(base: &dyn Pull) -> Self {
         Self { origin: base.origin().to_owned(), trust: base.trust(), has_strayed: AtomicBool::new(false), readers: Mutex::default() }
     }
 
-    /// Notes that a login may read a repository.
+    /// Records that a login may read a repository.
     pub(super) fn read_by(&self, repository: &Repository, login: &Arc<Login>) {
         let mut readers = self.readers.lock();
         readers.latest = Arc::downgrade(login);
@@ -59,7 +59,7 @@ impl Relay {
         of.push(Arc::downgrade(login));
     }
 
-    /// Lets go of what is left of logins whose time is up.
+    /// Drops expired logins.
     pub(super) fn forget_gone(&self) {
         self.readers.lock().of.retain(|_, of| {
             of.retain(|login| login.strong_count() > 0);
@@ -74,7 +74,7 @@ impl Relay {
         }
     }
 
-    /// Asks with the login of a reader; one that is refused reads no longer, and the next one is tried.
+    /// Asks with a reader's login. A refused login loses its right to read, and the next one is tried.
     async fn ask<'a, T>(
         &'a self,
         repository: &'a Repository,
@@ -96,7 +96,7 @@ impl Relay {
                 }
             }
         }
-        Err(refusal.unwrap_or_else(|| Error::new(ErrorKind::Denied, format!("no client who may read {repository} is here any more"))))
+        Err(refusal.unwrap_or_else(|| Error::new(ErrorKind::Denied, format!("no connected client may read {repository} any more"))))
     }
 
     fn latest(&self) -> Option<Arc<Login>> {
@@ -117,7 +117,7 @@ impl Pull for Relay {
     async fn ping(&self, about: Option<&Repository>) -> Result<(), Error> {
         match self.latest() {
             Some(login) => login.pull.ping(about).await,
-            None => Err(Error::new(ErrorKind::Denied, "no client who may read anything is here")),
+            None => Err(Error::new(ErrorKind::Denied, "no connected client may read anything")),
         }
     }
 
@@ -146,7 +146,7 @@ impl Pull for Relay {
     }
 
     async fn repositories(&self, _after: Option<&str>) -> Result<Page, Error> {
-        Err(Error::unsupported("each client sees repositories of its own"))
+        Err(Error::unsupported("each client sees its own repositories"))
     }
 
     async fn referrers(&self, repository: &Repository, subject: &Digest) -> Result<Vec<Descriptor>, Error> {

@@ -1,4 +1,4 @@
-//! The store as one place to read from, as an upstream is one.
+//! The store as a single source to read from, like an upstream.
 
 use std::ops::Range;
 use std::sync::Arc;
@@ -11,7 +11,7 @@ use crate::error::{Error, ErrorKind};
 use crate::oci::{Descriptor, Digest, Manifest, Repository, Version};
 use crate::registry::{BlobStream, Layout, Page, Pull, Resolved, Trust};
 
-/// All repositories of a store. One that does not exist has nothing.
+/// All repositories of a store. A missing one is empty.
 pub(crate) struct StorePull {
     store: Arc<Store>,
     origin: String,
