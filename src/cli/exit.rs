@@ -86,7 +86,7 @@ impl Code {
 pub struct Failure {
     /// Exit code.
     pub code: Code,
-    /// What happened, to which object, and what to do.
+    /// The failure, the object it concerns, and a way out.
     pub message: String,
 }
 

@@ -43,7 +43,7 @@ pub fn resumable<T>(work: impl Future<Output = Result<T, Failure>>, meaning: &st
     })
 }
 
-/// What an interruption leaves of staged edits.
+/// The note printed when a sync is interrupted.
 pub const EDITS_ARE_KEPT: &str = "staged edits are kept, and the next sync resumes";
 
 /// Blocking work inside [`until_interrupted`]; abandoned if that ends early.

@@ -117,8 +117,8 @@ impl StagedTags {
 /// Why tags of a repository are published only if named.
 fn doubtful(repository: &Repository) -> String {
     format!(
-        "skipped: files were refused in {repository}, which was made here, so its tags may be directories that were copied one level too \
-         high (files go below REPOSITORY/TAG/); `ocifs discard` drops them, `ocifs sync --force` publishes them"
+        "skipped: {repository} is a new repository in which files were refused, so its tags may be directories copied one level too high \
+         (files belong in REPOSITORY/TAG/); `ocifs discard` drops them, `ocifs sync --force` publishes them"
     )
 }
 

@@ -28,7 +28,7 @@ use crate::view::snapshot::Snapshot;
 use crate::view::{Frozen, Overlay};
 
 /// Added to conflicts of the edited tag.
-const WAYS_OUT: &str = " and all edits are kept. Ways out: --as TAG publishes them elsewhere, --rebase lays them over what is there now, \
+const WAYS_OUT: &str = " and all edits are kept. Choose: --as TAG publishes them elsewhere, --rebase applies them to the current version, \
                         --theirs drops them, --force overwrites the tag";
 
 /// One publish.
@@ -263,7 +263,7 @@ impl<'a> Publish<'a> {
     }
 
     fn ways_out(&self, error: Error) -> Error {
-        let ways = "nothing was published and all edits are kept. Ways out: --as TAG, --theirs drops the edits, --force overwrites the tag";
+        let ways = "nothing was published and all edits are kept. Choose: --as TAG, --theirs drops the edits, --force overwrites the tag";
         if error.kind == ErrorKind::Conflict { error.append(format_args!("; {ways}")) } else { error }
     }
 

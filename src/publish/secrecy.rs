@@ -47,7 +47,7 @@ pub(super) async fn refuse(artifacts: &Artifacts, repository: &Repository, mut s
         ErrorKind::KeyMissing,
         format!(
             "{}{more} would become public: {} is encrypted and holds the same content. Nothing was published and all edits are kept. \
-             Ways out: --as-kind oci-sync with a passphrase encrypts a new tag, --plaintext publishes it in clear",
+             Choose: --as-kind oci-sync with a passphrase encrypts a new tag, --plaintext publishes it unencrypted",
             names.join(", "),
             first.holder
         ),

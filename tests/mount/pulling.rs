@@ -126,7 +126,7 @@ fn twelve_thousand_small_files_arrive_and_a_second_pull_finds_them() {
     }
     assert_eq!(everything(&out).len(), 12_150);
     let report = prints(&home, &["pull", &reference, out.to_str().unwrap()]);
-    assert!(report.contains(" 0 files") && report.contains("12000 were there"), "{report}");
+    assert!(report.contains(" 0 files") && report.contains("12000 already there"), "{report}");
 }
 
 #[test]

@@ -115,7 +115,7 @@ async fn catalog(push: &dyn Push) -> Finding {
     match push.repositories(None).await {
         Ok(page) => {
             let more = if page.next.is_some() { " and more" } else { "" };
-            Finding::ok("catalog", format!("{} repositories{more}", page.names.len()))
+            Finding::ok("catalog", format!("{}{more}", units::show_count(page.names.len(), "repository")))
         }
         Err(error) => Finding::warning(
             "catalog",
@@ -129,7 +129,7 @@ async fn tags(push: &dyn Push, repository: &Repository) -> Finding {
     match push.tags(repository, None).await {
         Ok(page) => {
             let more = if page.next.is_some() { " and more" } else { "" };
-            Finding::ok("tags", format!("{} tags{more} in {repository}", page.names.len()))
+            Finding::ok("tags", format!("{}{more} in {repository}", units::show_count(page.names.len(), "tag")))
         }
         Err(error) => failed("tags", error),
     }

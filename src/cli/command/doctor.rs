@@ -9,7 +9,7 @@ use crate::cli::runtime::{blocking, until_interrupted};
 use crate::cli::settings::flags::{Format, RegistryFlags, Storage};
 use crate::cli::settings::invocation::Invocation;
 use crate::cli::source::{reference, wiring};
-use crate::cli::terminal::{escape, output};
+use crate::cli::terminal::{escape, output, units};
 
 /// Check step by step what works: this machine, a registry, a credential, an artifact
 ///
@@ -61,8 +61,7 @@ impl Doctor {
         output::show(self.format, &Report { findings }, |report| text(&report.findings))?;
         match failed {
             0 => Ok(()),
-            1 => Err(Failure::new(Code::Other, "one step failed")),
-            _ => Err(Failure::new(Code::Other, format!("{failed} steps failed"))),
+            _ => Err(Failure::new(Code::Other, format!("{} failed", units::show_count(failed, "step")))),
         }
     }
 }

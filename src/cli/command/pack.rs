@@ -249,8 +249,11 @@ impl PackReport {
 impl UnpackReport {
     fn text(&self) -> String {
         let directory = escape::terminal(&self.directory);
-        let members = if self.members == 0 { String::new() } else { format!(" and {} members", self.members) };
-        format!("{directory}: {} files{members}\nto pack them again: ocifs pack -C {directory} -f {directory}/pack.yaml DST", self.files)
+        let members = if self.members == 0 { String::new() } else { format!(" and {}", units::show_count(self.members, "member")) };
+        {
+            let files = units::show_count(self.files, "file");
+            format!("{directory}: {files}{members}\nto pack them again: ocifs pack -C {directory} -f {directory}/pack.yaml DST")
+        }
     }
 }
 

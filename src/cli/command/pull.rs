@@ -334,7 +334,7 @@ impl Serialize for Files<'_> {
     }
 }
 
-/// What could not be restored as archived.
+/// Warnings about attributes that could not be restored.
 fn warnings(summary: &Summary) -> Vec<String> {
     let mut warnings = Vec::new();
     let mut warn = |case: &extract::Case, what: &str| {
@@ -351,12 +351,12 @@ fn text(one: &Wanted, summary: &Summary, directory: &Path) -> String {
     let (reference, directory) = (escape::terminal(&one.reference), escape::path(directory));
     let unchanged = match summary.unchanged {
         0 => String::new(),
-        count => format!(", {count} were there"),
+        count => format!(", {count} already there"),
     };
     format!(
-        "{reference} => {directory}\n  digest {}\n  {} files, {}{unchanged}",
+        "{reference} => {directory}\n  digest {}\n  {}, {}{unchanged}",
         one.digest,
-        summary.files,
+        units::show_count(summary.files, "file"),
         units::show_size(summary.bytes)
     )
 }

@@ -38,7 +38,7 @@ pub struct Push {
     #[arg(short = 'l', long = "local", value_name = "PATH")]
     local: Vec<PathBuf>,
 
-    /// Where to push, like REF
+    /// Same as REF
     #[arg(short = 'r', long = "remote", value_name = "REF")]
     remote: Option<String>,
 
@@ -329,7 +329,7 @@ fn text(row: &Row) -> String {
         lines.push(format!("  {}", units::show_sent(row.sent, row.reused)));
     }
     if row.ignored > 0 {
-        lines.push(format!("  {} files ignored (--no-ignore includes them)", row.ignored));
+        lines.push(format!("  {} ignored (--no-ignore includes them)", units::show_count(row.ignored, "file")));
     }
     lines.join("\n")
 }

@@ -218,7 +218,7 @@ fn ways_out(code: Code, shown: &str) -> String {
         Code::Unreachable => "try again when the registry answers, ".to_owned(),
         Code::Authentication => "try again after `ocifs login`, ".to_owned(),
         Code::Key => format!("give the passphrase with `ocifs sync --passphrase-file FILE {shown}`, "),
-        Code::NotPushed => format!("publish all the same with `ocifs sync --force {shown}`, "),
+        Code::NotPushed => format!("publish anyway with `ocifs sync --force {shown}`, "),
         _ => String::new(),
     };
     format!(

@@ -24,7 +24,7 @@ use crate::publish::{Listener, Options, Report};
 use crate::seal::Passphrase;
 use crate::staging::{TagKey, Uppers};
 
-/// What is needed to reach registries and layouts without a daemon.
+/// Settings for reaching registries and layouts without a daemon.
 pub struct Reach<'command> {
     /// Directories and budgets.
     pub storage: &'command Storage,

@@ -102,7 +102,7 @@ pub fn cache_pairs(cache: &CacheStatus) -> Vec<(&'static str, String)> {
         ("content", format!("{} of {}", units::show_size(cache.data), units::show_size(cache.size))),
         ("pinned", units::show_size(cache.pinned)),
         ("indexes", units::show_size(cache.indexes)),
-        ("streams", cache.streams.to_string()),
+        ("blobs", cache.streams.to_string()),
     ]
 }
 

@@ -1,5 +1,6 @@
-//! Human-readable sizes and durations: `64MiB`, `10G`, `90s`, `5m`.
+//! Human-readable sizes, counts and durations: `64MiB`, `10G`, `90s`, `5m`.
 
+use std::fmt::Display;
 use std::time::Duration;
 
 use crate::content::MEMORY_LEAST;
@@ -114,10 +115,21 @@ fn parse(text: &str, units: &[(&str, u64)]) -> Option<u64> {
     value.checked_add(u64::try_from(part).ok()?)
 }
 
+/// A number of things named by a regular noun: `1 file`, `2 repositories`.
+pub fn show_count(count: impl Display, noun: &str) -> String {
+    let count = count.to_string();
+    match (count.as_str(), noun.strip_suffix('y')) {
+        ("1", _) => format!("1 {noun}"),
+        (_, Some(stem)) => format!("{count} {stem}ies"),
+        (_, None) => format!("{count} {noun}s"),
+    }
+}
+
 /// Bytes and blobs that were sent, and those that the destination had.
 pub fn show_sent(sent: (u64, u64), reused: (u64, u64)) -> String {
-    let show = |(bytes, blobs): (u64, u64)| format!("{} in {blobs} blob{}", show_size(bytes), if blobs == 1 { "" } else { "s" });
+    let show = |(bytes, blobs): (u64, u64)| format!("{} in {}", show_size(bytes), show_count(blobs, "blob"));
     match (sent, reused) {
+        ((0, 0), (_, 0)) => "nothing sent".to_owned(),
         ((0, 0), (_, 1..)) => format!("nothing sent, {} already there", show(reused)),
         (sent, (_, 0)) => format!("sent {}", show(sent)),
         (sent, reused) => format!("sent {}, {} already there", show(sent), show(reused)),
@@ -140,7 +152,14 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_was_sent_is_told_without_empty_parts() {
+    fn counts_take_the_plural_unless_they_are_one() {
+        assert_eq!((show_count(1, "file"), show_count(0, "file")), ("1 file".to_owned(), "0 files".to_owned()));
+        assert_eq!(show_count(2, "repository"), "2 repositories");
+    }
+
+    #[test]
+    fn empty_parts_of_a_transfer_are_not_shown() {
+        assert_eq!(show_sent((0, 0), (0, 0)), "nothing sent");
         assert_eq!(show_sent((2048, 2), (0, 0)), "sent 2.0 KiB in 2 blobs");
         assert_eq!(show_sent((10, 1), (2048, 3)), "sent 10 B in 1 blob, 2.0 KiB in 3 blobs already there");
         assert_eq!(show_sent((0, 0), (10, 1)), "nothing sent, 10 B in 1 blob already there");
