@@ -29,7 +29,7 @@ const DEPTH_LIMIT: usize = 2048;
 /// Most warnings kept.
 const WARNING_LIMIT: usize = 100;
 
-/// What a path currently holds, before something is put there.
+/// The current occupant of a path, before something is put there.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Occupied {
     /// Nothing, and every parent is a directory or can be created.
@@ -99,7 +99,7 @@ impl<'a> Merge<'a> {
         self.bounded()
     }
 
-    /// What a path currently holds.
+    /// The current occupant of a path.
     pub fn occupied(&self, path: &[u8]) -> Occupied {
         let mut directory = Graph::ROOT;
         let mut components = components(path).peekable();

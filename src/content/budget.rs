@@ -24,7 +24,7 @@ pub const MEMORY_LIMIT: u64 = 256 << 20;
 /// The smallest budget with which everything works, in bytes.
 pub const MEMORY_LEAST: u64 = 32 << 20;
 
-/// What memory is used for.
+/// A use of memory, with a share of its own.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Use {
     /// Spans that a reader is waiting for.

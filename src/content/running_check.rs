@@ -31,7 +31,7 @@ pub(super) struct RunningCheck {
     held: AtomicBool,
 }
 
-/// What the check needs next.
+/// The next step of the check.
 pub(super) enum Wanting {
     /// This span, then the following ones.
     Span(u32),

@@ -95,7 +95,7 @@ impl Source {
     }
 }
 
-/// What to extract, and how.
+/// Selects and configures an extraction.
 #[derive(Clone, Debug)]
 pub struct Options {
     /// Files written at once.
@@ -118,7 +118,7 @@ pub struct Tally {
     pub done: AtomicU64,
 }
 
-/// What a selection contains.
+/// The size of a selection.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Survey {
     /// Names of any kind.

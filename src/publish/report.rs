@@ -126,7 +126,7 @@ impl Report {
     }
 }
 
-/// What happens to views of the tag.
+/// How views of the tag continue.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Next {
     /// The view stays.

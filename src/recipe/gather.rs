@@ -34,7 +34,7 @@ pub struct Gathered {
     pub disk: PathBuf,
 }
 
-/// What is needed to read sources.
+/// Reads the sources of a Pack file.
 #[derive(Clone)]
 pub struct Gatherer {
     /// Base of relative paths.

@@ -74,7 +74,7 @@ struct Unpacking<'a> {
     done: Unpacked,
 }
 
-/// What a manifest turns into.
+/// The parts a manifest is unpacked into.
 struct Parts {
     artifact_type: Option<String>,
     config: Option<(PackConfig, Content)>,

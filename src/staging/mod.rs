@@ -147,7 +147,7 @@ pub struct DataAttributes {
     pub ctime: (i64, u32),
 }
 
-/// What a name maps to in the upper.
+/// The target of a name in the upper.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Named {
     /// A node, possibly of the tree below.

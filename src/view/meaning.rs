@@ -1,4 +1,4 @@
-//! What edits mean besides the tree below them: the flags of the mount that began them.
+//! The meaning of edits beyond the tree below them: the flags of the mount that began them.
 //!
 //! Recorded in the upper, so that every other mount or command shows and publishes the edits with the same meaning.
 

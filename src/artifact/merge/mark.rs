@@ -4,7 +4,7 @@
 
 use crate::path::{components, is_component, split};
 
-/// What a name does to the layers below.
+/// The effect of a name on the layers below.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(in crate::artifact) enum Mark<'a> {
     /// An ordinary name.

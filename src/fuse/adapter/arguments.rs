@@ -37,7 +37,7 @@ pub(super) fn of_device(packed: u32) -> (u32, u32) {
     (packed >> 8 & 0xfff, packed & 0xff | packed >> 12 & 0xf_ff00)
 }
 
-/// What `rename` does if the new name exists.
+/// How `rename` treats an existing new name.
 pub(super) fn replace_of(flags: RenameFlags) -> Option<Replace> {
     match flags {
         flags if flags.is_empty() => Some(Replace::Yes),

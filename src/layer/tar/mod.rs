@@ -22,7 +22,7 @@ use super::build::Builder;
 use super::sink::SpanSink;
 use crate::error::Error;
 
-/// What the next byte belongs to.
+/// The part of the archive the next byte belongs to.
 enum ArchiveState {
     /// A header block.
     Header,

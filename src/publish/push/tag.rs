@@ -17,11 +17,11 @@ pub(in crate::publish) struct RemoteTag<'a> {
     pub push: &'a dyn Push,
     pub repository: &'a Repository,
     pub tag: &'a Tag,
-    /// What the user can do if the tag holds something else.
+    /// The user's options if the tag holds something else.
     pub ways_out: &'static str,
 }
 
-/// What the tag must hold before it is put.
+/// The state a tag must be in before it is put.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(in crate::publish) enum Expected {
     /// Exactly this digest, or nothing.

@@ -75,7 +75,7 @@ impl Credential {
     }
 }
 
-/// What a credential is needed for.
+/// The request a credential is needed for.
 #[derive(Clone, Copy, Debug)]
 pub struct CredentialScope<'a> {
     /// The registry.

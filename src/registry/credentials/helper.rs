@@ -20,7 +20,7 @@ use crate::sys::process;
 pub(super) const LIMIT: Duration = Duration::from_secs(30);
 /// Largest answer of a helper, in bytes.
 const OUTPUT_LIMIT: u64 = 64 << 10;
-/// What helpers print when they have no credential.
+/// The output of a helper without a credential.
 const NOT_FOUND: &str = "credentials not found";
 
 #[derive(Deserialize)]

@@ -14,7 +14,7 @@ use crate::error::{Error, ErrorKind};
 pub(super) const ERROR_LIMIT: u64 = 64 << 10;
 /// Characters of a registry's message that are shown.
 const SHOWN: usize = 300;
-/// What servers written in Go (most registries) answer to plain HTTP on a TLS port.
+/// The answer of Go servers (most registries) to plain HTTP on a TLS port.
 const PLAIN_TO_TLS: &[u8] = b"Client sent an HTTP request to an HTTPS server";
 
 /// The error chain in one line, without URLs (they may be signed).

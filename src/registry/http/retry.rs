@@ -54,7 +54,7 @@ pub(super) enum Failure {
     Passing { error: Error, after: Option<Duration>, cause: Cause },
 }
 
-/// What a passing failure says about the registry as a whole.
+/// How a transient failure reflects on the registry as a whole.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Cause {
     /// It answered.

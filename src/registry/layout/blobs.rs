@@ -39,7 +39,7 @@ pub(super) struct Blobs {
     place: Place,
     /// Whether an `index.json` ever existed; before that its absence means a layout without tags.
     begun: AtomicBool,
-    /// What errors call the layout.
+    /// The layout's name in error messages.
     name: String,
     /// Verified blobs, with their files' stamps. Never held across an await.
     verified: Arc<BoundedMap<Digest, Stamp, VERIFIED>>,

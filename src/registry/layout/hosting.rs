@@ -18,7 +18,7 @@ use crate::blocking::blocking;
 use crate::error::{Error, ErrorKind};
 use crate::oci::{Algorithm, Descriptor, Digest, Manifest, Tag};
 
-/// What a garbage collection removed.
+/// The result of a garbage collection.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Collected {
     /// Untagged manifests.

@@ -15,7 +15,7 @@ use crate::error::{Error, ErrorKind};
 use crate::oci::{Digest, Manifest, media_type};
 use crate::registry::of_manifest;
 
-/// What happens to the tags of a dropped manifest.
+/// How the tags of a dropped manifest are treated.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Tags {
     /// They keep the manifest and everything it needs.

@@ -35,7 +35,7 @@ pub struct SetAttributes {
     pub atime: Option<(i64, u32)>,
 }
 
-/// What `rename` does if the new name exists.
+/// How `rename` treats an existing new name.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Replace {
     /// Replace it.

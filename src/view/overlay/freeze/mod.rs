@@ -1,4 +1,4 @@
-//! What a publish takes from an edited tag.
+//! The input of a publish from an edited tag.
 //!
 //! - `frozen`: an immutable generation of the upper
 //! - `difference`: how the merged state differs from the tree below
