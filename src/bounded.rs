@@ -54,7 +54,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_least_recently_used_entry_gives_way() {
+    fn the_least_recently_used_entry_is_evicted() {
         let map = BoundedMap::<_, _, 2>::default();
         map.put("a", 1);
         map.put("b", 2);

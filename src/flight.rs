@@ -109,7 +109,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_caller_that_gives_up_does_not_stop_the_others() {
+    async fn a_caller_that_leaves_does_not_stop_the_others() {
         let flight = Arc::new(Flight::default());
         let slow = || async {
             tokio::time::sleep(Duration::from_millis(50)).await;

@@ -80,14 +80,14 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_content_of_a_directory_follows_it_at_once() {
+    fn the_content_of_a_directory_follows_it_immediately() {
         let mut paths: Vec<&[u8]> = vec![b"a-b", b"a", b"a/x", b"", b"a/x/y", b"a.txt", b"b"];
         paths.sort_by(|one, other| order(one, other));
         assert_eq!(paths, [&b""[..], b"a", b"a/x", b"a/x/y", b"a-b", b"a.txt", b"b"]);
     }
 
     #[test]
-    fn a_path_is_taken_apart_and_put_together() {
+    fn a_path_is_split_and_joined_again() {
         assert_eq!((parent(b""), parent(b"a"), parent(b"a/b")), (None, Some(&b""[..]), Some(&b"a"[..])));
         assert_eq!((name(b"a"), name(b"a/b")), (&b"a"[..], &b"b"[..]));
         assert_eq!((split(b""), split(b"x"), split(b"x/y/z")), ((&b""[..], &b""[..]), (&b""[..], &b"x"[..]), (&b"x/y"[..], &b"z"[..])));

@@ -87,7 +87,7 @@ fn every_command_and_flag_is_in_the_help_under_a_heading() {
 }
 
 #[test]
-fn arguments_that_make_no_sense_are_usage_errors() {
+fn invalid_arguments_are_usage_errors() {
     let home = PrivateHome::new();
     let mnt = home.path("mnt");
     for arguments in [
@@ -130,14 +130,14 @@ fn arguments_that_make_no_sense_are_usage_errors() {
 }
 
 #[test]
-fn a_name_with_control_characters_never_reaches_the_terminal_as_such() {
+fn control_characters_in_names_never_reach_the_terminal() {
     let home = PrivateHome::new();
     let (code, text) = home.fails(&["mount", "reg.io/a\x1b[2J", &home.path("mnt")]);
     assert!(code == 2 && !text.contains('\x1b'), "{text:?}");
 }
 
 #[test]
-fn a_mount_point_that_cannot_be_one_costs_15_before_the_network_is_asked() {
+fn an_unusable_mount_point_exits_with_15_before_any_request() {
     let home = PrivateHome::new();
     std::fs::write(home.path("file"), "").unwrap();
     std::fs::create_dir_all(home.path("full/entry")).unwrap();
@@ -158,7 +158,7 @@ fn a_mount_point_that_cannot_be_one_costs_15_before_the_network_is_asked() {
 }
 
 #[test]
-fn what_is_not_there_has_an_exit_code_of_its_own() {
+fn absence_has_its_own_exit_code() {
     let home = PrivateHome::new();
     let mnt = home.path("mnt");
     for (source, code) in [
@@ -194,7 +194,7 @@ fn a_missing_home_is_named() {
 }
 
 #[test]
-fn flags_count_before_the_environment_that_before_the_file_and_that_before_the_default() {
+fn flags_override_the_environment_which_overrides_the_file() {
     let home = PrivateHome::new();
     let size = |command: &mut Command| -> u64 {
         let output = command.output().unwrap();
@@ -215,7 +215,7 @@ fn flags_count_before_the_environment_that_before_the_file_and_that_before_the_d
 }
 
 #[test]
-fn a_mistake_in_the_configuration_file_is_named_with_its_place() {
+fn a_mistake_in_the_configuration_file_is_named_with_its_position() {
     let home = PrivateHome::new();
     let file = home.path("config.yaml");
     std::fs::write(&file, "cache-sise: 1G\n").unwrap();
@@ -225,7 +225,7 @@ fn a_mistake_in_the_configuration_file_is_named_with_its_place() {
 }
 
 #[test]
-fn inspect_says_what_an_artifact_is_without_fetching_it() {
+fn inspect_describes_an_artifact_without_fetching_it() {
     let home = PrivateHome::new();
     let reference = format!("{LAYOUT}:v1");
     let value: serde_json::Value = serde_json::from_str(&home.prints(&["inspect", "--format=json", &reference])).unwrap();
@@ -258,7 +258,7 @@ fn a_pinned_artifact_survives_clearing() {
 }
 
 #[test]
-fn called_as_mount_ocifs_it_takes_what_mount_8_passes() {
+fn as_mount_ocifs_it_accepts_the_arguments_of_mount_8() {
     let home = PrivateHome::new();
     let helper = home.path("mount.ocifs");
     std::os::unix::fs::symlink(env!("CARGO_BIN_EXE_ocifs"), &helper).unwrap();
@@ -290,7 +290,7 @@ fn a_passphrase_on_the_command_line_is_warned_about_and_its_value_is_not_repeate
 }
 
 #[test]
-fn where_nothing_was_ever_staged_there_is_nothing_to_do() {
+fn without_staged_edits_there_is_nothing_to_do() {
     let home = PrivateHome::new();
     for arguments in [&["sync", "reg.io/team"][..], &["discard", "--yes", "reg.io/team/app:v1"], &["discard", "reg.io"]] {
         assert_eq!(home.prints(arguments), "nothing is staged\n", "{arguments:?}");
@@ -356,7 +356,7 @@ fn leave_staged(state: &Path, origin: &str, authority: &str, repository: &str) {
 }
 
 #[test]
-fn what_a_crash_left_is_shown_kept_and_taken_back_without_a_mount() {
+fn edits_left_by_a_crash_are_shown_kept_and_discarded_without_a_mount() {
     let home = PrivateHome::new();
     let state = home.path(".state/ocifs");
     leave_staged(Path::new(&state), "http://localhost:1", "localhost:1", "team/app");
@@ -381,7 +381,7 @@ fn what_a_crash_left_is_shown_kept_and_taken_back_without_a_mount() {
 }
 
 #[test]
-fn what_a_crash_left_is_compared_and_published_without_a_mount() {
+fn edits_left_by_a_crash_are_compared_and_published_without_a_mount() {
     let home = PrivateHome::new();
     let layout = home.path("layout");
     std::fs::create_dir(&layout).unwrap();

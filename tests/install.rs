@@ -46,7 +46,7 @@ fn everything_is_installed_below_the_prefix_and_works_there() {
 }
 
 #[test]
-fn an_installation_below_a_home_directory_needs_no_place_of_the_system() {
+fn an_installation_in_a_home_directory_writes_nothing_outside() {
     let place = tempfile::tempdir().unwrap();
     let home = place.path().join("home");
     install(Path::new(""), home.join(".local").to_str().unwrap(), &home);

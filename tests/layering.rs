@@ -265,7 +265,7 @@ fn below_src(path: &Path) -> String {
 }
 
 #[test]
-fn files_of_a_module_form_no_circle() {
+fn files_of_a_module_form_no_cycle() {
     let package = Path::new(env!("CARGO_MANIFEST_DIR"));
     let mut paths = Vec::new();
     rust_files(&package.join("src"), &mut paths);
@@ -282,7 +282,7 @@ fn files_of_a_module_form_no_circle() {
 }
 
 #[test]
-fn a_circle_of_files_is_found_through_groups_and_re_exports() {
+fn cycles_of_files_are_found_through_groups_and_re_exports() {
     let circles = |sources: &[(&str, &str)]| {
         let sources: Vec<_> = sources.iter().map(|(path, raw)| (Path::new(path), *raw)).collect();
         circles::circles(&files_of("cache", sources.iter().copied()))
@@ -384,7 +384,7 @@ fn imports_of_lower_layers_comments_and_strings_are_accepted() {
 }
 
 #[test]
-fn a_crate_outside_of_its_module_is_found_and_tests_are_free() {
+fn a_crate_used_outside_its_module_is_found_except_in_tests() {
     assert_eq!(verdict("src/cache/mod.rs", "//! x\nuse rustix::fs::open;\n"), ["2: crate `rustix` belongs to `sys`"]);
     assert_eq!(verdict("src/layer/mod.rs", "//! x\nfn f(x: aes_gcm::Nonce) {}\n"), ["2: crate `aes_gcm` belongs to `seal`"]);
     assert_eq!(verdict("src/fs/mod.rs", "//! x\nuse {fuser::Request, std::io};\n"), ["2: crate `fuser` belongs to `fuse`"]);

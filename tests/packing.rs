@@ -165,7 +165,7 @@ fn python_reads_every_entry_as_it_was_packed() {
 }
 
 #[test]
-fn gzip_and_gnu_tar_take_a_layer_without_a_word() {
+fn gzip_and_gnu_tar_read_a_layer_without_complaint() {
     if lacks(&[Need::Tool("tar"), Need::Tool("gzip")]) {
         return;
     }
@@ -206,7 +206,7 @@ fn gzip_and_gnu_tar_take_a_layer_without_a_word() {
 }
 
 #[test]
-fn a_travelling_index_is_a_zstd_file() {
+fn an_attached_index_is_a_zstd_file() {
     if lacks(&[Need::Tool("zstd")]) {
         return;
     }

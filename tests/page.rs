@@ -118,7 +118,7 @@ fn people_browse_search_and_download() {
 }
 
 #[test]
-fn files_of_others_are_saved_and_their_names_are_text() {
+fn untrusted_files_are_saved_and_their_names_are_text() {
     if skip::lacks(&NEEDS) {
         return;
     }

@@ -246,7 +246,7 @@ mod tests {
     }
 
     #[test]
-    fn every_value_that_is_shown_counts() {
+    fn every_visible_attribute_is_part_of_the_identity() {
         let same = of(&[FILE]);
         assert!(same.absolute && same == of(&[FILE]));
         for other in [
@@ -274,7 +274,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_not_known_counts_as_the_default() {
+    fn unset_attributes_equal_their_defaults() {
         let silent = IdentityEntry { mode: None, owner: None, mtime: None, ..FILE };
         let said = IdentityEntry { mode: Some(0o644), owner: Some((1, 2)), mtime: Some(UNDATED), ..FILE };
         assert_eq!(of(&[silent]).digest, of(&[said]).digest);
@@ -284,7 +284,7 @@ mod tests {
     }
 
     #[test]
-    fn names_of_one_file_differ_from_equal_files() {
+    fn hard_links_differ_from_equal_files() {
         let (one, two) = (IdentityEntry { links: 2, ..FILE }, IdentityEntry { links: 2, path: b"b", ..FILE });
         let other_number = of(&[IdentityEntry { node: 8, ..one }, IdentityEntry { node: 8, ..two }]);
         assert_eq!(of(&[one, two]), other_number);
@@ -293,7 +293,7 @@ mod tests {
     }
 
     #[test]
-    fn a_file_whose_content_is_not_known_has_no_identity_unless_it_is_empty() {
+    fn a_file_with_unknown_content_has_no_identity_unless_it_is_empty() {
         assert_eq!(of(&[IdentityEntry { sha256: None, ..FILE }]).digest, None);
         let empty = IdentityEntry { sha256: None, size: 0, ..FILE };
         let known = IdentityEntry { sha256: Digest::of(b"").as_bytes().try_into().ok(), size: 0, ..FILE };

@@ -217,7 +217,7 @@ async fn unused_trees_and_indexes_are_dropped() {
 }
 
 #[tokio::test]
-async fn a_manifest_with_a_title_is_a_file_without_being_a_blob() {
+async fn a_titled_manifest_is_a_file_but_not_a_blob() {
     let (registry, cache) = memory();
     registry.add_artifact("r", "v1", (media_type::OCI_EMPTY, b"{}"), &[(PLAIN, b"one", &[(TITLE, "a")])], &[(TITLE, "itself")]);
     let artifacts = artifacts(registry, cache.path(), false, None);
@@ -227,7 +227,7 @@ async fn a_manifest_with_a_title_is_a_file_without_being_a_blob() {
 }
 
 #[tokio::test]
-async fn a_directory_that_cannot_be_unpacked_never_hides_its_neighbours() {
+async fn a_layer_that_cannot_be_unpacked_never_hides_its_neighbours() {
     let (registry, cache) = memory();
     let good = tar_of(&[("docs/x", "x")]);
     let layers: &[PlainLayer<'_>] = &[
@@ -260,7 +260,7 @@ async fn a_broken_layer_fails_an_image_and_names_the_layer() {
 }
 
 #[tokio::test]
-async fn one_layer_alone_shows_its_whiteouts() {
+async fn a_single_layer_shows_its_whiteouts() {
     let (registry, cache) = memory();
     let (lower, upper) = (tar_of(&[("a", "1"), ("b", "2")]), tar_of(&[(".wh.a", ""), ("c", "3")]));
     registry.add_artifact("r", "v1", (media_type::OCI_CONFIG, b"{}"), &[(GZIP, &lower, &[]), (GZIP, &upper, &[])], &[]);
@@ -317,7 +317,7 @@ fn add_index(registry: &Memory, members: &[(&str, &str)]) -> Digest {
 }
 
 #[tokio::test]
-async fn an_index_shows_the_member_of_the_platform_and_says_which() {
+async fn an_index_shows_and_names_the_member_for_the_platform() {
     let (registry, cache) = memory();
     let digest = add_index(&registry, &[("arm", "linux/arm64"), ("amd", "linux/amd64"), ("att", "unknown/unknown")]);
     let artifacts = artifacts(registry, cache.path(), false, None);
@@ -328,7 +328,7 @@ async fn an_index_shows_the_member_of_the_platform_and_says_which() {
 }
 
 #[tokio::test]
-async fn without_a_fitting_platform_every_member_is_a_directory_and_a_bad_one_is_empty() {
+async fn without_a_matching_platform_members_are_directories_and_bad_ones_empty() {
     let (registry, cache) = memory();
     let digest = add_index(&registry, &[("arm", "linux/arm64"), ("win", "windows/amd64"), ("plain", "-"), ("att", "unknown/unknown")]);
     let gone = crate::registry::Pull::resolve(&*registry, &repository("r"), &crate::oci::Version::Tag(tag("win"))).await.unwrap().digest;

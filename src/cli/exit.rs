@@ -140,7 +140,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn kinds_that_scripts_act_on_have_their_own_codes() {
+    fn error_kinds_that_matter_to_scripts_have_their_own_codes() {
         for (kind, code) in [
             (ErrorKind::NotFound, 10),
             (ErrorKind::Denied, 11),

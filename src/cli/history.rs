@@ -133,7 +133,7 @@ mod tests {
     }
 
     #[test]
-    fn a_state_directory_that_cannot_be_made_is_no_failure() {
+    fn an_unusable_state_directory_is_not_an_error() {
         let environment = Environment { state_home: Some("/proc/no".into()), ..Environment::default() };
         add(Done::now("push", "reg.io/app:v1", None, "sha256:x"), &environment);
     }

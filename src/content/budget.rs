@@ -230,7 +230,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_shares_are_no_more_than_the_limit_and_hold_the_largest_window() {
+    fn the_shares_fit_the_limit_and_each_holds_the_largest_window() {
         for limit in [0, MEMORY_LEAST, MEMORY_LIMIT, 1 << 40] {
             let budget = Budget::new(limit);
             let total: u64 = Use::ALL.iter().map(|purpose| budget.share(*purpose)).sum();
@@ -240,7 +240,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn what_is_larger_than_a_share_is_granted_alone_and_uses_do_not_wait_for_each_other() {
+    async fn requests_larger_than_a_share_run_alone_and_uses_do_not_block_each_other() {
         let budget = Budget::new(MEMORY_LEAST);
         let all = budget.take(Use::Demand, u64::MAX).await.unwrap();
         for purpose in [Use::Prefetch, Use::Large, Use::Packing] {
@@ -255,7 +255,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_kept_is_bounded_in_number_and_in_memory() {
+    fn kept_decoders_are_bounded_in_number_and_memory() {
         let trimmed = |sizes: &[u64], count, memory| {
             let mut kept: VecDeque<u64> = sizes.iter().copied().collect();
             trim(&mut kept, count, memory, |size| *size);

@@ -107,7 +107,7 @@ mod tests {
     }
 
     #[test]
-    fn one_read_and_random_reads_fetch_nothing_ahead() {
+    fn single_and_random_reads_fetch_nothing_ahead() {
         let mut tracks = Tracks::new(u64::MAX);
         for place in [0, 900, 30, 70, 500, 10, 300] {
             let start = place * (1 << 20);
@@ -127,7 +127,7 @@ mod tests {
     }
 
     #[test]
-    fn the_window_fits_the_cache_and_shrinks_when_reading_ahead_was_in_vain() {
+    fn the_window_fits_the_cache_and_shrinks_after_useless_read_ahead() {
         let widest = |tracks: &mut Tracks, from: u64, missed: bool| {
             let ahead = (from..from + 400).filter_map(|number| {
                 let read = number * READ..(number + 1) * READ;

@@ -399,7 +399,7 @@ mod tests {
     }
 
     #[test]
-    fn a_claimed_size_beyond_reason_is_refused_before_anything_is_allocated() {
+    fn an_absurd_claimed_size_is_refused_before_any_allocation() {
         for size in [(RAW_SPANS * RAW_SPAN) + 1, u64::MAX] {
             assert_eq!(raw_layout(size).err().map(|error| error.kind), Some(ErrorKind::Unsupported));
         }

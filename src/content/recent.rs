@@ -62,7 +62,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_oldest_spans_go_when_the_bound_is_reached() {
+    fn the_oldest_spans_are_dropped_at_the_limit() {
         let recent = Recent::new(100);
         for span in 0..5 {
             recent.put(1, span, Bytes::from(vec![span as u8; 40]));

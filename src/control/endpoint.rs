@@ -202,7 +202,7 @@ mod tests {
     }
 
     #[test]
-    fn paths_with_blanks_and_sockets_of_others_are_told_apart() {
+    fn paths_with_blanks_and_foreign_sockets_are_distinguished() {
         let table = "Num       RefCount Protocol Flags    Type St Inode Path\n\
             0000000000000000: 00000002 00000000 00010000 0001 01 1 /run/my files/ocifs/mount-0123456789abcdef.sock\n\
             0000000000000000: 00000003 00000000 00000000 0001 03 2 /run/my files/ocifs/mount-0123456789abcdef.sock\n\
@@ -212,7 +212,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_record_is_not_read() {
+    fn files_that_are_not_records_are_skipped() {
         let directory = tempfile::tempdir().unwrap();
         endpoint(directory.path()).write(&record((0, 1))).unwrap();
         let good = records(directory.path());
@@ -225,7 +225,7 @@ mod tests {
     }
 
     #[test]
-    fn only_what_a_dead_daemon_left_is_swept_away() {
+    fn only_leftovers_of_dead_daemons_are_swept() {
         let directory = tempfile::tempdir().unwrap();
         let pid = std::process::id();
         let alive = Record { pid, start_time: process::start_time(pid).unwrap(), ..record((0, 1)) };

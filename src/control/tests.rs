@@ -164,7 +164,7 @@ async fn every_request_gets_the_handler_s_answer() {
 }
 
 #[test]
-fn a_daemon_that_never_answers_costs_no_more_than_the_patience() {
+fn waiting_for_a_silent_daemon_ends_at_the_time_limit() {
     let root = tempfile::tempdir().unwrap();
     let _listener = UnixListener::bind(endpoint(root.path(), &record()).socket()).unwrap();
     let error = client(root.path()).ask(&Request::Status, Duration::from_millis(50)).unwrap_err();
@@ -174,7 +174,7 @@ fn a_daemon_that_never_answers_costs_no_more_than_the_patience() {
 }
 
 #[tokio::test]
-async fn what_a_dead_daemon_left_is_unreachable_and_the_next_daemon_takes_it_away() {
+async fn leftovers_of_a_dead_daemon_are_unreachable_and_the_next_daemon_removes_them() {
     let root = tempfile::tempdir().unwrap();
     let stale = endpoint(root.path(), &Record { start_time: 1, ..record() });
     drop(UnixListener::bind(stale.socket()).unwrap());
@@ -184,7 +184,7 @@ async fn what_a_dead_daemon_left_is_unreachable_and_the_next_daemon_takes_it_awa
 }
 
 #[tokio::test]
-async fn a_daemon_that_ends_late_leaves_what_its_successor_has() {
+async fn a_daemon_that_exits_late_leaves_its_successor_s_files() {
     let root = tempfile::tempdir().unwrap();
     let first = Server::bind(root.path(), record()).unwrap();
     let second = Server::bind(root.path(), record()).unwrap();
@@ -195,7 +195,7 @@ async fn a_daemon_that_ends_late_leaves_what_its_successor_has() {
 }
 
 #[tokio::test]
-async fn a_device_number_that_is_used_again_means_the_later_mount() {
+async fn a_reused_device_number_means_the_later_mount() {
     let root = tempfile::tempdir().unwrap();
     let at = |path: &str| Record { mount_point: path.into(), ..record() };
     let first = Server::bind(root.path(), at("/first")).unwrap();
@@ -214,7 +214,7 @@ async fn a_device_number_that_is_used_again_means_the_later_mount() {
 }
 
 #[test]
-fn a_mount_of_another_source_is_another_mount() {
+fn a_mount_with_another_source_is_a_different_mount() {
     let root = tempfile::tempdir().unwrap();
     endpoint(root.path(), &Record { source: "reg.io".into(), ..record() });
     endpoint(root.path(), &Record { device: Some((0, 53)), ..record() });
@@ -222,7 +222,7 @@ fn a_mount_of_another_source_is_another_mount() {
 }
 
 #[test]
-fn a_record_of_a_process_that_is_gone_names_nobody() {
+fn a_record_of_a_dead_process_names_no_daemon() {
     let root = tempfile::tempdir().unwrap();
     endpoint(root.path(), &Record { start_time: 1, ..record() });
     assert!(client(root.path()).daemon().is_none());
@@ -231,7 +231,7 @@ fn a_record_of_a_process_that_is_gone_names_nobody() {
 }
 
 #[test]
-fn a_record_or_a_socket_of_another_user_is_passed_over() {
+fn records_and_sockets_of_other_users_are_ignored() {
     let root = tempfile::tempdir().unwrap();
     let own = process::effective_uid();
     let listener = UnixListener::bind(endpoint(root.path(), &record()).socket()).unwrap();
@@ -264,7 +264,7 @@ async fn collect<T: serde::de::DeserializeOwned + Send + 'static>(
 }
 
 #[tokio::test]
-async fn a_sync_tells_what_happens_before_it_answers() {
+async fn a_sync_reports_progress_before_it_answers() {
     let root = tempfile::tempdir().unwrap();
     let server = Server::bind(root.path(), record()).unwrap();
     let serving = tokio::spawn(async move { server.serve(Arc::new(Example::default())).await });
@@ -300,7 +300,7 @@ async fn long_lists_and_errors_of_every_kind_arrive_whole() {
 }
 
 #[tokio::test]
-async fn a_client_that_leaves_stops_what_it_asked_for() {
+async fn a_client_that_disconnects_stops_its_request() {
     let root = tempfile::tempdir().unwrap();
     let server = Server::bind(root.path(), record()).unwrap();
     let left = Arc::new(Notify::new());
@@ -320,7 +320,7 @@ async fn a_client_that_leaves_stops_what_it_asked_for() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn work_that_takes_long_gives_signs_of_life() {
+async fn long_work_sends_signs_of_life() {
     let root = tempfile::tempdir().unwrap();
     let server = Server::bind(root.path(), record()).unwrap();
     let serving = tokio::spawn(async move { server.serve(Arc::new(Example::default())).await });

@@ -97,7 +97,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_file_is_used_as_long_as_anybody_has_marked_and_mapped_it() {
+    fn a_file_is_in_use_while_anybody_has_marked_and_mapped_it() {
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join("file");
         std::fs::write(&path, "content").unwrap();
@@ -116,7 +116,7 @@ mod tests {
     }
 
     #[test]
-    fn a_lock_ends_when_it_is_dropped_though_a_child_has_its_descriptor_still() {
+    fn a_lock_ends_when_dropped_even_if_a_child_inherited_its_descriptor() {
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join("lock");
         let lock = RangeLock::file(&path, Duration::ZERO).unwrap().unwrap();

@@ -7,7 +7,7 @@ use std::time::Duration;
 use super::*;
 
 #[test]
-fn a_replaced_file_has_all_new_bytes_and_is_private_and_leaves_no_other_name() {
+fn a_replaced_file_is_complete_and_private_and_leaves_no_temporary_file() {
     let directory = tempfile::tempdir().unwrap();
     let path = directory.path().join("file");
     replace(&path, &[b"one"]).unwrap();
@@ -32,7 +32,7 @@ fn a_replacement_that_fails_leaves_the_old_file_and_nothing_else() {
 }
 
 #[test]
-fn removing_says_whether_there_was_a_file() {
+fn removing_reports_whether_the_file_existed() {
     let directory = tempfile::tempdir().unwrap();
     let path = directory.path().join("file");
     assert!(!remove(&path).unwrap());
@@ -69,7 +69,7 @@ fn shared_locks_share_and_keep_exclusive_ones_out() {
 }
 
 #[test]
-fn patience_ends_when_the_holder_lets_go_and_gives_up_when_it_does_not() {
+fn waiting_for_a_lock_ends_when_it_is_released_or_time_runs_out() {
     let directory = tempfile::tempdir().unwrap();
     let path = directory.path().join("lock");
     let held = RangeLock::file(&path, Duration::ZERO).unwrap().unwrap();

@@ -74,7 +74,7 @@ mod tests {
     use crate::extract::Target;
 
     #[test]
-    fn a_file_system_that_tells_names_apart_needs_no_trial_and_a_clash_names_the_earlier_name() {
+    fn a_case_sensitive_file_system_needs_no_probe_and_a_clash_names_the_earlier_name() {
         let folder = tempfile::tempdir().unwrap();
         let directory = Target::open(folder.path()).unwrap().directory;
         assert!(Trial::of_folding(&directory).unwrap().is_none());

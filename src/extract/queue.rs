@@ -89,7 +89,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn everything_is_taken_once_in_shares_and_the_end_is_told_to_all() {
+    fn every_item_is_taken_once_and_all_workers_learn_of_the_end() {
         let queue = Queue::new(8, 3);
         let sum = std::thread::scope(|scope| {
             let take = || {

@@ -170,7 +170,7 @@ async fn files_links_modes_and_times_are_as_archived() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn set_id_bits_owners_and_devices_are_only_for_who_asks_for_them() {
+async fn set_id_bits_owners_and_devices_are_restored_only_on_request() {
     let archive = || {
         Archive::new()
             .file("tool", 0o6755, b"x")
@@ -235,7 +235,7 @@ async fn a_large_blob_bypasses_the_cache_unless_it_is_there() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn nothing_is_written_through_links_that_are_in_the_way() {
+async fn nothing_is_written_through_existing_links() {
     let archive =
         Archive::new().directory("d", 0o755).file("d/sub/f", 0o644, b"new").file("f", 0o644, b"new").link(EntryType::Link, "h", "f");
     let world = World::of(archive);
@@ -260,7 +260,7 @@ async fn nothing_is_written_through_links_that_are_in_the_way() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn links_of_the_artifact_itself_lead_nowhere_either() {
+async fn nothing_is_written_through_links_of_the_artifact() {
     let outside = tempfile::tempdir().unwrap();
     let target = outside.path().to_str().unwrap();
     let archive = Archive::new()
@@ -278,7 +278,7 @@ async fn links_of_the_artifact_itself_lead_nowhere_either() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn another_version_replaces_what_the_first_one_left() {
+async fn another_version_replaces_the_files_of_the_first() {
     let first = World::of(Archive::new().directory("closed", 0o555).file("closed/f", 0o444, b"one").file("kind", 0o644, b"file").link(
         EntryType::Symlink,
         "link",
@@ -299,7 +299,7 @@ async fn another_version_replaces_what_the_first_one_left() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn an_empty_directory_makes_way_for_a_file_and_one_that_holds_something_does_not() {
+async fn an_empty_directory_is_replaced_by_a_file_but_a_full_one_is_not() {
     let world = World::of(Archive::new().file("a", 0o644, b"file").file("b", 0o644, b"file"));
     std::fs::create_dir_all(world.path("a")).unwrap();
     world.extract().await.unwrap();
@@ -313,7 +313,7 @@ async fn an_empty_directory_makes_way_for_a_file_and_one_that_holds_something_do
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn what_exists_is_kept_on_demand_and_counted() {
+async fn existing_files_are_kept_and_counted_on_request() {
     let archive = Archive::new()
         .directory("d", 0o700)
         .file("d/f", 0o644, b"new")
@@ -340,7 +340,7 @@ async fn what_exists_is_kept_on_demand_and_counted() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn what_is_there_with_the_same_bytes_is_neither_fetched_nor_written() {
+async fn identical_files_are_neither_fetched_nor_written() {
     let title = |name: &'static str| [("org.opencontainers.image.title", name)];
     let (one, two) = (vec![1; 3_000_000], vec![2; 3_000_000]);
     let (first, second) = (title("one"), title("two"));
@@ -361,7 +361,7 @@ async fn what_is_there_with_the_same_bytes_is_neither_fetched_nor_written() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_glob_takes_what_it_names_with_everything_below_and_fetches_no_other_blob() {
+async fn a_glob_selects_whole_subtrees_and_fetches_no_other_blob() {
     let (first, second, third) = ("docs/a/x.md", "docs/b.txt", "bin/tool");
     let titled = [first, second, third].map(|name| [("org.opencontainers.image.title", name)]);
     let layers: Vec<PlainLayer<'_>> = titled.iter().map(|title| ("a/b", title[0].1.as_bytes(), title.as_slice())).collect();
@@ -389,7 +389,7 @@ async fn a_glob_takes_what_it_names_with_everything_below_and_fetches_no_other_b
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn what_is_not_what_its_digest_says_never_gets_its_name() {
+async fn a_file_with_a_wrong_digest_never_gets_its_name() {
     let title = [("org.opencontainers.image.title", "large")];
     let layer: Vec<u8> = (0..5_000_000_u32).map(|number| (number % 251) as u8).collect();
     let world = World::of_layers(&[("a/b", &layer, &title)]);
@@ -402,7 +402,7 @@ async fn what_is_not_what_its_digest_says_never_gets_its_name() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn an_extraction_that_is_given_up_leaves_whole_files_alone() {
+async fn an_abandoned_extraction_leaves_only_complete_files() {
     let (first, second) = ([("org.opencontainers.image.title", "one")], [("org.opencontainers.image.title", "two")]);
     let large = vec![7; 5_000_000];
     let world = World::of_layers(&[("a/b", b"small", &first), ("a/b", &large, &second)]);
@@ -428,7 +428,7 @@ async fn directories_nest_as_deep_as_paths_are_long() {
 }
 
 #[test]
-fn a_target_that_is_no_directory_is_told() {
+fn a_target_that_is_not_a_directory_is_reported() {
     let folder = tempfile::tempdir().unwrap();
     let file = folder.path().join("file");
     std::fs::write(&file, "").unwrap();

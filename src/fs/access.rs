@@ -166,7 +166,7 @@ mod tests {
     }
 
     #[test]
-    fn capabilities_pass_over_modes_and_what_cannot_be_seen_does_not() {
+    fn capabilities_override_modes_but_unknown_ones_do_not() {
         let closed = directory(0o700);
         assert!(may(&asker(8, 1, searcher), &closed, Need::Search));
         assert!(!may(&asker(8, 1, searcher), &closed, Need::Write));
@@ -177,7 +177,7 @@ mod tests {
     }
 
     #[test]
-    fn only_the_owner_is_the_owner() {
+    fn only_the_owner_counts_as_owner() {
         assert!(may(&asker(7, 1, nothing), &directory(0), Need::Own));
         assert!(!may(&asker(8, 70, member), &directory(0o777), Need::Own));
     }

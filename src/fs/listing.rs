@@ -218,7 +218,7 @@ mod tests {
     }
 
     #[test]
-    fn names_of_a_layout_become_one_harmless_component() {
+    fn layout_names_become_one_harmless_path_component() {
         assert_eq!(shown_name("localhost/app:v1").as_deref(), Some("localhost_app:v1"));
         assert_eq!(shown_name("../x"), None);
         assert_eq!(shown_name("a\u{7}b"), None);

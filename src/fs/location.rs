@@ -192,7 +192,7 @@ mod tests {
     }
 
     #[test]
-    fn a_place_keeps_its_number_until_the_kernel_forgets_it() {
+    fn a_location_keeps_its_inode_until_the_kernel_forgets_it() {
         let locations = Locations::new(Location::Directory(None));
         let first = locations.name(directory("app"));
         assert_eq!(locations.name(directory("app")), first);
@@ -211,7 +211,7 @@ mod tests {
     }
 
     #[test]
-    fn what_was_seen_to_exist_is_forgotten_on_demand() {
+    fn known_names_are_forgotten_on_request() {
         let locations = Locations::new(Location::Directory(None));
         let number = locations.name(directory("app"));
         assert!(!locations.is_confirmed(&directory("app"), Duration::MAX));

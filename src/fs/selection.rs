@@ -257,7 +257,7 @@ mod tests {
     }
 
     #[test]
-    fn a_reference_means_the_tag_or_all_below_it() {
+    fn a_reference_selects_a_tag_or_everything_below_it() {
         let root = Root::Prefix(None);
         let by = |text: &str| meant(&root, Selection::Reference(text.to_owned()));
         for text in ["reg.io", "reg.io/team", "reg.io/team/", "reg.io/team/app/web", "reg.io/team/app/web:v1"] {
@@ -270,7 +270,7 @@ mod tests {
     }
 
     #[test]
-    fn a_path_means_the_tags_below_it_or_what_it_names_in_one() {
+    fn a_path_selects_the_tags_below_it_or_a_path_inside_one() {
         let at = |prefix: &str, path: &str| meant(&Root::Prefix(Some(repository(prefix))), Selection::Path(path.to_owned()));
         for path in ["", "app", "app/", "./app//web", "app/web/v1"] {
             assert_eq!(at("team", path).as_deref(), Some(""), "{path}");
@@ -291,7 +291,7 @@ mod tests {
     }
 
     #[test]
-    fn a_layout_is_the_same_whichever_links_lead_to_it() {
+    fn a_layout_is_the_same_through_any_link() {
         let directory = tempfile::tempdir().unwrap();
         let (real, link) = (directory.path().join("l"), directory.path().join("link"));
         std::fs::create_dir(&real).unwrap();
@@ -304,7 +304,7 @@ mod tests {
     }
 
     #[test]
-    fn a_reference_is_known_that_lies_in_the_mount_or_around_it() {
+    fn references_inside_and_around_the_mount_are_recognised() {
         let root = Root::Prefix(Some(repository("team/app")));
         let scope = Scope { root: &root, authority: &Authority::Registry("reg.io".to_owned()) };
         for text in ["reg.io", "reg.io/team", "reg.io/team/app", "reg.io/team/app/web", "reg.io/team/app:v9"] {

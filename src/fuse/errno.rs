@@ -107,7 +107,7 @@ mod tests {
     ];
 
     #[test]
-    fn every_kind_of_failure_has_the_errno_of_the_contract() {
+    fn every_error_kind_has_its_documented_errno() {
         for (kind, name, number) in TABLE {
             assert_eq!(errno(kind).code(), number, "{kind:?} is {name}");
         }
@@ -121,13 +121,13 @@ mod tests {
     }
 
     #[test]
-    fn only_what_does_not_exist_is_enoent() {
+    fn only_absence_is_enoent() {
         let absent = TABLE.iter().filter(|(kind, ..)| errno(*kind).code() == Errno::ENOENT.code());
         assert_eq!(absent.map(|(kind, ..)| *kind).collect::<Vec<_>>(), [ErrorKind::NotFound]);
     }
 
     #[test]
-    fn broken_data_is_logged_louder_than_trouble_of_the_network() {
+    fn integrity_errors_are_logged_at_a_higher_level_than_network_errors() {
         assert_eq!(level(ErrorKind::Integrity), Level::ERROR);
         assert_eq!(level(ErrorKind::Unreachable), Level::WARN);
         assert_eq!(level(ErrorKind::NotFound), Level::DEBUG);

@@ -112,7 +112,7 @@ fn a_mounted_registry_is_walked_and_read_like_any_directory() {
 }
 
 #[test]
-fn the_kernel_sees_the_window_and_its_links() {
+fn the_kernel_sees_the_metadata_directory_and_its_links() {
     let Some(mount) = Mount::new(registry(), Setup::default(), PATIENT) else { return };
     let tag = mount.path("team/app/.oci/tags/v1");
     let digest = fs::read_to_string(tag.join("digest")).unwrap();
@@ -128,7 +128,7 @@ fn errno(result: std::io::Result<impl Sized>) -> Option<i32> {
 }
 
 #[test]
-fn errors_reach_a_program_as_the_errno_of_the_contract() {
+fn programs_receive_the_documented_errno() {
     let Some(mount) = Mount::new(registry(), Setup::default(), PATIENT) else { return };
     assert_eq!(errno(fs::read(mount.path("team/app/nothing"))), Some(2));
     assert_eq!(errno(fs::read(mount.path(".git"))), Some(2));
@@ -163,7 +163,7 @@ fn df_answers_without_a_request() {
 }
 
 #[test]
-fn a_tag_that_moves_is_seen_at_its_path_while_open_files_stay() {
+fn a_moved_tag_shows_at_its_path_while_open_files_stay() {
     let Some(mount) = Mount::new(registry(), Setup { tag_ttl: Duration::ZERO, ..Setup::default() }, PATIENT) else { return };
     let path = mount.path("team/app/v1/a.txt");
     let mut open = fs::File::open(&path).unwrap();
@@ -182,7 +182,7 @@ fn wait_for(registry: &Memory, kind: RequestKind) {
 }
 
 #[test]
-fn a_signal_ends_a_program_that_waits_for_a_registry_that_hangs() {
+fn a_signal_ends_a_program_waiting_for_a_hung_registry() {
     let Some(mount) = Mount::new(registry(), Setup::default(), PATIENT) else { return };
     for (signal, number, file) in [("INT", 2, "team/app/v1/a.txt"), ("KILL", 9, "team/app/v2/a.txt")] {
         mount.mount.requests();
@@ -198,7 +198,7 @@ fn a_signal_ends_a_program_that_waits_for_a_registry_that_hangs() {
 }
 
 #[test]
-fn a_program_that_waits_for_a_registry_that_hangs_gets_a_timeout_in_the_end() {
+fn a_program_waiting_for_a_hung_registry_eventually_times_out() {
     let Some(mount) = Mount::new(registry(), Setup::default(), Duration::from_millis(300)) else { return };
     assert_eq!(mount.list("team/app/v1"), ["a.txt", "dir", "empty"]);
     mount.mount.registry.plan(RequestKind::Blob, 0, u32::MAX, Fault::Stall);
@@ -231,7 +231,7 @@ fn many_readers_of_one_file_fetch_it_once() {
 }
 
 #[test]
-fn kinds_of_files_survive_the_way_through_the_kernel() {
+fn file_types_survive_a_round_trip_through_the_kernel() {
     let mut archive = tar::Builder::new(Vec::new());
     let mut add = |name: &str, kind: tar::EntryType, mode: u32, link: Option<&str>| {
         let mut header = tar::Header::new_ustar();

@@ -214,14 +214,14 @@ mod tests {
     }
 
     #[test]
-    fn a_hangup_counts_only_with_its_fatal_default_and_a_stopped_child_never() {
+    fn sighup_counts_only_if_fatal_and_sigchld_never() {
         assert!(has_ending_signal(&status(0, HANGUP, 0, 0, 0)));
         assert!(!has_ending_signal(&status(0, HANGUP, 0, 0, HANGUP)));
         assert!(!has_ending_signal(&status(0, 1 << 16, 0, 0, 0)));
     }
 
     #[test]
-    fn text_that_is_not_a_status_ends_nothing() {
+    fn malformed_status_text_ends_nothing() {
         for text in ["", "SigPnd: zz", "SigPnd:", "SigPndx: 100\nShdPnd"] {
             assert!(!has_ending_signal(text), "{text:?}");
         }
@@ -240,7 +240,7 @@ mod tests {
     }
 
     #[test]
-    fn an_operation_is_stuck_only_when_nothing_moved_for_the_whole_deadline() {
+    fn an_operation_is_stuck_only_after_a_full_deadline_without_progress() {
         let (start, deadline) = (Instant::now(), Duration::from_secs(60));
         let (mut state, mut ended) = state_with(start, 5);
         assert!(note_progress(&mut state, 5, start + deadline / 2, deadline).is_empty());
@@ -254,7 +254,7 @@ mod tests {
     }
 
     #[test]
-    fn callers_of_another_pid_namespace_and_of_young_operations_are_not_looked_at() {
+    fn callers_in_other_pid_namespaces_and_of_recent_operations_are_not_inspected() {
         let start = Instant::now();
         let (mut state, _ended) = state_with(start, 0);
         assert_eq!(callers(&state, start), []);
@@ -264,7 +264,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn an_operation_that_is_stuck_is_told_to_end() {
+    async fn a_stuck_operation_is_cancelled() {
         let watchdog = Watchdog::start(Duration::ZERO, || 0).unwrap();
         let mut watched = watchdog.watch(0);
         assert_eq!(watched.ending().await, Ending::Stuck);

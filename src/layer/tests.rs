@@ -197,7 +197,7 @@ fn gzip_spans_restart_inside_deflate_about_every_mebibyte() {
 }
 
 #[test]
-fn only_spans_that_refer_to_what_lies_before_them_keep_a_window() {
+fn only_spans_that_refer_to_earlier_data_keep_a_window() {
     let files = [("text", text(4_000_000, 4)), ("noise", noise(4_000_000, 5)), ("more", text(3_000_000, 6))];
     let tar = tar_of(&files);
     let flushed: Vec<u8> = {
@@ -226,7 +226,7 @@ fn only_spans_that_refer_to_what_lies_before_them_keep_a_window() {
 }
 
 #[test]
-fn windows_that_take_too_much_become_fewer_and_every_span_can_still_be_decoded() {
+fn too_large_windows_are_thinned_out_and_every_span_still_decodes() {
     let tar = tar_of(&[("text", text(20_000_000, 7))]);
     let blob = gzip(&tar);
     let index_within = |window_bytes: u64| {

@@ -122,7 +122,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn members_stand_in_the_order_of_the_specification_and_unknown_ones_are_kept() {
+    fn members_are_in_specification_order_and_unknown_ones_are_kept() {
         let value = json!({
             "annotations": {"b": "1", "a": "2"}, "layers": [], "zzz": [1, {"size": 2, "digest": "x", "mediaType": "m"}], "schemaVersion": 2,
             "mediaType": "t", "config": {"size": 2, "mediaType": "m"}, "aaa": null,

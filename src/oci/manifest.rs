@@ -274,7 +274,7 @@ mod tests {
     }
 
     #[test]
-    fn a_manifest_without_media_type_is_told_by_its_shape() {
+    fn a_manifest_without_a_media_type_is_recognised_by_its_shape() {
         let text = format!(r#"{{"schemaVersion":2,"config":{},"layers":null}}"#, descriptor("application/vnd.example"));
         let manifest = parse(&text).unwrap();
         assert_eq!(manifest.media_type, media_type::OCI_MANIFEST);
@@ -304,7 +304,7 @@ mod tests {
     }
 
     #[test]
-    fn null_is_as_absent() {
+    fn null_is_treated_as_absent() {
         let layer =
             format!(r#"{{"mediaType":null,"digest":"{}","size":2,"annotations":{{"k":null,"l":"v"}},"urls":null}}"#, Digest::of(b"{}"));
         let text = format!(
@@ -322,7 +322,7 @@ mod tests {
     }
 
     #[test]
-    fn a_manifest_of_an_older_world_is_named() {
+    fn outdated_manifest_types_are_named() {
         for (text, name) in [
             (r#"{"schemaVersion":1,"fsLayers":[]}"#.to_owned(), "schema 1"),
             (format!(r#"{{"schemaVersion":1,"mediaType":"{}"}}"#, media_type::DOCKER_SCHEMA_1_SIGNED), "schema 1"),

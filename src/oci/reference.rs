@@ -256,7 +256,7 @@ mod tests {
     }
 
     #[test]
-    fn component_grammar_is_the_specification_s() {
+    fn component_grammar_follows_the_specification() {
         for good in ["a", "a.b", "a_b", "a__b", "a--b", "0", "a-b.c"] {
             assert!(Repository::is_component(good), "{good}");
         }
@@ -273,7 +273,7 @@ mod tests {
     }
 
     #[test]
-    fn bookkeeping_tags_are_known_by_their_form() {
+    fn bookkeeping_tags_are_recognised_by_their_form() {
         let hex = "0".repeat(64);
         for text in [format!("sha256-{hex}"), format!("sha256-{hex}.sig")] {
             assert!(Tag::parse(&text).unwrap().is_bookkeeping());
@@ -282,7 +282,7 @@ mod tests {
     }
 
     #[test]
-    fn text_outside_the_grammar_is_refused() {
+    fn malformed_references_are_refused() {
         for bad in [
             "",
             "reg.io/",

@@ -186,7 +186,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn every_form_of_source_is_told_apart() {
+    fn every_form_of_source_is_recognised() {
         let digest = Digest::of(b"x");
         for (text, shown) in [
             ("reg.io", "reg.io"),

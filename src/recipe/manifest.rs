@@ -191,7 +191,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_ending_of_a_name_tells_the_media_type() {
+    fn the_extension_determines_the_media_type() {
         for (name, media_type) in [
             ("a.tar", "application/vnd.oci.image.layer.v1.tar"),
             ("a.tar.gz", "application/vnd.oci.image.layer.v1.tar+gzip"),

@@ -347,7 +347,7 @@ mod tests {
     }
 
     #[test]
-    fn errors_name_the_item_and_what_is_wrong_with_it() {
+    fn errors_name_the_item_and_the_mistake() {
         for (text, wanted) in [
             ("items: [{type: a/b}]", "item[0]: 'from' field is required"),
             ("items: [{from: 'invalid://x'}]", "item[0]: invalid source format `invalid://x`"),
@@ -376,7 +376,7 @@ mod tests {
     }
 
     #[test]
-    fn an_artifact_or_a_platform_makes_an_index_whose_items_have_the_configs() {
+    fn an_artifact_or_platform_makes_an_index_with_configs_in_its_items() {
         let is_index = |text: &str| PackFile::parse(text).unwrap().is_index();
         assert!(!is_index("items: [{from: 'file:a'}, {from: 'dir://b'}, {from: 'https://x/y'}, {from: 's3://b/k'}]"));
         for member in ["{from: 'file:b', platform: linux/amd64}", "{from: 'cr://reg.io/a:v1'}", "{from: 'oci:layout:v1'}"] {
@@ -399,7 +399,7 @@ mod tests {
     }
 
     #[test]
-    fn platforms_are_kept_as_they_are_written() {
+    fn platforms_are_kept_as_written() {
         for text in ["linux/amd64", "linux/arm64/v8", "windows(10.0.17763)/amd64", "linux/arm/v6"] {
             assert_eq!(PackPlatform::parse(text).unwrap().text(), text);
         }
@@ -410,7 +410,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_written_is_read_as_the_same() {
+    fn a_pack_file_survives_a_round_trip() {
         let text = "
 type: application/vnd.acme.bundle
 annotations: {k: v, time: '2024-01-01T00:00:00Z', number: '7', odd: \"a: b\\n\"}

@@ -105,7 +105,7 @@ fn titles(manifest: &Value) -> Vec<&str> {
 }
 
 #[tokio::test]
-async fn plain_items_are_the_layers_of_one_manifest_in_their_order_whatever_is_read_at_once() {
+async fn plain_items_become_layers_in_order_at_any_concurrency() {
     let place = Place::new();
     let names: Vec<String> = (0..20).map(|number| format!("{number}.bin")).collect();
     for name in &names {
@@ -127,7 +127,7 @@ async fn plain_items_are_the_layers_of_one_manifest_in_their_order_whatever_is_r
 }
 
 #[tokio::test]
-async fn a_file_is_no_directory_and_a_directory_no_file() {
+async fn file_sources_reject_directories_and_vice_versa() {
     let place = Place::new();
     place.write("dir/file", "x");
     for (text, wanted) in [
@@ -145,7 +145,7 @@ async fn a_file_is_no_directory_and_a_directory_no_file() {
 }
 
 #[tokio::test]
-async fn files_of_a_directory_are_layers_by_their_paths_and_an_empty_directory_has_none() {
+async fn files_of_a_directory_become_layers_and_an_empty_one_has_none() {
     let place = Place::new();
     for name in ["tree/b.json", "tree/sub/a.tar.gz", "tree/sub/deep/c"] {
         place.write(name, name);
@@ -166,7 +166,7 @@ async fn files_of_a_directory_are_layers_by_their_paths_and_an_empty_directory_h
 }
 
 #[tokio::test]
-async fn the_same_content_in_two_files_is_sent_once_and_described_twice() {
+async fn equal_files_are_sent_once_and_described_twice() {
     let place = Place::new();
     place.write("a", "same");
     place.write("b", "same");
@@ -178,7 +178,7 @@ async fn the_same_content_in_two_files_is_sent_once_and_described_twice() {
 }
 
 #[tokio::test]
-async fn a_blob_that_cannot_be_sent_leaves_no_manifest_and_the_next_pack_sends_the_rest() {
+async fn a_failed_upload_leaves_no_manifest_and_the_next_pack_completes_it() {
     let place = Place::new();
     place.write("a", "one");
     place.write("b", "two");
@@ -193,7 +193,7 @@ async fn a_blob_that_cannot_be_sent_leaves_no_manifest_and_the_next_pack_sends_t
 }
 
 #[tokio::test]
-async fn items_with_platforms_are_members_of_an_index_in_their_order() {
+async fn items_with_platforms_become_index_members_in_order() {
     let place = Place::new();
     let platforms = ["linux/amd64", "linux/arm64", "linux/riscv64", "windows(10.0.17763)/amd64", "linux/arm/v6"];
     let mut items = Vec::new();
@@ -215,7 +215,7 @@ async fn items_with_platforms_are_members_of_an_index_in_their_order() {
 }
 
 #[tokio::test]
-async fn an_artifact_is_a_member_as_it_is() {
+async fn an_artifact_becomes_a_member_unchanged() {
     let place = Place::new();
     place.write("a", "file");
     let layers: [PlainLayer<'_>; 1] = [("a/b", b"theirs", &[])];
@@ -229,7 +229,7 @@ async fn an_artifact_is_a_member_as_it_is() {
 }
 
 #[tokio::test]
-async fn what_is_unpacked_packs_to_the_same_digest() {
+async fn unpacked_artifacts_pack_to_the_same_digest() {
     let place = Place::new();
     for name in ["a.tar.gz", "sub/b.json", "tree/x/y", "tree/z", "config.json"] {
         place.write(name, name);
@@ -256,7 +256,7 @@ async fn what_is_unpacked_packs_to_the_same_digest() {
 }
 
 #[tokio::test]
-async fn a_manifest_that_no_pack_writes_is_unpacked_and_said_to_differ() {
+async fn manifests_a_pack_cannot_reproduce_are_unpacked_and_reported() {
     let place = Place::new();
     place.write("a", "file");
     let manifest = place.pack("items: [{from: 'file:a'}]").await.unwrap();
@@ -271,7 +271,7 @@ async fn a_manifest_that_no_pack_writes_is_unpacked_and_said_to_differ() {
 }
 
 #[tokio::test]
-async fn an_unpack_that_fails_leaves_nothing_and_one_into_something_is_refused() {
+async fn a_failed_unpack_leaves_nothing_and_non_empty_targets_are_refused() {
     let place = Place::new();
     place.write("a", "file");
     let manifest = place.pack("items: [{from: 'file:a'}]").await.unwrap();

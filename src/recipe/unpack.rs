@@ -347,7 +347,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn titles_that_leave_clash_or_cannot_be_names_get_another_name() {
+    fn escaping_clashing_and_invalid_titles_get_other_names() {
         let mut names = Names::default();
         for (title, path) in [
             (Some("a/b.txt"), "a/b.txt"),

@@ -87,7 +87,7 @@ fn a_failure_in_a_later_chunk_releases_none_of_the_earlier_ones() {
 }
 
 #[test]
-fn nothing_seals_to_nothing_and_a_lone_tag_is_refused() {
+fn empty_input_seals_to_nothing_and_a_lone_tag_is_refused() {
     assert_eq!(sealed(0, b""), b"");
     assert_eq!(opened(0, b"").unwrap(), b"");
     for length in 1..=CHUNK_TAG {
@@ -96,7 +96,7 @@ fn nothing_seals_to_nothing_and_a_lone_tag_is_refused() {
 }
 
 #[test]
-fn the_last_position_of_all_can_be_sealed() {
+fn the_last_possible_position_can_be_sealed() {
     assert_eq!(opened(u64::MAX, &sealed(u64::MAX, b"end")).unwrap(), b"end");
 }
 
@@ -108,7 +108,7 @@ fn debug_shows_no_key() {
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(64))]
     #[test]
-    fn what_is_sealed_opens_and_what_is_flipped_does_not(length in 0..(2 * CHUNK + 50), position: u32, at: prop::sample::Index, bit in 0..8u8) {
+    fn sealed_chunks_open_and_flipped_ones_do_not(length in 0..(2 * CHUNK + 50), position: u32, at: prop::sample::Index, bit in 0..8u8) {
         let data: Vec<u8> = (0..length).map(|at| (at * 31 + at / 256) as u8).collect();
         let mut text = sealed(u64::from(position), &data);
         prop_assert_eq!(text.len() as u64, sealed_length(length as u64));

@@ -87,7 +87,7 @@ fn a_blob_shorter_than_header_and_tag_is_integrity() {
 }
 
 #[test]
-fn nothing_is_longer_than_gcm_allows() {
+fn the_message_length_is_limited_by_gcm() {
     assert_eq!(ciphertext_length(LONGEST + 60).unwrap(), LONGEST);
     assert_eq!(ciphertext_length(LONGEST + 61).unwrap_err().kind, ErrorKind::Invalid);
     let header = EnvelopeHeader { salt: [1; 32], nonce: [2; 12] };
@@ -141,7 +141,7 @@ fn seal(key: &EnvelopeKey, header: &EnvelopeHeader, pieces: &[&[u8]]) -> Vec<u8>
 }
 
 #[test]
-fn a_header_is_written_as_it_is_read() {
+fn a_header_survives_a_round_trip() {
     let header = EnvelopeHeader { salt: std::array::from_fn(|at| at as u8), nonce: std::array::from_fn(|at| 100 + at as u8) };
     assert_eq!(EnvelopeHeader::parse(&header.bytes()).unwrap(), header);
 }
@@ -171,7 +171,7 @@ fn debug_shows_no_key() {
 
 proptest! {
     #[test]
-    fn any_splitting_and_any_seek_agree_with_the_one_shot_code(
+    fn any_splitting_and_seeking_agrees_with_one_shot_decryption(
         key: [u8; 32],
         nonce: [u8; 12],
         plain in proptest::collection::vec(any::<u8>(), 0..700),
@@ -203,7 +203,7 @@ proptest! {
     }
 
     #[test]
-    fn what_is_sealed_in_any_pieces_is_what_the_one_shot_code_seals(
+    fn sealing_in_any_pieces_equals_one_shot_sealing(
         key: [u8; 32],
         salt: [u8; 32],
         nonce: [u8; 12],
@@ -227,7 +227,7 @@ proptest! {
     }
 
     #[test]
-    fn a_tag_holds_for_its_own_message_only(plain in proptest::collection::vec(any::<u8>(), 1..200), at: prop::sample::Index, bit in 0..8u8) {
+    fn a_tag_verifies_only_its_own_message(plain in proptest::collection::vec(any::<u8>(), 1..200), at: prop::sample::Index, bit in 0..8u8) {
         let sealed = Aes256Gcm::new((&[7; 32]).into()).encrypt(&[9; 12].into(), plain.as_slice()).unwrap();
         let mut forged = sealed.clone();
         let at = at.index(forged.len());

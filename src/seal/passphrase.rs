@@ -47,7 +47,7 @@ mod tests {
     use super::Passphrase;
 
     #[test]
-    fn any_bytes_travel() {
+    fn any_bytes_survive_a_round_trip() {
         let secret = Passphrase::new(b"\xff\0 \n\"".to_vec());
         let text = serde_json::to_string(&secret).unwrap();
         assert_eq!(serde_json::from_str::<Passphrase>(&text).unwrap(), secret);
@@ -55,7 +55,7 @@ mod tests {
     }
 
     #[test]
-    fn debug_shows_neither_the_bytes_nor_their_number() {
+    fn debug_shows_neither_the_bytes_nor_their_length() {
         assert_eq!(format!("{:?}", Passphrase::new(b"tell nobody".to_vec())), "Passphrase(redacted)");
     }
 }

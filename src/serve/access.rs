@@ -147,7 +147,7 @@ mod tests {
     }
 
     #[test]
-    fn rights_hold_below_their_prefix_only() {
+    fn rights_apply_only_below_their_prefix() {
         let access = ruled();
         let allowed = |user, name, right| access.allows(Some(user), &repository(name), right);
         assert!(allowed("alice", "team", Right::Delete) && allowed("alice", "team/app", Right::Push));
@@ -159,7 +159,7 @@ mod tests {
     }
 
     #[test]
-    fn strangers_pull_where_that_is_allowed_and_never_write() {
+    fn anonymous_clients_pull_where_allowed_and_never_write() {
         let (app, public) = (repository("app"), repository("public"));
         let open = Access { asks: true, anonymous_pull: true, ..Access::default() };
         assert!(open.allows(None, &app, Right::Pull) && !open.allows(None, &app, Right::Push) && !open.allows(None, &app, Right::Delete));
@@ -171,7 +171,7 @@ mod tests {
     }
 
     #[test]
-    fn a_stranger_is_asked_who_it_is_and_a_user_is_refused() {
+    fn anonymous_clients_are_challenged_and_users_refused() {
         let (access, route) = (ruled(), Route::Tags(repository("other")));
         let status = |access: &Access, user, method| access.check(user, &route, &method).err().map(|problem| problem.status.as_u16());
         assert_eq!(status(&access, None, Method::GET), Some(401));
@@ -182,7 +182,7 @@ mod tests {
     }
 
     #[test]
-    fn rules_that_say_something_else_are_refused() {
+    fn malformed_rules_are_refused() {
         for bad in ["alice: [pull]", "alice: {team: [admin]}", "alice: {Team: [pull]}", "alice: {team/: [pull]}", "- x"] {
             Rules::parse(bad).unwrap_err();
         }

@@ -177,7 +177,7 @@ mod tests {
     }
 
     #[test]
-    fn a_line_of_text_is_combined_and_nothing_of_a_client_leaves_its_field() {
+    fn text_lines_are_combined_format_and_client_text_stays_in_its_field() {
         let line = entry().text();
         let expected = "::1 - al\\u{1b}[2J\\u{20}ice\\u{9b}\\u{1f600} [29/Nov/2026:07:36:24 +0000] \"GET /v2/a\\\"b/tags/list HTTP/1.1\" \
              200 42 \"-\" \"x\\\"\\n200\" 1.235 hit cut";
@@ -187,7 +187,7 @@ mod tests {
     }
 
     #[test]
-    fn a_line_of_json_is_ascii_and_means_what_was_sent() {
+    fn json_lines_are_ascii_and_keep_their_values() {
         let line = entry().json();
         assert!(line.bytes().all(|byte| (b' '..=b'~').contains(&byte)), "{line}");
         let value: Value = serde_json::from_str(&line).unwrap();
@@ -203,7 +203,7 @@ mod tests {
     }
 
     #[test]
-    fn a_reader_that_takes_nothing_delays_no_request_and_costs_lines() {
+    fn a_stuck_log_reader_loses_lines_but_delays_no_request() {
         struct Stuck(Receiver<()>);
         impl Write for Stuck {
             fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {

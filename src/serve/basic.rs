@@ -1,4 +1,4 @@
-//! Parses the user and password a client sends, and hashes such pairs so that they can be recognized without being kept.
+//! Parses the user and password a client sends, and hashes such pairs so that they can be recognised without being kept.
 
 use std::fmt;
 
@@ -59,7 +59,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn headers_that_are_not_understood_name_nobody() {
+    fn unparsable_authorization_headers_are_anonymous() {
         for bad in ["", "Basic", "Basic !", "Bearer eDp5", "Basic eA=="] {
             assert!(basic(bad).is_none(), "{bad}");
         }
@@ -70,7 +70,7 @@ mod tests {
     }
 
     #[test]
-    fn pairs_have_keys_of_their_own() {
+    fn different_pairs_have_different_keys() {
         let (hash, other) = (KeyedHash::default(), KeyedHash::default());
         let key = |hash: &KeyedHash, user: &str, password: &str| hash.of(user, &Secret::new(password));
         assert_eq!(key(&hash, "ab", "c"), key(&hash, "ab", "c"));

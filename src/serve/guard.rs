@@ -47,7 +47,7 @@ mod tests {
     }
 
     #[test]
-    fn only_names_of_this_machine_and_those_given_are_answered() {
+    fn only_local_and_configured_host_names_are_served() {
         let hosts = Hosts { any: false, names: vec!["Cache.lan".to_owned()] };
         for host in ["localhost", "localhost:5000", "127.0.0.1:1", "127.8.8.8", "[::1]:5000", "cache.lan", "cache.lan:443"] {
             assert_eq!(status(&hosts, Some(host), None), None, "{host}");
@@ -60,7 +60,7 @@ mod tests {
     }
 
     #[test]
-    fn pages_of_other_sites_are_not_answered() {
+    fn cross_origin_requests_are_refused() {
         let hosts = Hosts::default();
         assert_eq!(status(&hosts, Some("localhost:5000"), Some("http://localhost:5000")), None);
         for origin in ["http://evil.example", "null", "http://localhost:6000", "http://localhost", "localhost:5000"] {

@@ -103,7 +103,7 @@ mod tests {
     use crate::oci::media_type::{DOCKER_INDEX, OCI_INDEX, OCI_MANIFEST};
 
     #[test]
-    fn the_types_that_a_client_accepts_count() {
+    fn the_accept_header_is_respected() {
         let accepted = |values: &[&str], media_type| {
             let mut headers = HeaderMap::new();
             for value in values {

@@ -173,7 +173,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_name_of_an_upload_is_not_told_in_full() {
+    fn upload_ids_are_logged_truncated() {
         let id = "0123456789abcdef0123456789abcdef";
         assert_eq!(logged(&format!("/v2/team/app/blobs/uploads/{id}")), "/v2/team/app/blobs/uploads/01234567...");
         assert_eq!(logged("/v2/app/blobs/uploads/"), "/v2/app/blobs/uploads/");

@@ -59,7 +59,7 @@ mod tests {
     }
 
     #[test]
-    fn pages_follow_each_other_without_gap() {
+    fn pages_follow_each_other_without_gaps() {
         let names = names();
         let first = page(&names, Some("n=2"), "/v2/_catalog").unwrap();
         assert_eq!(first, Page { names: &names[..2], link: Some("</v2/_catalog?n=2&last=b%2Fc>; rel=\"next\"".to_owned()) });

@@ -132,7 +132,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn users_are_told_by_their_passwords_and_a_changed_file_counts() {
+    async fn passwords_are_checked_and_a_changed_file_is_reloaded() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("htpasswd");
         let line = |user: &str, password: &str| format!("{user}:{}\n", bcrypt::hash(password, 4).unwrap());
@@ -154,7 +154,7 @@ mod tests {
     }
 
     #[test]
-    fn only_bcrypt_hashes_are_taken() {
+    fn only_bcrypt_hashes_are_accepted() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("htpasswd");
         for bad in ["alice:$apr1$x$y", "alice:{SHA}x", "alice", ":$2y$05$x", "*:$2y$05$x"] {

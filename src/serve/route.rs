@@ -123,7 +123,7 @@ mod tests {
     }
 
     #[test]
-    fn every_path_of_the_api_is_understood() {
+    fn every_path_of_the_api_is_parsed() {
         let digest = Digest::parse(&format!("sha256:{HEX}")).unwrap();
         for (path, expected) in [
             ("/v2/".to_owned(), Route::Base),
@@ -146,7 +146,7 @@ mod tests {
     }
 
     #[test]
-    fn names_and_digests_outside_of_the_grammar_get_nowhere() {
+    fn malformed_names_and_digests_are_refused() {
         for (path, code) in [
             ("/v2/a/../b/tags/list".to_owned(), Code::NameInvalid),
             ("/v2/a%2fb/tags/list".to_owned(), Code::NameInvalid),

@@ -103,7 +103,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_lock_that_outlasts_its_killed_holder_is_waited_for() {
+    fn a_lock_that_outlives_its_killed_holder_is_awaited() {
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join(NAME);
         let mut child = std::process::Command::new("true").spawn().unwrap();
@@ -122,7 +122,7 @@ mod tests {
     }
 
     #[test]
-    fn a_holder_that_runs_is_told_at_once() {
+    fn a_running_holder_is_reported_at_once() {
         let directory = tempfile::tempdir().unwrap();
         let lock = RangeLock::file(&directory.path().join(NAME), Duration::ZERO).unwrap().unwrap();
         lock.write(format!("{}\n", std::process::id()).as_bytes()).unwrap();

@@ -256,7 +256,7 @@ pub(crate) mod tests {
     }
 
     #[test]
-    fn a_place_without_room_is_an_error_and_what_is_there_stays() {
+    fn growing_without_room_is_an_error_and_keeps_the_content() {
         struct Full;
         struct FullFile(File);
         impl ScratchFile for FullFile {

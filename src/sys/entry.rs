@@ -286,7 +286,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn no_call_acts_through_a_name_that_means_another_place() {
+    fn no_call_acts_through_a_replaced_name() {
         let (outside, inside) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
         std::fs::create_dir(outside.path().join("sub")).unwrap();
         link_to(outside.path().join("sub"), inside.path().join("away")).unwrap();
@@ -310,7 +310,7 @@ mod tests {
     }
 
     #[test]
-    fn a_file_without_a_name_gets_one_only_where_none_stands() {
+    fn an_unnamed_file_gets_only_a_free_name() {
         let folder = tempfile::tempdir().unwrap();
         let root = File::open(folder.path()).unwrap();
         let Some(file) = unnamed_file(&root, 0o644).unwrap() else { return };

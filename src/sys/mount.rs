@@ -191,7 +191,7 @@ mod tests {
     }
 
     #[test]
-    fn only_an_open_fuse_device_is_taken_as_a_given_descriptor() {
+    fn only_an_open_fuse_device_is_accepted_as_a_descriptor() {
         assert!(given_descriptor(Path::new("/mnt")).is_none());
         let file = std::fs::File::open("/dev/null").unwrap();
         let path = format!("/dev/fd/{}", file.as_raw_fd());

@@ -126,7 +126,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_line_of_the_kernel_is_understood_with_its_octal_escapes() {
+    fn a_mountinfo_line_is_parsed_with_its_octal_escapes() {
         let line = b"36 35 0:52 / /mnt/a\\040b\\134c rw,nosuid shared:1 master:2 - fuse.ocifs reg.io/team ro,user_id=1000,group_id=7\n";
         let mounts = parse(line);
         let mount = &mounts[0];
@@ -137,7 +137,7 @@ mod tests {
     }
 
     #[test]
-    fn lines_of_another_form_are_left_out() {
+    fn malformed_lines_are_skipped() {
         assert_eq!(parse(b"\nnonsense\n1 2 3\n1 2 x:y / / rw - t s o\n"), Vec::new());
     }
 

@@ -233,7 +233,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_process_that_nobody_waited_for_yet_is_ending_and_one_that_runs_is_not() {
+    fn a_zombie_is_ending_and_a_running_process_is_not() {
         let mut child = std::process::Command::new("true").spawn().unwrap();
         while !is_ending(child.id()) {
             std::thread::sleep(Duration::from_millis(1));

@@ -42,7 +42,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_listener_that_accepts_nothing_costs_the_given_time_only() {
+    fn connecting_to_a_silent_listener_ends_at_the_time_limit() {
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join("socket");
         let listener = UnixListener::bind(&path).unwrap();

@@ -86,7 +86,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_descriptor_that_was_hung_up_is_not_connected() {
+    fn a_hung_up_descriptor_is_not_connected() {
         let (reader, writer) = std::io::pipe().unwrap();
         assert!(is_connected(&reader));
         drop(writer);
@@ -94,7 +94,7 @@ mod tests {
     }
 
     #[test]
-    fn unmounting_what_is_no_mount_is_an_error() {
+    fn unmounting_a_plain_directory_is_an_error() {
         let directory = tempfile::tempdir().unwrap();
         assert!(unmount(directory.path(), Force::Lazy).is_err());
     }

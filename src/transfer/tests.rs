@@ -96,7 +96,7 @@ async fn an_index_arrives_with_its_members_and_blobs_and_a_second_copy_sends_not
 }
 
 #[tokio::test]
-async fn what_versions_share_is_sent_once() {
+async fn shared_content_of_versions_is_sent_once() {
     let pair = Pair::new();
     pair.artifact("one");
     pair.artifact("two");
@@ -128,7 +128,7 @@ async fn children_arrive_before_their_parents_and_the_tag_last() {
 }
 
 #[tokio::test]
-async fn a_copy_that_was_cut_leaves_no_tag_and_the_next_sends_the_rest() {
+async fn an_interrupted_copy_leaves_no_tag_and_the_next_sends_the_rest() {
     let pair = Pair::new();
     pair.artifact("one");
     pair.to.plan(RequestKind::PushBlob, 2, 1, Fault::Error(ErrorKind::Unreachable));
@@ -141,7 +141,7 @@ async fn a_copy_that_was_cut_leaves_no_tag_and_the_next_sends_the_rest() {
 }
 
 #[tokio::test]
-async fn wrong_bytes_of_the_source_are_its_fault_and_are_never_tagged() {
+async fn wrong_bytes_are_blamed_on_the_source_and_never_tagged() {
     let pair = Pair::new();
     pair.artifact("one");
     pair.from.plan(RequestKind::Blob, 0, 1, Fault::Flipped(0));
@@ -154,7 +154,7 @@ async fn wrong_bytes_of_the_source_are_its_fault_and_are_never_tagged() {
 }
 
 #[tokio::test]
-async fn a_source_that_breaks_off_is_named_and_not_the_destination() {
+async fn a_failing_source_is_named_rather_than_the_destination() {
     let pair = Pair::new();
     pair.artifact("one");
     pair.from.plan(RequestKind::Blob, 0, 9, Fault::Error(ErrorKind::TimedOut));
@@ -187,7 +187,7 @@ async fn without_referrers_nothing_but_the_artifact_comes() {
 }
 
 #[tokio::test]
-async fn referrers_that_were_added_later_come_although_the_artifact_is_there() {
+async fn later_referrers_are_copied_even_if_the_artifact_exists() {
     let pair = Pair::new();
     let member = pair.artifact("amd");
     pair.index("multi", &[(member, "amd64")], None);
@@ -198,7 +198,7 @@ async fn referrers_that_were_added_later_come_although_the_artifact_is_there() {
 }
 
 #[tokio::test]
-async fn an_index_that_holds_and_refers_to_one_manifest_ends() {
+async fn an_index_that_contains_its_own_subject_terminates() {
     let pair = Pair::new();
     let member = pair.artifact("amd");
     pair.index("both", &[(member, "amd64")], Some(member));
@@ -218,7 +218,7 @@ async fn indexes_nest_no_deeper_than_the_limit() {
 }
 
 #[tokio::test]
-async fn a_platform_takes_the_member_that_fits_and_names_the_others_where_none_does() {
+async fn a_platform_selects_its_member_or_names_the_available_ones() {
     let pair = Pair::new();
     let arm = pair.artifact("arm");
     pair.index("multi", &[(pair.artifact("amd"), "amd64"), (arm, "arm64")], None);

@@ -53,7 +53,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn stars_stop_at_names_unless_there_are_two() {
+    fn a_single_star_stops_at_slashes_and_a_double_one_does_not() {
         for (pattern, path) in
             [("*.txt", "a.txt"), ("a/*/c", "a/b/c"), ("**/c", "c"), ("**/c", "a/b/c"), ("a/**", "a/b/c"), ("?", "a"), (r"\*", "*")]
         {

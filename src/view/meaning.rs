@@ -152,7 +152,7 @@ mod tests {
     }
 
     #[test]
-    fn the_stored_form_is_this() {
+    fn the_stored_form_is_stable() {
         let text = r#"{"platform":"linux/arm/v7","view":"merged","strict":true,"kind":"oci-sync","allow-delete":false,"encrypted":true}"#;
         assert_eq!(serde_json::to_string(&meaning()).unwrap(), text);
         assert_eq!(serde_json::from_str::<Meaning>(text).unwrap(), meaning());
@@ -172,7 +172,7 @@ mod tests {
     }
 
     #[test]
-    fn only_flags_that_count_for_the_edits_are_told() {
+    fn only_flags_that_affect_the_edits_are_reported() {
         let own = Meaning { platform: "linux/amd64".parse().unwrap(), strict: false, kind: ArtifactKind::Files, ..meaning() };
         let own = Meaning { encrypted: false, allow_delete: true, ..own };
         let digest = crate::oci::Digest::of(b"x");

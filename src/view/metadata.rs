@@ -311,7 +311,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn text_of_a_registry_becomes_one_harmless_component() {
+    fn registry_text_becomes_one_harmless_path_component() {
         assert_eq!(safe_name("application/spdx+json"), "application_spdx+json");
         assert_eq!(safe_name("../../etc/passwd"), "_._.._etc_passwd");
         assert_eq!(safe_name(".."), "_.");

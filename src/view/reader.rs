@@ -206,7 +206,7 @@ mod tests {
     }
 
     #[test]
-    fn a_range_takes_exactly_the_parts_of_extents_inside_it() {
+    fn a_range_covers_exactly_the_parts_of_extents_inside_it() {
         let extents = [extent(0, 100, 10), extent(20, 110, 10), extent(40, 500, 5)];
         assert_eq!(pieces(&extents, 0, 45), extents);
         assert_eq!(pieces(&extents, 5, 25), [extent(5, 105, 5), extent(20, 110, 5)]);
@@ -236,7 +236,7 @@ mod tests {
     }
 
     #[test]
-    fn data_and_holes_are_found_by_the_extents() {
+    fn data_and_holes_follow_the_extents() {
         let extents = vec![extent(0, 0, 10), extent(10, 10, 5), extent(40, 15, 5)];
         let stream = ContentStream::of_bytes(Bytes::from(vec![1; 20]));
         let file = Reader::of_stream(60, stream, extents);

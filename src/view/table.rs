@@ -254,7 +254,7 @@ mod tests {
     }
 
     #[test]
-    fn a_view_that_the_kernel_forgot_is_dropped_and_its_number_never_used_again() {
+    fn a_forgotten_view_is_dropped_and_its_number_never_reused() {
         let views = Views::default();
         let first = name(&views, "v1");
         assert_eq!(name(&views, "v1").number(), first.number());
@@ -289,7 +289,7 @@ mod tests {
     }
 
     #[test]
-    fn a_tag_that_is_only_named_is_no_view_until_it_is_used() {
+    fn a_listed_tag_becomes_a_view_only_when_used() {
         let views = Views::default();
         let (repository, tag) = (Repository::parse("app").unwrap(), Tag::parse("v1").unwrap());
         let key = Key::Tag(repository.clone(), tag.clone());
@@ -307,7 +307,7 @@ mod tests {
     }
 
     #[test]
-    fn numbers_that_run_out_are_an_error_and_no_view_is_reused() {
+    fn running_out_of_numbers_is_an_error_and_reuses_none() {
         let views = Views::default();
         views.inner.lock().next = VIEW_LIMIT - 1;
         assert_eq!(name(&views, "last").number(), VIEW_LIMIT - 1);

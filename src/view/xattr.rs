@@ -174,7 +174,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn own_names_are_told_by_their_prefix() {
+    fn own_attributes_are_recognised_by_their_prefix() {
         assert!(is_own_name(b"user.oci.digest") && is_own_name(b"user.ocifs.state"));
         assert!(!is_own_name(b"user.ocix") && !is_own_name(b"security.capability"));
     }

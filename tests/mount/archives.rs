@@ -22,7 +22,7 @@ fn archive(home: &Home, name: &str) -> (std::path::PathBuf, String) {
 }
 
 #[test]
-fn what_skopeo_archived_is_read_by_every_command_without_being_unpacked() {
+fn every_command_reads_skopeo_s_archives_without_unpacking() {
     if lacks(&[Need::Tool("skopeo")]) {
         return;
     }
@@ -102,7 +102,7 @@ fn skopeo_reads_the_archives_that_cp_and_push_write() {
 }
 
 #[test]
-fn a_copy_into_an_archive_that_was_stopped_leaves_the_old_one_and_the_next_completes_it() {
+fn an_interrupted_copy_keeps_the_old_archive_and_the_next_completes_it() {
     if lacks(&[Need::Tool("docker-registry")]) {
         return;
     }

@@ -76,7 +76,7 @@ fn digest(layer: &Value) -> &str {
 }
 
 #[test]
-fn a_listing_fetches_no_layer_and_a_read_only_the_spans_that_it_needs() {
+fn a_listing_fetches_no_layer_and_a_read_only_the_needed_spans() {
     if lacks(&NEEDS) {
         return;
     }
@@ -111,7 +111,7 @@ fn a_listing_fetches_no_layer_and_a_read_only_the_spans_that_it_needs() {
 }
 
 #[test]
-fn an_index_that_is_broken_or_gone_and_a_flipped_span_cost_requests_and_nothing_else() {
+fn broken_or_missing_indexes_and_flipped_spans_cost_only_requests() {
     if lacks(&NEEDS) {
         return;
     }

@@ -30,7 +30,7 @@ fn referrers(home: &Home, place: &str) -> Vec<String> {
 }
 
 #[test]
-fn a_backup_goes_back_with_its_digests_and_referrers_from_a_folder_and_from_a_tar() {
+fn a_backup_is_restored_with_digests_and_referrers_from_a_directory_and_a_tar() {
     if lacks(&NEEDS) {
         return;
     }
@@ -60,7 +60,7 @@ fn a_backup_goes_back_with_its_digests_and_referrers_from_a_folder_and_from_a_ta
 }
 
 #[test]
-fn a_second_backup_fetches_what_is_new_and_one_that_was_stopped_goes_on() {
+fn a_second_backup_fetches_only_new_content_and_an_interrupted_one_resumes() {
     if lacks(&NEEDS) {
         return;
     }
@@ -95,7 +95,7 @@ fn a_second_backup_fetches_what_is_new_and_one_that_was_stopped_goes_on() {
 }
 
 #[test]
-fn a_backup_of_oras_is_restored_and_what_is_none_is_refused() {
+fn a_backup_of_oras_is_restored_and_anything_else_is_refused() {
     if lacks(&NEEDS) {
         return;
     }

@@ -83,7 +83,7 @@ fn walk(root: &Path) -> std::io::Result<Vec<String>> {
 }
 
 #[test]
-fn names_that_climb_or_are_absolute_stay_inside() {
+fn climbing_and_absolute_names_stay_inside() {
     if lacks(&[Need::Fuse]) {
         return;
     }
@@ -104,7 +104,7 @@ fn names_that_climb_or_are_absolute_stay_inside() {
 }
 
 #[test]
-fn links_that_lead_out_are_shown_and_followed_by_nobody() {
+fn escaping_links_are_shown_but_never_followed() {
     if lacks(&[Need::Fuse]) {
         return;
     }
@@ -165,7 +165,7 @@ fn with_size(field: &[u8; 12]) -> Vec<u8> {
 }
 
 #[test]
-fn sizes_that_cannot_be_are_ebadmsg_at_once() {
+fn impossible_sizes_are_ebadmsg_at_once() {
     if lacks(&[Need::Fuse]) {
         return;
     }
@@ -264,7 +264,7 @@ fn listed_by_tar(path: &Path) -> Option<Vec<String>> {
 }
 
 #[test]
-fn the_archives_of_go_and_python_are_read_as_others_read_them_or_refused() {
+fn test_archives_of_go_and_python_are_read_as_others_do_or_refused() {
     if lacks(&[Need::Fuse, Need::Tool("tar"), Need::File(GO), Need::File(PYTHON)]) {
         return;
     }

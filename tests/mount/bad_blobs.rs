@@ -104,7 +104,7 @@ fn a_flipped_bit_is_ebadmsg_and_never_cached() {
 }
 
 #[test]
-fn a_flip_in_the_last_byte_counts_too() {
+fn a_flip_in_the_last_byte_is_found_too() {
     if lacks(&NEEDS) {
         return;
     }
@@ -112,7 +112,7 @@ fn a_flip_in_the_last_byte_counts_too() {
 }
 
 #[test]
-fn a_blob_that_is_missing_is_estale() {
+fn a_missing_blob_is_estale() {
     if lacks(&NEEDS) {
         return;
     }
@@ -144,7 +144,7 @@ fn a_login_page_in_place_of_a_blob_is_ebadmsg() {
 }
 
 #[test]
-fn a_blob_flipped_in_the_storage_is_read_once_it_is_mended() {
+fn a_blob_flipped_in_storage_is_readable_once_repaired() {
     if lacks(&NEEDS) {
         return;
     }
@@ -198,7 +198,7 @@ fn blobs_of_a_layout_are_checked_before_their_first_byte() {
 }
 
 #[test]
-fn garbage_behind_a_true_digest_is_ebadmsg_and_hides_no_neighbour() {
+fn garbage_with_the_right_digest_is_ebadmsg_and_hides_no_neighbour() {
     if lacks(&[Need::Fuse]) {
         return;
     }
@@ -314,7 +314,7 @@ fn zeros(length: u64, sink: &mut impl Write) {
 }
 
 #[test]
-fn a_gibibyte_in_a_few_kibibytes_is_read_inside_the_budgets() {
+fn a_gibibyte_compressed_to_kibibytes_is_read_within_the_budgets() {
     if lacks(&NEEDS) {
         return;
     }
@@ -371,7 +371,7 @@ fn on_disk(folder: &std::path::Path) -> u64 {
 }
 
 #[test]
-fn an_artifact_that_is_damaged_cannot_be_the_whole_mount() {
+fn a_damaged_artifact_cannot_be_mounted_by_itself() {
     if lacks(&[Need::Fuse]) {
         return;
     }

@@ -73,7 +73,7 @@ fn passphrases_that_cannot_be_read_are_named() {
 }
 
 #[test]
-fn what_a_later_version_seals_is_recognised_and_needs_a_key() {
+fn artifacts_sealed_by_a_later_version_are_recognised_and_need_a_key() {
     if lacks(&[Need::Fuse]) {
         return;
     }
@@ -94,7 +94,7 @@ fn what_a_later_version_seals_is_recognised_and_needs_a_key() {
 }
 
 #[test]
-fn envelopes_that_are_none_are_broken_and_not_badly_keyed() {
+fn malformed_envelopes_are_damage_not_wrong_keys() {
     if lacks(&[Need::Fuse]) {
         return;
     }

@@ -91,7 +91,7 @@ fn good_is_readable(mount: &Mount<'_>, folder: &str) {
 }
 
 #[test]
-fn a_manifest_that_is_none_is_ebadmsg_and_hides_no_neighbour() {
+fn a_malformed_manifest_is_ebadmsg_and_hides_no_neighbour() {
     if lacks(&NEEDS) {
         return;
     }
@@ -138,7 +138,7 @@ fn a_manifest_that_is_none_is_ebadmsg_and_hides_no_neighbour() {
 }
 
 #[test]
-fn what_the_registry_says_of_a_manifest_must_agree_with_its_bytes() {
+fn response_headers_must_agree_with_the_manifest_s_bytes() {
     if lacks(&NEEDS) {
         return;
     }
@@ -238,7 +238,7 @@ fn an_index_with_bad_members_shows_the_good_one() {
 }
 
 #[test]
-fn indexes_in_indexes_and_thousands_of_layers_end_somewhere() {
+fn nested_indexes_and_thousands_of_layers_hit_a_limit() {
     if lacks(&[Need::Fuse]) {
         return;
     }

@@ -38,7 +38,7 @@ fn evil() -> Draft {
 }
 
 #[test]
-fn texts_of_a_manifest_reach_the_terminal_escaped() {
+fn manifest_text_is_escaped_on_the_terminal() {
     if lacks(&[Need::Fuse]) {
         return;
     }
@@ -107,7 +107,7 @@ fn names_in_archives_are_shown_as_they_are_and_logged_escaped() {
 }
 
 #[test]
-fn names_of_a_layout_that_are_no_tags_are_one_component_and_hide_nothing() {
+fn layout_names_that_are_not_tags_are_one_component_and_hide_nothing() {
     if lacks(&[Need::Fuse]) {
         return;
     }
@@ -136,7 +136,7 @@ fn names_of_a_layout_that_are_no_tags_are_one_component_and_hide_nothing() {
 }
 
 #[test]
-fn what_a_registry_says_reaches_the_terminal_escaped() {
+fn registry_messages_are_escaped_on_the_terminal() {
     if lacks(&[Need::Fuse, Need::Tool("docker-registry")]) {
         return;
     }

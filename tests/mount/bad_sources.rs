@@ -60,7 +60,7 @@ fn a_refused_connection_is_unreachable() {
 }
 
 #[test]
-fn what_speaks_no_registry_protocol_is_named_as_such() {
+fn servers_that_are_not_registries_are_named_as_such() {
     if lacks(&[Need::Fuse]) {
         return;
     }
@@ -80,7 +80,7 @@ fn what_speaks_no_registry_protocol_is_named_as_such() {
 }
 
 #[test]
-fn a_wrong_password_is_refused_at_the_mount() {
+fn a_wrong_password_fails_the_mount() {
     if lacks(&REGISTRY) {
         return;
     }
@@ -101,7 +101,7 @@ fn a_wrong_password_is_refused_at_the_mount() {
 }
 
 #[test]
-fn a_wrong_password_of_a_token_server_is_refused_at_the_mount() {
+fn a_password_refused_by_a_token_server_fails_the_mount() {
     if lacks(&REGISTRY) {
         return;
     }
@@ -120,7 +120,7 @@ fn a_wrong_password_of_a_token_server_is_refused_at_the_mount() {
 }
 
 #[test]
-fn an_unknown_repository_tag_or_digest_is_not_found_at_the_mount_and_enoent_inside_of_one() {
+fn unknown_names_are_not_found_when_mounted_and_enoent_inside_a_mount() {
     if lacks(&REGISTRY) {
         return;
     }
@@ -145,7 +145,7 @@ fn an_unknown_repository_tag_or_digest_is_not_found_at_the_mount_and_enoent_insi
 }
 
 #[test]
-fn references_that_do_not_parse_are_a_matter_of_usage() {
+fn malformed_references_are_usage_errors() {
     if lacks(&[Need::Fuse]) {
         return;
     }
@@ -175,7 +175,7 @@ fn references_that_do_not_parse_are_a_matter_of_usage() {
 }
 
 #[test]
-fn layouts_that_are_none_are_refused() {
+fn directories_that_are_not_layouts_are_refused() {
     if lacks(&[Need::Fuse]) {
         return;
     }
@@ -211,7 +211,7 @@ fn layouts_that_are_none_are_refused() {
 }
 
 #[test]
-fn files_that_the_user_names_must_be_what_they_are_for() {
+fn files_named_by_the_user_must_be_suitable() {
     if lacks(&[Need::Fuse]) {
         return;
     }

@@ -135,7 +135,7 @@ fn larger_than_the_budget(compress: fn(&[u8]) -> Vec<u8>, suffix: &str) -> [u64;
 }
 
 #[test]
-fn a_gzip_layer_larger_than_the_budget_is_fetched_once_for_its_index_and_once_to_be_read() {
+fn a_gzip_layer_larger_than_the_budget_is_fetched_once_for_its_index_and_once_for_reading() {
     if lacks(&NEEDS) {
         return;
     }
@@ -165,7 +165,7 @@ fn run(home: &Home, args: &[&str]) -> String {
 }
 
 #[test]
-fn a_pinned_artifact_stays_whatever_else_is_read() {
+fn a_pinned_artifact_is_never_evicted() {
     if lacks(&NEEDS) {
         return;
     }
@@ -403,7 +403,7 @@ fn damage_in_the_cache_between_mounts_never_reaches_a_reader() {
 }
 
 #[test]
-fn after_a_power_cut_of_the_cache_s_disk_everything_is_read_right() {
+fn after_a_power_cut_of_the_cache_s_disk_all_reads_are_correct() {
     if lacks(&[Need::Fuse, Need::Root, Need::Tool("docker-registry"), Need::Tool("mkfs.ext4"), Need::Tool("losetup")]) {
         return;
     }

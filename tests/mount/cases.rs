@@ -34,7 +34,7 @@ fn foobar(home: &Home) -> String {
 }
 
 #[test]
-fn an_encrypted_directory_is_listed_as_such_and_comes_back_with_the_passphrase_alone() {
+fn an_encrypted_directory_is_listed_as_such_and_pulled_only_with_its_passphrase() {
     if lacks(&NEEDS) {
         return;
     }
@@ -91,7 +91,7 @@ fn a_file_keeps_its_name_and_the_working_directory_has_none() {
 }
 
 #[test]
-fn a_list_of_nothing_is_an_empty_list() {
+fn an_empty_list_is_printed_as_such() {
     if lacks(&NEEDS) {
         return;
     }
@@ -104,7 +104,7 @@ fn a_list_of_nothing_is_an_empty_list() {
 }
 
 #[test]
-fn what_is_pushed_as_by_oras_has_its_descriptors_annotations_and_names() {
+fn a_push_like_oras_gives_its_descriptors_annotations_and_names() {
     if lacks(&NEEDS) {
         return;
     }
@@ -148,7 +148,7 @@ fn what_is_pushed_as_by_oras_has_its_descriptors_annotations_and_names() {
 /// DESIGN wins over ORAS here: the digest of the blob, which the manifest names, is what is verified. An annotation that says something
 /// else about the same bytes takes nothing away from them.
 #[test]
-fn a_wrong_digest_of_the_uncompressed_archive_in_an_annotation_hides_no_verified_byte() {
+fn a_wrong_content_digest_annotation_hides_no_verified_byte() {
     let home = Home::new();
     let mut draft = Draft::new();
     let mut layer = draft.blob(&format!("{LAYER}+gzip"), &gzip(&tar(&[("dir/file", b"content")])));
@@ -183,7 +183,7 @@ fn server(answer: String) -> (String, Arc<Mutex<Vec<String>>>) {
 }
 
 #[test]
-fn headers_that_a_user_adds_reach_the_registry_and_no_host_that_it_redirects_to() {
+fn user_headers_reach_the_registry_but_no_redirect_target() {
     let home = Home::new();
     let (elsewhere, strayed) = server("HTTP/1.1 404 Not Found\r\ncontent-length: 0\r\nconnection: close\r\n\r\n".to_owned());
     let location = format!("http://{elsewhere}/there");
@@ -205,7 +205,7 @@ fn piped(home: &Home, arguments: &[&str], input: &str) -> Output {
 }
 
 #[test]
-fn a_user_for_one_command_is_checked_by_the_registry_and_stored_nowhere() {
+fn a_one_off_login_is_used_and_not_stored() {
     if lacks(&NEEDS) {
         return;
     }
@@ -228,7 +228,7 @@ fn a_user_for_one_command_is_checked_by_the_registry_and_stored_nowhere() {
 }
 
 #[test]
-fn a_host_is_reached_at_the_address_that_is_given_for_it() {
+fn a_host_is_reached_at_the_given_address() {
     if lacks(&NEEDS) {
         return;
     }
@@ -281,7 +281,7 @@ fn a_platform_is_resolved_to_its_member() {
 }
 
 #[test]
-fn an_interrupted_command_says_what_becomes_of_its_own_work() {
+fn an_interrupted_command_reports_the_state_of_its_work() {
     if lacks(&NEEDS) {
         return;
     }

@@ -86,7 +86,7 @@ fn text_from_a_registry_cannot_control_the_terminal() {
 }
 
 #[test]
-fn status_has_the_same_facts_for_people_and_programs() {
+fn status_shows_the_same_facts_as_text_and_json() {
     if lacks(&[Need::Fuse]) {
         return;
     }
@@ -190,7 +190,7 @@ fn help_fits_a_terminal_and_describes_every_flag() {
 }
 
 #[test]
-fn a_mistake_in_the_configuration_file_is_reported_with_its_place() {
+fn a_mistake_in_the_configuration_file_is_reported_with_its_position() {
     if lacks(&[Need::Fuse]) {
         return;
     }

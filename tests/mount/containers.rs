@@ -109,7 +109,7 @@ fn a_container_of_another_user_reads_what_modes_allow_when_others_are_allowed() 
 }
 
 #[test]
-fn a_container_goes_on_after_umount_and_what_it_writes_is_published_when_it_ends() {
+fn a_container_survives_umount_and_its_writes_are_published_when_it_ends() {
     if lacks(&NEEDS) {
         return;
     }

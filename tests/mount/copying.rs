@@ -91,7 +91,7 @@ fn a_second_copy_sends_nothing_and_a_repository_of_the_same_registry_is_mounted_
 }
 
 #[test]
-fn what_refers_to_an_artifact_comes_along_when_asked() {
+fn referrers_are_copied_on_request() {
     if lacks(&NEEDS) {
         return;
     }
@@ -108,7 +108,7 @@ fn what_refers_to_an_artifact_comes_along_when_asked() {
 }
 
 #[test]
-fn every_tag_is_copied_and_further_ones_are_put() {
+fn all_tags_are_copied_and_more_tags_are_set() {
     if lacks(&NEEDS) {
         return;
     }
@@ -148,7 +148,7 @@ fn base64(text: &str) -> String {
 }
 
 #[test]
-fn a_copy_that_is_cut_leaves_no_tag_and_the_next_completes() {
+fn a_killed_copy_leaves_no_tag_and_the_next_completes_it() {
     if lacks(&NEEDS) {
         return;
     }
@@ -165,7 +165,7 @@ fn a_copy_that_is_cut_leaves_no_tag_and_the_next_completes() {
 }
 
 #[test]
-fn bad_references_say_what_is_right() {
+fn malformed_references_are_corrected() {
     let home = Home::new();
     for (arguments, word) in [
         (&["cp", "reg.io/a", "reg.io/b"][..], "reg.io/a:TAG"),

@@ -35,7 +35,7 @@ fn lets_in(home: &Home, source: &str, flags: &[&str]) -> bool {
 }
 
 #[test]
-fn the_first_file_that_knows_the_registry_counts() {
+fn the_first_file_with_the_registry_wins() {
     if lacks(&NEEDS) {
         return;
     }
@@ -114,7 +114,7 @@ fn helpers_are_programs_on_the_path() {
 }
 
 #[test]
-fn a_helper_gets_nothing_that_was_meant_for_ocifs() {
+fn a_helper_inherits_nothing_meant_for_ocifs() {
     if lacks(&NEEDS) {
         return;
     }
@@ -174,7 +174,7 @@ fn a_helper_gets_nothing_that_was_meant_for_ocifs() {
 }
 
 #[test]
-fn the_longest_path_that_covers_the_repository_counts() {
+fn the_longest_matching_path_wins() {
     if lacks(&NEEDS) {
         return;
     }
@@ -218,7 +218,7 @@ fn a_login_that_changes_while_mounted_is_read_again() {
 }
 
 #[test]
-fn a_token_that_expires_in_the_middle_is_replaced_by_a_new_one() {
+fn an_expiring_token_is_replaced() {
     if lacks(&NEEDS) {
         return;
     }
@@ -274,7 +274,7 @@ fn holding(folder: &Path, needle: &[u8]) -> Vec<String> {
 }
 
 #[test]
-fn a_password_is_in_no_log_no_list_of_processes_and_no_message() {
+fn a_password_appears_in_no_log_process_list_or_message() {
     if lacks(&NEEDS) {
         return;
     }

@@ -21,7 +21,7 @@ fn verdict<'a>(findings: &'a [(String, String, String)], step: &str) -> (&'a str
 }
 
 #[test]
-fn a_registry_that_works_is_explained_step_by_step() {
+fn a_working_registry_passes_every_step() {
     if lacks(&[Need::Tool("docker-registry"), Need::Fuse]) {
         return;
     }
@@ -39,7 +39,7 @@ fn a_registry_that_works_is_explained_step_by_step() {
 }
 
 #[test]
-fn a_step_that_fails_says_what_to_do_and_the_code_tells() {
+fn a_failing_step_gives_advice_and_an_exit_code() {
     if lacks(&[Need::Tool("docker-registry")]) {
         return;
     }

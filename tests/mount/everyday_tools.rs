@@ -33,7 +33,7 @@ fn files(folder: &Path) -> Vec<PathBuf> {
 }
 
 #[test]
-fn copies_by_cp_rsync_and_tar_hold_what_the_artifact_holds_and_nothing_of_ocifs() {
+fn copies_by_cp_rsync_and_tar_hold_only_what_the_artifact_holds() {
     if lacks(&[Need::Fuse, Need::Root, Need::Tool("rsync"), Need::Tool("getfattr")]) {
         return;
     }
@@ -95,7 +95,7 @@ fn files_that_are_whole_blobs_have_the_same_time_on_every_mount() {
 }
 
 #[test]
-fn looking_around_works_and_attributes_of_ocifs_are_read_by_name_only() {
+fn browsing_tools_work_and_ocifs_attributes_are_read_only_by_name() {
     if lacks(&[Need::Fuse, Need::Root, Need::Tool("getfattr"), Need::Tool("git"), Need::Tool("findmnt")]) {
         return;
     }
@@ -131,7 +131,7 @@ fn looking_around_works_and_attributes_of_ocifs_are_read_by_name_only() {
 }
 
 #[test]
-fn hundreds_of_open_files_and_mapped_files_have_the_right_bytes_and_leave_the_log_quiet() {
+fn hundreds_of_open_and_mapped_files_have_the_right_bytes_and_log_nothing() {
     if lacks(&[Need::Fuse, Need::Root, Need::Tool("python3")]) {
         return;
     }
@@ -162,7 +162,7 @@ for folder, _, names in os.walk(os.fsencode(os.environ["M"])):
 }
 
 #[test]
-fn what_shells_and_desktops_look_for_everywhere_costs_no_request() {
+fn probes_of_shells_and_desktops_cost_no_request() {
     if lacks(&[Need::Fuse, Need::Tool("docker-registry")]) {
         return;
     }
@@ -192,7 +192,7 @@ fn what_shells_and_desktops_look_for_everywhere_costs_no_request() {
 }
 
 #[test]
-fn a_shell_inside_a_tag_keeps_it_while_the_tag_moves_and_new_lookups_see_the_new() {
+fn a_shell_inside_a_moving_tag_keeps_the_old_version_and_lookups_see_the_new() {
     if lacks(&[Need::Fuse, Need::Tool("docker-registry")]) {
         return;
     }

@@ -62,12 +62,12 @@ macro_rules! every_fixture {
     ($($module:ident $name:literal)*) => {$(
         mod $module {
             #[test]
-            fn mounted_from_its_layout_is_what_its_tool_unpacks() {
+            fn mounted_from_its_layout_it_equals_its_tool_s_tree() {
                 super::from_layout($name);
             }
 
             #[test]
-            fn mounted_from_a_registry_is_what_its_tool_unpacks() {
+            fn mounted_from_a_registry_it_equals_its_tool_s_tree() {
                 super::from_registry($name);
             }
         }
@@ -146,7 +146,7 @@ fn an_index_without_platforms_is_a_directory_of_its_members() {
 }
 
 #[test]
-fn a_sealed_tag_without_its_passphrase_spoils_no_neighbour() {
+fn a_sealed_tag_without_its_passphrase_hides_no_neighbour() {
     if lacks(&[Need::Fuse]) {
         return;
     }

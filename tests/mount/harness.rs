@@ -58,7 +58,7 @@ fn pushed_artifacts_are_stored_byte_for_byte() {
 }
 
 #[test]
-fn the_variant_with_a_password_asks_for_it() {
+fn the_password_variant_asks_for_it() {
     if lacks(&[Need::Tool("docker-registry")]) {
         return;
     }
@@ -74,7 +74,7 @@ fn the_variant_with_a_password_asks_for_it() {
 }
 
 #[test]
-fn the_variant_with_tls_is_trusted_through_its_own_authority_only() {
+fn the_tls_variant_is_trusted_only_through_its_own_ca() {
     if lacks(&[Need::Tool("docker-registry")]) {
         return;
     }
@@ -86,7 +86,7 @@ fn the_variant_with_tls_is_trusted_through_its_own_authority_only() {
 }
 
 #[test]
-fn the_variant_with_tokens_takes_those_of_its_token_server() {
+fn the_token_variant_accepts_tokens_of_its_token_server() {
     if lacks(&[Need::Tool("docker-registry")]) {
         return;
     }

@@ -50,7 +50,7 @@ fn after_a_refresh_the_next_lookup_sees_what_moved_and_what_is_new() {
 }
 
 #[test]
-fn a_mount_of_nothing_says_so_and_names_the_tag_that_was_meant() {
+fn an_empty_mount_says_so_and_suggests_the_intended_tag() {
     if lacks(&NEEDS) {
         return;
     }
@@ -71,7 +71,7 @@ fn a_mount_of_nothing_says_so_and_names_the_tag_that_was_meant() {
 }
 
 #[test]
-fn a_registry_that_lists_nothing_is_told_by_mount_and_status() {
+fn mount_and_status_report_a_registry_that_lists_nothing() {
     if lacks(&NEEDS) {
         return;
     }
@@ -90,7 +90,7 @@ fn a_registry_that_lists_nothing_is_told_by_mount_and_status() {
 }
 
 #[test]
-fn a_copy_one_level_too_high_is_told_and_not_published_unasked() {
+fn a_copy_one_level_too_high_is_reported_and_not_published_unasked() {
     if lacks(&NEEDS) {
         return;
     }

@@ -52,7 +52,7 @@ fn same(shell: &Shell, expected: &Path, got: &Path, flags: &str) {
 }
 
 #[test]
-fn skopeo_copies_what_was_pushed_digest_unchanged_and_the_copy_shows_the_same_tree() {
+fn skopeo_copies_a_push_with_the_same_digest_and_tree() {
     if lacks(&NEEDS) || lacks(&[Need::Tool("skopeo")]) {
         return;
     }
@@ -88,7 +88,7 @@ fn oras_pulls_what_was_pushed_with_modes_and_links() {
 }
 
 #[test]
-fn what_oras_pushed_is_edited_and_oras_pulls_the_edit() {
+fn an_artifact_of_oras_is_edited_and_oras_pulls_the_edit() {
     if lacks(&NEEDS) || lacks(&[Need::Tool("interop")]) {
         return;
     }
@@ -111,7 +111,7 @@ fn what_oras_pushed_is_edited_and_oras_pulls_the_edit() {
 }
 
 #[test]
-fn an_image_that_was_pushed_is_unpacked_by_umoci_and_run_by_podman() {
+fn a_pushed_image_is_unpacked_by_umoci_and_run_by_podman() {
     let tools = [Need::Root, Need::Tool("skopeo"), Need::Tool("umoci"), Need::Tool("podman"), Need::Tool("runc"), Need::Tool("busybox")];
     if lacks(&NEEDS) || lacks(&tools) {
         return;
@@ -144,7 +144,7 @@ fn an_image_that_was_pushed_is_unpacked_by_umoci_and_run_by_podman() {
 }
 
 #[test]
-fn an_independent_client_reads_every_blob_that_was_pushed() {
+fn an_independent_client_reads_every_pushed_blob() {
     if lacks(&NEEDS) {
         return;
     }
@@ -181,7 +181,7 @@ fn the_same_tree_twice_has_one_digest_and_a_second_sync_sends_nothing() {
 }
 
 #[test]
-fn what_oci_sync_wrote_is_edited_and_stays_an_oci_sync_artifact_that_its_passphrase_opens() {
+fn an_edited_oci_sync_artifact_stays_one_and_opens_with_its_passphrase() {
     if lacks(&NEEDS) {
         return;
     }

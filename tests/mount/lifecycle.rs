@@ -50,7 +50,7 @@ fn a_mount_answers_at_once_and_umount_leaves_neither_mount_nor_daemon() {
 }
 
 #[test]
-fn a_mount_in_use_stays_and_the_user_of_it_is_named() {
+fn a_busy_mount_stays_and_its_user_is_named() {
     if lacks(&[Need::Fuse]) {
         return;
     }
@@ -76,7 +76,7 @@ fn take_away(point: &std::path::Path) {
 }
 
 #[test]
-fn unmounting_another_place_of_a_mount_leaves_its_daemon() {
+fn unmounting_another_mount_point_leaves_the_daemon() {
     if lacks(&[Need::Fuse, Need::Root]) {
         return;
     }
@@ -94,7 +94,7 @@ fn unmounting_another_place_of_a_mount_leaves_its_daemon() {
 }
 
 #[test]
-fn a_daemon_that_ends_does_not_unmount_what_took_its_place() {
+fn an_exiting_daemon_does_not_unmount_its_successor() {
     if lacks(&[Need::Fuse, Need::Root]) {
         return;
     }
@@ -115,7 +115,7 @@ fn a_daemon_that_ends_does_not_unmount_what_took_its_place() {
 }
 
 #[test]
-fn a_dead_mount_is_taken_away_by_umount_and_by_the_next_mount() {
+fn a_dead_mount_is_removed_by_umount_and_by_the_next_mount() {
     if lacks(&[Need::Fuse]) {
         return;
     }
@@ -146,7 +146,7 @@ fn a_dead_mount_is_taken_away_by_umount_and_by_the_next_mount() {
 }
 
 #[test]
-fn a_daemon_that_hangs_is_ended_by_umount() {
+fn a_hung_daemon_is_killed_by_umount() {
     if lacks(&[Need::Fuse]) {
         return;
     }
@@ -207,7 +207,7 @@ fn a_mount_that_fails_leaves_neither_mount_nor_process() {
 }
 
 #[test]
-fn a_passphrase_on_the_command_line_is_not_in_the_list_of_processes() {
+fn a_passphrase_on_the_command_line_is_hidden_from_the_process_list() {
     if lacks(&[Need::Fuse]) {
         return;
     }
@@ -222,7 +222,7 @@ fn a_passphrase_on_the_command_line_is_not_in_the_list_of_processes() {
 }
 
 #[test]
-fn no_core_file_may_hold_a_passphrase_of_the_command_or_its_daemon() {
+fn no_core_file_can_contain_a_passphrase() {
     if lacks(&[Need::Fuse]) {
         return;
     }
@@ -255,7 +255,7 @@ fn passphrases_are_tried_in_the_order_of_the_command_line() {
 }
 
 #[test]
-fn other_programs_and_the_daemon_get_nothing_that_was_meant_for_the_command() {
+fn child_programs_and_the_daemon_inherit_nothing_meant_for_the_command() {
     if lacks(&[Need::Fuse]) {
         return;
     }
@@ -294,7 +294,7 @@ fn other_programs_and_the_daemon_get_nothing_that_was_meant_for_the_command() {
 }
 
 #[test]
-fn a_passphrase_file_that_everybody_may_read_gets_a_warning() {
+fn a_world_readable_passphrase_file_causes_a_warning() {
     if lacks(&[Need::Fuse]) {
         return;
     }

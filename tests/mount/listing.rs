@@ -32,7 +32,7 @@ fn column<'a>(rows: &'a Value, key: &str) -> Vec<&'a str> {
 }
 
 #[test]
-fn a_registry_lists_repositories_and_a_repository_its_tags_and_what_lies_below() {
+fn a_registry_lists_repositories_and_a_repository_its_tags_and_children() {
     if lacks(&NEEDS) {
         return;
     }
@@ -56,7 +56,7 @@ fn a_registry_lists_repositories_and_a_repository_its_tags_and_what_lies_below()
 }
 
 #[test]
-fn labels_choose_tags_by_key_or_value_and_all_of_them_must_hold() {
+fn labels_select_tags_by_key_or_value_and_all_must_match() {
     let home = Home::new();
     let place = fixture("oci-sync-go");
     let found = |labels: &[&str]| {
@@ -74,7 +74,7 @@ fn labels_choose_tags_by_key_or_value_and_all_of_them_must_hold() {
 }
 
 #[test]
-fn list_shows_the_artifacts_of_oci_sync_in_every_repository_with_its_keys_and_hides_others() {
+fn list_shows_only_oci_sync_artifacts_with_oci_sync_s_keys() {
     if lacks(&NEEDS) {
         return;
     }
@@ -109,7 +109,7 @@ fn unescaped(path: &str) -> String {
 }
 
 #[test]
-fn the_file_tree_is_what_the_tools_themselves_unpack() {
+fn the_listed_tree_equals_the_tool_s_own() {
     let home = Home::new();
     let mut compared = 0;
     for name in ["oras-dirs", "oras-files", "image-umoci", "image-estargz", "oci-sync-go", "helm"] {
@@ -156,7 +156,7 @@ fn a_directory_a_file_and_everything_below_are_listed_by_path() {
 }
 
 #[test]
-fn no_layer_is_fetched_for_tags_nor_for_a_tree_whose_index_is_at_hand() {
+fn listing_tags_or_an_indexed_tree_fetches_no_layer() {
     if lacks(&NEEDS) {
         return;
     }
@@ -175,7 +175,7 @@ fn no_layer_is_fetched_for_tags_nor_for_a_tree_whose_index_is_at_hand() {
 }
 
 #[test]
-fn what_does_not_exist_is_told_with_the_right_spelling() {
+fn absent_names_are_reported_with_the_right_spelling() {
     if lacks(&NEEDS) {
         return;
     }
@@ -225,7 +225,7 @@ fn one_broken_manifest_hides_no_other_tag() {
 }
 
 #[test]
-fn repositories_and_tags_are_named_alone_by_whole_components_and_from_a_name_on() {
+fn repo_lists_bare_names_by_whole_components_and_after_a_name() {
     if lacks(&NEEDS) {
         return;
     }
@@ -290,7 +290,7 @@ fn names_from_a_registry_cannot_control_the_terminal() {
 }
 
 #[test]
-fn a_pipe_that_closes_early_is_no_error() {
+fn a_pipe_closed_early_is_not_an_error() {
     let home = Home::new();
     let (reader, writer) = std::io::pipe().unwrap();
     drop(reader);

@@ -40,7 +40,7 @@ fn checks_stores_and_removes(home: &Home, registry: &Registry, trust: &[&str]) {
 }
 
 #[test]
-fn a_right_password_is_stored_where_docker_keeps_it_and_a_wrong_one_nowhere() {
+fn a_right_password_is_stored_where_docker_does_and_a_wrong_one_nowhere() {
     if lacks(&NEEDS) {
         return;
     }
@@ -63,7 +63,7 @@ fn a_token_server_checks_the_password_and_an_unknown_one_gets_none() {
 }
 
 #[test]
-fn a_registry_that_asks_nobody_is_told() {
+fn a_registry_that_needs_no_login_is_reported() {
     if lacks(&NEEDS) {
         return;
     }
@@ -73,7 +73,7 @@ fn a_registry_that_asks_nobody_is_told() {
 }
 
 #[test]
-fn a_login_goes_into_the_file_that_is_named() {
+fn a_login_goes_into_the_named_file() {
     if lacks(&NEEDS) {
         return;
     }
@@ -92,7 +92,7 @@ fn a_login_goes_into_the_file_that_is_named() {
 }
 
 #[test]
-fn a_password_is_never_taken_from_the_arguments_nor_sent_to_two_registries_and_nothing_is_asked_without_a_terminal() {
+fn passwords_are_refused_as_arguments_for_two_registries_and_without_a_terminal() {
     let home = Home::new();
     fails(&home, &["login", "reg.io", "-u", "a", "-p", "secret"], 2, "--password-stdin");
     fails(&home, &["login", "reg.io"], 2, "--username");

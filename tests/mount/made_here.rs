@@ -101,7 +101,7 @@ fn at(layout: &Path) -> String {
 }
 
 #[test]
-fn what_umoci_packs_is_what_umoci_unpacks() {
+fn an_image_of_umoci_shows_what_umoci_unpacks() {
     let needs = [Need::Fuse, Need::Root, Need::Tool("umoci"), Need::Tool("skopeo"), Need::Tool("docker-registry"), Need::Tool("setfattr")];
     if lacks(&needs) {
         return;
@@ -129,7 +129,7 @@ fn what_umoci_packs_is_what_umoci_unpacks() {
 }
 
 #[test]
-fn what_buildah_and_podman_pack_is_what_buildah_mounts() {
+fn an_image_of_buildah_and_podman_shows_what_buildah_mounts() {
     let needs =
         [Need::Fuse, Need::Root, Need::Tool("buildah"), Need::Tool("podman"), Need::Tool("docker-registry"), Need::Tool("setfattr")];
     if lacks(&needs) {
@@ -162,7 +162,7 @@ fn what_buildah_and_podman_pack_is_what_buildah_mounts() {
 }
 
 #[test]
-fn what_gnu_tar_packs_is_what_gnu_tar_unpacks() {
+fn an_archive_of_gnu_tar_shows_what_gnu_tar_unpacks() {
     if lacks(&[Need::Fuse, Need::Root, Need::Tool("tar"), Need::Tool("setfattr")]) {
         return;
     }

@@ -51,7 +51,7 @@ fn mount_with_the_options_of_an_fstab_line_mounts_and_umount_unmounts() {
 }
 
 #[test]
-fn an_entry_that_users_may_mount_runs_no_programs() {
+fn an_fstab_entry_for_users_is_noexec() {
     if lacks(&NEEDS) {
         return;
     }
@@ -62,7 +62,7 @@ fn an_entry_that_users_may_mount_runs_no_programs() {
 }
 
 #[test]
-fn the_type_fuse_ocifs_works_too_also_with_the_device_handed_over_by_mount_fuse() {
+fn the_type_fuse_ocifs_works_even_with_a_device_from_mount_fuse() {
     if lacks(&[NEEDS.as_slice(), &[Need::Tool("mount.fuse3")]].concat()) {
         return;
     }
@@ -74,7 +74,7 @@ fn the_type_fuse_ocifs_works_too_also_with_the_device_handed_over_by_mount_fuse(
 }
 
 #[test]
-fn mount_passes_on_why_it_failed() {
+fn mount_reports_why_it_failed() {
     if lacks(&NEEDS) {
         return;
     }
@@ -87,7 +87,7 @@ fn mount_passes_on_why_it_failed() {
 }
 
 #[test]
-fn options_and_flags_mean_the_same_and_are_the_names_of_the_flags() {
+fn mount_options_are_the_flags_by_name() {
     if lacks(&[Need::Fuse, Need::Root]) {
         return;
     }

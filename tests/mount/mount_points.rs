@@ -46,7 +46,7 @@ fn a_mount_point_that_is_missing_a_file_or_not_empty_is_refused() {
 }
 
 #[test]
-fn a_mount_point_and_what_the_mount_itself_needs_never_lie_inside_one_another() {
+fn the_mount_point_never_contains_or_lies_in_the_mount_s_own_directories() {
     if lacks(&[Need::Fuse]) {
         return;
     }
@@ -89,7 +89,7 @@ fn a_mount_point_in_a_mount_is_refused() {
 }
 
 #[test]
-fn what_is_mounted_on_is_the_directory_that_was_checked_whatever_takes_its_place() {
+fn the_checked_directory_is_mounted_on_even_if_replaced() {
     if lacks(&[Need::Fuse, Need::Root]) {
         return;
     }

@@ -156,7 +156,7 @@ fn another_namespace_is_served_after_umount_and_its_edits_are_published_when_it_
 }
 
 #[test]
-fn of_two_mount_points_one_goes_after_what_is_staged_was_published() {
+fn one_of_two_mount_points_is_unmounted_after_publishing() {
     if lacks(&NEEDS) {
         return;
     }
@@ -179,7 +179,7 @@ fn of_two_mount_points_one_goes_after_what_is_staged_was_published() {
 }
 
 #[test]
-fn a_bind_mount_of_one_tag_publishes_and_takes_back_that_tag_alone() {
+fn commands_on_a_bind_mount_of_one_tag_affect_only_that_tag() {
     if lacks(&NEEDS) {
         return;
     }
@@ -204,7 +204,7 @@ fn a_bind_mount_of_one_tag_publishes_and_takes_back_that_tag_alone() {
 }
 
 #[test]
-fn no_sync_and_discard_keep_their_meaning_for_a_mount_that_others_use() {
+fn no_sync_and_discard_work_on_a_mount_in_use_by_others() {
     if lacks(&NEEDS) {
         return;
     }
@@ -239,7 +239,7 @@ fn no_sync_and_discard_keep_their_meaning_for_a_mount_that_others_use() {
 }
 
 #[test]
-fn a_process_behind_a_lazy_unmount_is_named_and_what_it_writes_is_published() {
+fn a_process_behind_a_lazy_unmount_is_named_and_its_writes_are_published() {
     if lacks(&NEEDS) {
         return;
     }
@@ -295,7 +295,7 @@ fn a_detached_daemon_is_listed_with_its_users_and_addressed_by_reference() {
 }
 
 #[test]
-fn a_namespace_that_edits_keeps_its_tag_from_a_new_mount_until_that_is_published() {
+fn a_tag_edited_in_a_namespace_is_busy_for_a_new_mount_until_published() {
     if lacks(&NEEDS) {
         return;
     }

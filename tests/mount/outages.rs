@@ -23,7 +23,7 @@ fn two_files() -> Registry {
 }
 
 #[test]
-fn with_the_registry_stopped_what_was_read_is_read_again_and_the_rest_fails() {
+fn with_the_registry_stopped_cached_content_is_readable_and_the_rest_fails() {
     if lacks(&NEEDS) {
         return;
     }
@@ -97,7 +97,7 @@ fn an_outage_is_never_an_absence_and_never_hangs_ls_or_umount() {
 }
 
 #[test]
-fn what_is_known_does_not_wait_for_a_hung_registry_and_its_return_is_noticed() {
+fn cached_content_does_not_wait_for_a_hung_registry_whose_return_is_noticed() {
     if lacks(&NEEDS) {
         return;
     }
@@ -142,7 +142,7 @@ fn what_is_known_does_not_wait_for_a_hung_registry_and_its_return_is_noticed() {
 }
 
 #[test]
-fn thirty_two_readers_of_a_registry_that_hangs_make_few_requests_and_the_next_ones_only_look() {
+fn thirty_two_readers_of_a_hung_registry_make_few_requests_and_later_ones_only_probe() {
     if lacks(&NEEDS) {
         return;
     }
@@ -184,7 +184,7 @@ fn thirty_two_readers_of_a_registry_that_hangs_make_few_requests_and_the_next_on
 }
 
 #[test]
-fn umount_returns_while_the_registry_hangs_in_the_middle_of_a_transfer() {
+fn umount_returns_while_a_transfer_hangs() {
     if lacks(&NEEDS) {
         return;
     }
@@ -210,7 +210,7 @@ fn umount_returns_while_the_registry_hangs_in_the_middle_of_a_transfer() {
 }
 
 #[test]
-fn a_mount_of_one_artifact_whose_layers_do_not_come_is_unmounted_at_once() {
+fn a_mount_whose_layers_hang_is_unmounted_at_once() {
     if lacks(&NEEDS) {
         return;
     }
@@ -230,7 +230,7 @@ fn a_mount_of_one_artifact_whose_layers_do_not_come_is_unmounted_at_once() {
 }
 
 #[test]
-fn offline_shows_what_was_read_and_nothing_else_is_there() {
+fn offline_shows_only_what_was_read() {
     if lacks(&NEEDS) {
         return;
     }
@@ -273,7 +273,7 @@ fn offline_shows_what_was_read_and_nothing_else_is_there() {
 }
 
 #[test]
-fn an_interrupt_ends_a_reader_that_waits_for_a_hung_registry() {
+fn an_interrupt_ends_a_reader_of_a_hung_registry() {
     if lacks(&NEEDS) {
         return;
     }

@@ -66,7 +66,7 @@ fn pulled(home: &Home, reference: &str, name: &str) -> std::path::PathBuf {
 }
 
 #[test]
-fn a_pack_of_every_kind_of_file_is_pulled_as_it_was_and_packs_again_to_its_digest() {
+fn a_pack_of_every_source_is_pulled_unchanged_and_repacks_to_its_digest() {
     if lacks(&[Need::Tool("docker-registry"), Need::Tool("python3")]) {
         return;
     }
@@ -138,7 +138,7 @@ fn run_fails(home: &Home, arguments: &[String]) -> String {
 }
 
 #[test]
-fn a_source_that_is_missing_or_a_registry_that_dies_leaves_no_tag_and_a_second_run_completes() {
+fn a_missing_source_or_dying_registry_leaves_no_tag_and_a_rerun_completes() {
     if lacks(&[Need::Tool("docker-registry"), Need::Tool("python3")]) {
         return;
     }

@@ -19,7 +19,7 @@ fn registry(home: &Home) -> Registry {
 }
 
 #[test]
-fn commands_take_the_path_of_a_tag_in_a_mount_for_its_reference() {
+fn commands_accept_a_path_in_a_mount_as_a_reference() {
     if lacks(&NEEDS) {
         return;
     }
@@ -59,7 +59,7 @@ fn commands_take_the_path_of_a_tag_in_a_mount_for_its_reference() {
 }
 
 #[test]
-fn a_tag_with_edits_that_are_not_published_is_refused_and_its_siblings_are_not() {
+fn a_tag_with_unpublished_edits_is_refused_but_its_siblings_are_not() {
     if lacks(&NEEDS) {
         return;
     }

@@ -101,7 +101,7 @@ fn wait_for_line(child: &mut Child, part: &str) {
 }
 
 #[test]
-fn a_new_tag_is_seen_compared_published_and_then_there_is_nothing_left_to_do() {
+fn a_new_tag_is_shown_compared_and_published_once() {
     if lacks(&NEEDS) {
         return;
     }
@@ -152,7 +152,7 @@ fn a_new_tag_is_seen_compared_published_and_then_there_is_nothing_left_to_do() {
 }
 
 #[test]
-fn without_an_argument_the_mount_of_the_working_directory_is_meant() {
+fn without_an_argument_the_mount_of_the_working_directory_is_used() {
     if lacks(&NEEDS) {
         return;
     }
@@ -240,7 +240,7 @@ fn umount_with_open_files_names_their_process_and_goes_on_afterwards() {
 }
 
 #[test]
-fn umount_may_take_everything_back_but_never_without_being_told() {
+fn umount_discards_edits_only_when_told() {
     if lacks(&NEEDS) {
         return;
     }
@@ -300,7 +300,7 @@ fn foreground(home: &Home, source: &str, point: &Path, flags: &[&str]) -> Child 
 }
 
 #[test]
-fn a_second_control_c_gives_up_and_keeps_what_is_staged() {
+fn a_second_control_c_stops_publishing_and_keeps_edits() {
     if lacks(&NEEDS) {
         return;
     }
@@ -344,7 +344,7 @@ fn a_daemon_leaves_what_it_cannot_publish_in_time_and_says_so() {
 }
 
 #[test]
-fn what_a_killed_daemon_left_is_worked_on_without_one() {
+fn edits_of_a_killed_daemon_are_handled_without_one() {
     if lacks(&NEEDS) {
         return;
     }
@@ -373,7 +373,7 @@ fn what_a_killed_daemon_left_is_worked_on_without_one() {
 }
 
 #[test]
-fn a_tag_that_moved_is_a_conflict_with_ways_out() {
+fn a_moved_tag_is_a_conflict_with_choices() {
     if lacks(&NEEDS) {
         return;
     }
@@ -400,7 +400,7 @@ fn a_tag_that_moved_is_a_conflict_with_ways_out() {
 }
 
 #[test]
-fn a_discard_takes_back_what_it_names_and_nothing_else() {
+fn a_discard_drops_only_what_it_names() {
     if lacks(&NEEDS) {
         return;
     }
@@ -423,7 +423,7 @@ fn a_discard_takes_back_what_it_names_and_nothing_else() {
 }
 
 #[test]
-fn control_c_stops_a_sync_and_the_next_one_goes_on() {
+fn control_c_stops_a_sync_and_the_next_one_resumes() {
     if lacks(&NEEDS) {
         return;
     }
@@ -486,7 +486,7 @@ fn a_read_only_mount_stages_nothing_and_an_offline_one_publishes_nothing() {
 }
 
 #[test]
-fn status_says_that_edits_of_an_encrypted_artifact_lie_in_the_open() {
+fn status_warns_that_edits_of_an_encrypted_artifact_are_stored_unencrypted() {
     if lacks(&[Need::Fuse]) {
         return;
     }

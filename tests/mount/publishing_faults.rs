@@ -118,7 +118,7 @@ pub fn told(output: &Output, code: i32, words: &[&str]) -> String {
 }
 
 #[test]
-fn a_read_only_registry_refuses_and_what_is_staged_stays() {
+fn a_read_only_registry_refuses_and_edits_stay_staged() {
     if lacks(&NEEDS) {
         return;
     }
@@ -132,7 +132,7 @@ fn a_read_only_registry_refuses_and_what_is_staged_stays() {
 }
 
 #[test]
-fn who_may_not_push_is_told_so_and_pushes_once_it_is_allowed() {
+fn a_denied_push_is_reported_and_succeeds_once_allowed() {
     if lacks(&NEEDS) {
         return;
     }
@@ -159,7 +159,7 @@ const REFUSALS: [(&str, &str, u16, &str, i32, &str); 7] = [
 ];
 
 #[test]
-fn each_refusal_has_its_code_and_its_words_and_loses_nothing() {
+fn every_refusal_has_its_exit_code_and_message_and_loses_nothing() {
     if lacks(&NEEDS) {
         return;
     }
@@ -182,7 +182,7 @@ fn each_refusal_has_its_code_and_its_words_and_loses_nothing() {
 }
 
 #[test]
-fn an_upload_session_that_is_lost_begins_anew() {
+fn a_lost_upload_session_restarts() {
     if lacks(&NEEDS) {
         return;
     }
@@ -201,7 +201,7 @@ fn an_upload_session_that_is_lost_begins_anew() {
 }
 
 #[test]
-fn an_upload_session_that_is_lost_each_time_fails_without_loss() {
+fn an_upload_session_lost_every_time_fails_without_loss() {
     if lacks(&NEEDS) {
         return;
     }
@@ -214,7 +214,7 @@ fn an_upload_session_that_is_lost_each_time_fails_without_loss() {
 }
 
 #[test]
-fn a_tag_whose_last_answer_is_lost_is_asked_for_and_not_put_twice() {
+fn a_tag_put_with_a_lost_answer_is_checked_not_repeated() {
     if lacks(&NEEDS) {
         return;
     }
@@ -251,7 +251,7 @@ fn holds(proxied: &ProxiedRegistry, tag: &str, one: &str, two: &str) {
 }
 
 #[test]
-fn edits_of_a_tag_that_moved_go_to_another_tag() {
+fn edits_of_a_moved_tag_go_to_another_tag() {
     if lacks(&NEEDS) {
         return;
     }
@@ -270,7 +270,7 @@ fn edits_of_a_tag_that_moved_go_to_another_tag() {
 }
 
 #[test]
-fn edits_of_a_tag_that_moved_overwrite_it_by_force() {
+fn edits_of_a_moved_tag_overwrite_it_with_force() {
     if lacks(&NEEDS) {
         return;
     }
@@ -283,7 +283,7 @@ fn edits_of_a_tag_that_moved_overwrite_it_by_force() {
 }
 
 #[test]
-fn edits_of_a_tag_that_moved_are_dropped_for_theirs() {
+fn edits_of_a_moved_tag_are_dropped_with_theirs() {
     if lacks(&NEEDS) {
         return;
     }
@@ -297,7 +297,7 @@ fn edits_of_a_tag_that_moved_are_dropped_for_theirs() {
 }
 
 #[test]
-fn edits_of_a_tag_that_moved_are_laid_over_it() {
+fn edits_of_a_moved_tag_are_applied_with_rebase() {
     if lacks(&NEEDS) {
         return;
     }
@@ -311,7 +311,7 @@ fn edits_of_a_tag_that_moved_are_laid_over_it() {
 }
 
 #[test]
-fn what_both_sides_changed_is_not_rebased() {
+fn paths_changed_on_both_sides_are_not_rebased() {
     if lacks(&NEEDS) {
         return;
     }
@@ -326,7 +326,7 @@ fn what_both_sides_changed_is_not_rebased() {
 }
 
 #[test]
-fn a_tag_that_lost_all_or_most_of_its_files_is_published_by_force_alone() {
+fn a_tag_that_lost_most_of_its_files_is_published_only_with_force() {
     if lacks(&NEEDS) {
         return;
     }
@@ -351,7 +351,7 @@ fn a_tag_that_lost_all_or_most_of_its_files_is_published_by_force_alone() {
 }
 
 #[test]
-fn a_tag_is_deleted_only_where_that_is_allowed_and_its_sibling_stays() {
+fn a_tag_is_deleted_only_if_allowed_and_its_sibling_stays() {
     if lacks(&NEEDS) {
         return;
     }
@@ -392,7 +392,7 @@ fn a_tag_is_deleted_only_where_that_is_allowed_and_its_sibling_stays() {
 }
 
 #[test]
-fn what_is_written_while_syncs_run_is_whole_in_every_version_and_last_in_the_last() {
+fn files_written_during_syncs_are_complete_in_every_version() {
     if lacks(&NEEDS) {
         return;
     }
@@ -467,7 +467,7 @@ fn two_mounts_of_one_tag_have_one_writer_whose_process_the_log_names() {
 }
 
 #[test]
-fn what_a_daemon_could_not_push_on_its_way_out_is_announced_by_the_next_mount() {
+fn edits_a_daemon_could_not_push_at_exit_are_announced_by_the_next_mount() {
     if lacks(&NEEDS) {
         return;
     }
@@ -516,7 +516,7 @@ fn ended(pid: Pid) {
 }
 
 #[test]
-fn without_a_daemon_a_sync_publishes_what_was_left() {
+fn without_a_daemon_a_sync_publishes_remaining_edits() {
     if lacks(&NEEDS) {
         return;
     }

@@ -86,7 +86,7 @@ fn every_tag(reference: impl Fn(&str, &str) -> String) {
 }
 
 #[test]
-fn every_fixture_pulled_from_its_layout_is_what_its_tool_unpacks() {
+fn every_fixture_pulled_from_its_layout_equals_its_tool_s_tree() {
     if lacks(&[Need::Root, Need::Tool("python3")]) {
         return;
     }
@@ -94,7 +94,7 @@ fn every_fixture_pulled_from_its_layout_is_what_its_tool_unpacks() {
 }
 
 #[test]
-fn every_fixture_pulled_from_a_registry_is_what_its_tool_unpacks() {
+fn every_fixture_pulled_from_a_registry_equals_its_tool_s_tree() {
     if lacks(&[Need::Root, Need::Tool("python3"), Need::Tool("docker-registry")]) {
         return;
     }
@@ -107,7 +107,7 @@ fn every_fixture_pulled_from_a_registry_is_what_its_tool_unpacks() {
 }
 
 #[test]
-fn twelve_thousand_small_files_arrive_and_a_second_pull_finds_them() {
+fn twelve_thousand_small_files_are_pulled_and_a_second_pull_writes_none() {
     let home = Home::new();
     let files: Vec<(String, Vec<u8>)> =
         (0..12_000).map(|number| (format!("d{:03}/f{number}", number % 150), format!("file {number}\n").into_bytes())).collect();
@@ -146,7 +146,7 @@ fn the_umask_counts_and_set_id_bits_are_dropped() {
 }
 
 #[test]
-fn links_placed_before_lead_nothing_outside() {
+fn existing_links_lead_nothing_outside() {
     let home = Home::new();
     let mut artifact = Draft::new();
     artifact.files("v1", &[("a/b/c.txt", b"new"), ("top.txt", b"new"), ("../up.txt", b"new"), ("/srv/root.txt", b"new")]);
@@ -172,7 +172,7 @@ fn links_placed_before_lead_nothing_outside() {
 }
 
 #[test]
-fn a_title_that_escapes_and_two_files_of_one_path_get_safe_names_as_in_a_mount() {
+fn escaping_and_duplicate_titles_get_safe_names_as_in_a_mount() {
     // `oras pull` refuses the first and overwrites the second; here no data is lost.
     let home = Home::new();
     let mut artifact = Draft::new();
@@ -200,7 +200,7 @@ fn unnamed_layers_are_files_by_their_digest() {
 }
 
 #[test]
-fn old_files_are_kept_on_demand_and_the_second_such_pull_fails() {
+fn existing_files_are_kept_on_request_and_the_second_pull_fails() {
     let home = Home::new();
     let mut artifact = Draft::new();
     artifact.files("v1", &[("one", b"1"), ("two", b"2")]);
@@ -217,7 +217,7 @@ fn old_files_are_kept_on_demand_and_the_second_such_pull_fails() {
 }
 
 #[test]
-fn a_platform_is_chosen_and_a_missing_one_is_told_with_those_that_there_are() {
+fn a_platform_is_selected_and_a_missing_one_lists_the_available_ones() {
     let home = Home::new();
     let index = fixture("image-index", "buildkit");
     let report = |platform: &str| {
@@ -230,7 +230,7 @@ fn a_platform_is_chosen_and_a_missing_one_is_told_with_those_that_there_are() {
 }
 
 #[test]
-fn a_glob_fetches_only_the_blobs_that_it_needs() {
+fn a_glob_fetches_only_the_blobs_it_needs() {
     if lacks(&REGISTRY) {
         return;
     }
@@ -250,7 +250,7 @@ fn a_glob_fetches_only_the_blobs_that_it_needs() {
 }
 
 #[test]
-fn one_file_goes_to_standard_output_and_a_pipe_that_closes_early_is_no_error() {
+fn one_file_goes_to_standard_output_and_a_closed_pipe_is_not_an_error() {
     let home = Home::new();
     let mut artifact = Draft::new();
     let bytes = noise(1, 3_000_000);
@@ -336,7 +336,7 @@ fn an_encrypted_artifact_without_its_passphrase_costs_no_blob_and_writes_nothing
 }
 
 #[test]
-fn a_passphrase_that_is_not_needed_is_a_warning() {
+fn an_unneeded_passphrase_causes_a_warning() {
     let home = Home::new();
     let (out, passphrase) = (home.path("out"), home.write_private("passphrase", PASSPHRASE));
     let flags = ["--passphrase-file", passphrase.to_str().unwrap()];
@@ -346,7 +346,7 @@ fn a_passphrase_that_is_not_needed_is_a_warning() {
 }
 
 #[test]
-fn a_wrong_password_is_told_as_such() {
+fn a_wrong_password_is_reported_as_such() {
     if lacks(&REGISTRY) {
         return;
     }
@@ -355,7 +355,7 @@ fn a_wrong_password_is_told_as_such() {
 }
 
 #[test]
-fn the_subject_comes_along_when_asked_and_the_artifact_wins() {
+fn the_subject_is_pulled_on_request_and_the_artifact_wins() {
     let home = Home::new();
     let mut artifact = Draft::new();
     artifact.files("base", &[("base.txt", b"base"), ("both.txt", b"base")]);
@@ -410,7 +410,7 @@ fn a_registry_that_dies_midway_leaves_whole_files_and_the_next_pull_completes() 
 }
 
 #[test]
-fn bytes_that_are_not_what_their_digest_says_get_no_name() {
+fn bytes_with_a_wrong_digest_get_no_name() {
     if lacks(&REGISTRY) {
         return;
     }
@@ -459,7 +459,7 @@ fn ctrl_c_leaves_no_temporary_file() {
 }
 
 #[test]
-fn names_that_the_file_system_takes_for_one_are_an_error_that_names_both() {
+fn names_the_file_system_considers_equal_are_an_error_naming_both() {
     if lacks(&[Need::Fuse, Need::Root]) {
         return;
     }
@@ -508,7 +508,7 @@ impl Drop for Small {
 }
 
 #[test]
-fn a_disk_that_fills_up_midway_is_told_and_a_second_pull_completes() {
+fn a_full_disk_is_reported_and_a_second_pull_completes() {
     if lacks(&[Need::Root]) {
         return;
     }
@@ -532,7 +532,7 @@ fn a_disk_that_fills_up_midway_is_told_and_a_second_pull_completes() {
 }
 
 #[test]
-fn a_user_without_rights_pulls_and_pulls_again_over_it_and_cannot_restore_owners() {
+fn an_unprivileged_user_pulls_twice_and_cannot_restore_owners() {
     if lacks(&[Need::Root, Need::Tool("setpriv")]) {
         return;
     }

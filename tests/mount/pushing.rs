@@ -48,7 +48,7 @@ fn sample(home: &Home) -> String {
 }
 
 #[test]
-fn a_pushed_directory_is_mounted_as_it_was_and_pushed_again_sends_nothing() {
+fn a_pushed_directory_mounts_unchanged_and_a_second_push_sends_nothing() {
     if lacks(&NEEDS) {
         return;
     }
@@ -76,7 +76,7 @@ fn a_pushed_directory_is_mounted_as_it_was_and_pushed_again_sends_nothing() {
 }
 
 #[test]
-fn a_push_is_spelled_as_in_other_tools() {
+fn a_push_accepts_the_spellings_of_other_tools() {
     if lacks(&NEEDS) {
         return;
     }
@@ -169,7 +169,7 @@ fn an_encrypted_push_needs_its_passphrase_to_be_read() {
 }
 
 #[test]
-fn a_layout_is_begun_by_a_push_and_wrong_words_are_explained() {
+fn a_push_creates_a_layout_and_mistakes_are_explained() {
     if lacks(&NEEDS) {
         return;
     }

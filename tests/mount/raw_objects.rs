@@ -64,7 +64,7 @@ fn a_manifest_and_its_config_are_printed_byte_for_byte() {
 }
 
 #[test]
-fn a_manifest_is_put_under_tags_or_by_digest_and_a_wrong_one_is_refused() {
+fn a_manifest_is_put_by_tags_or_digest_and_a_wrong_one_is_refused() {
     if lacks(&NEEDS) {
         return;
     }
@@ -99,7 +99,7 @@ fn a_manifest_is_put_under_tags_or_by_digest_and_a_wrong_one_is_refused() {
 }
 
 #[test]
-fn a_deleted_manifest_takes_its_tags_and_its_entry_among_the_referrers_along() {
+fn deleting_a_manifest_removes_its_tags_and_referrers_entry() {
     if lacks(&NEEDS) {
         return;
     }
@@ -119,7 +119,7 @@ fn a_deleted_manifest_takes_its_tags_and_its_entry_among_the_referrers_along() {
 }
 
 #[test]
-fn a_blob_goes_up_and_comes_back_and_other_bytes_are_an_error() {
+fn a_blob_survives_a_round_trip_and_wrong_bytes_are_an_error() {
     if lacks(&NEEDS) {
         return;
     }
@@ -158,7 +158,7 @@ fn a_blob_goes_up_and_comes_back_and_other_bytes_are_an_error() {
 }
 
 #[test]
-fn an_index_is_made_of_members_with_their_platforms_and_changed_member_by_member() {
+fn an_index_is_created_with_platforms_and_updated_member_by_member() {
     if lacks(&NEEDS) {
         return;
     }
@@ -197,7 +197,7 @@ fn an_index_is_made_of_members_with_their_platforms_and_changed_member_by_member
 }
 
 #[test]
-fn what_is_attached_is_as_oras_writes_it_and_is_discovered() {
+fn attachments_are_as_oras_writes_them_and_are_discovered() {
     if lacks(&NEEDS) {
         return;
     }
@@ -274,7 +274,7 @@ fn a_layout_takes_attachments_and_blobs_too() {
 }
 
 #[test]
-fn a_registry_that_dies_while_something_is_attached_leaves_the_next_attempt_to_complete_it() {
+fn an_attach_interrupted_by_a_dying_registry_is_completed_by_the_next() {
     if lacks(&NEEDS) {
         return;
     }

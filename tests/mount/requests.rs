@@ -38,7 +38,7 @@ fn the_first_read_costs_one_manifest_and_one_blob_and_the_second_nothing() {
 }
 
 #[test]
-fn an_offline_mount_makes_no_request_and_what_it_lists_is_never_absent() {
+fn an_offline_mount_sends_no_request_and_listed_names_are_never_absent() {
     if lacks(&NEEDS) {
         return;
     }
@@ -92,7 +92,7 @@ fn first_file(folder: &std::path::Path) -> std::path::PathBuf {
 }
 
 #[test]
-fn listing_a_thousand_tags_asks_for_none_of_them() {
+fn listing_a_thousand_tags_requests_none_of_them() {
     if lacks(&NEEDS) {
         return;
     }
@@ -186,7 +186,7 @@ fn slow_to_come() -> (Registry, Proxy, Vec<u8>) {
 }
 
 #[test]
-fn a_daemon_waits_for_another_one_that_fetches_the_same_for_as_long_as_that_moves_on() {
+fn a_daemon_waits_for_another_one_s_fetch_while_it_progresses() {
     if lacks(&NEEDS) {
         return;
     }
@@ -212,7 +212,7 @@ fn a_daemon_waits_for_another_one_that_fetches_the_same_for_as_long_as_that_move
 }
 
 #[test]
-fn a_daemon_goes_on_by_itself_when_the_one_that_it_waits_for_stands_still() {
+fn a_daemon_fetches_by_itself_when_the_other_one_stalls() {
     if lacks(&NEEDS) {
         return;
     }
@@ -238,7 +238,7 @@ fn a_daemon_goes_on_by_itself_when_the_one_that_it_waits_for_stands_still() {
 }
 
 #[test]
-fn what_failed_its_check_is_not_fetched_again_for_whoever_has_the_file_open() {
+fn open_files_do_not_refetch_content_that_failed_verification() {
     if lacks(&NEEDS) {
         return;
     }

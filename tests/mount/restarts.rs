@@ -38,7 +38,7 @@ fn with_the_registry_down_a_sync_says_so_and_umount_keeps_the_mount() {
 }
 
 #[test]
-fn a_hung_registry_is_given_up_after_the_timeout_and_before_that_by_an_interrupt() {
+fn a_sync_to_a_hung_registry_ends_at_the_timeout_or_by_an_interrupt() {
     if lacks(&NEEDS) {
         return;
     }
@@ -63,7 +63,7 @@ fn a_hung_registry_is_given_up_after_the_timeout_and_before_that_by_an_interrupt
 }
 
 #[test]
-fn an_interrupted_upload_is_taken_up_by_the_next_sync() {
+fn an_interrupted_upload_is_resumed_by_the_next_sync() {
     if lacks(&NEEDS) {
         return;
     }
@@ -81,7 +81,7 @@ fn an_interrupted_upload_is_taken_up_by_the_next_sync() {
 }
 
 #[test]
-fn a_tag_that_was_put_before_the_registry_went_is_found_published_by_the_next_sync() {
+fn a_tag_put_before_an_outage_is_recognised_by_the_next_sync() {
     if lacks(&NEEDS) {
         return;
     }
@@ -129,7 +129,7 @@ fn until(what: &str, is_so: impl Fn() -> bool) {
 }
 
 #[test]
-fn a_sync_of_several_blobs_goes_on_when_the_registry_restarts() {
+fn a_sync_of_several_blobs_survives_a_registry_restart() {
     if lacks(&NEEDS) {
         return;
     }
@@ -150,7 +150,7 @@ fn a_sync_of_several_blobs_goes_on_when_the_registry_restarts() {
 }
 
 #[test]
-fn a_sync_of_several_blobs_goes_on_when_connections_break_and_are_refused() {
+fn a_sync_of_several_blobs_survives_broken_and_refused_connections() {
     if lacks(&NEEDS) {
         return;
     }
@@ -168,7 +168,7 @@ fn a_sync_of_several_blobs_goes_on_when_connections_break_and_are_refused() {
 }
 
 #[test]
-fn an_upload_to_a_registry_that_fails_every_other_chunk_ends_and_sends_little_twice() {
+fn an_upload_with_every_other_chunk_failing_ends_and_resends_little() {
     if lacks(&NEEDS) {
         return;
     }

@@ -39,7 +39,7 @@ fn is_public(shell: &Shell, draft: &Draft) -> bool {
 }
 
 #[test]
-fn a_copy_of_an_encrypted_tag_is_that_tag_and_its_files_alone_are_refused_until_plain_is_meant() {
+fn a_copy_of_an_encrypted_tag_is_a_retag_and_single_files_need_plaintext() {
     if lacks(&[Need::Fuse, Need::Tool("getfattr")]) {
         return;
     }
@@ -68,7 +68,7 @@ fn a_copy_of_an_encrypted_tag_is_that_tag_and_its_files_alone_are_refused_until_
 }
 
 #[test]
-fn a_passphrase_of_a_sync_encrypts_a_new_tag_and_is_seen_nowhere() {
+fn a_passphrase_given_to_a_sync_encrypts_a_new_tag_and_appears_nowhere() {
     if lacks(&[Need::Fuse, Need::Tool("getfattr")]) {
         return;
     }

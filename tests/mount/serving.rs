@@ -85,7 +85,7 @@ fn text(path: &std::path::Path) -> &str {
 }
 
 #[test]
-fn the_service_manager_is_told_and_a_hangup_reads_the_rules_again() {
+fn the_service_manager_is_notified_and_sighup_rereads_the_rules() {
     let home = Home::new();
     let (manager, store) = (UnixDatagram::bind(home.path("notify")).unwrap(), home.path("store"));
     let rules = home.write("rules.yaml", "'*': {open: [push]}\n");
@@ -126,7 +126,7 @@ fn activated(home: &Home, address: &str) -> Command {
 }
 
 #[test]
-fn a_socket_of_the_service_manager_is_served_and_judged_by_its_address() {
+fn a_socket_of_the_service_manager_is_served_under_the_rules_of_its_address() {
     let (home, store) = (Home::new(), Home::new());
     let server = Running::spawn(activated(&home, "127.0.0.1"), &["--listen", "192.0.2.1:1", "--store", text(&store.path("store"))]);
     assert_eq!(server.status("/v2/", None), 200);
@@ -139,7 +139,7 @@ fn a_socket_of_the_service_manager_is_served_and_judged_by_its_address() {
 }
 
 #[test]
-fn the_section_of_the_configuration_file_sets_the_server_up() {
+fn the_configuration_section_configures_the_server() {
     let home = Home::new();
     home.write("htpasswd", "");
     let file = home.write("serve.yaml", "serve:\n  listen: 127.0.0.1:0\n  store: registry\n  read-only: true\n");
@@ -161,7 +161,7 @@ fn the_section_of_the_configuration_file_sets_the_server_up() {
 }
 
 #[test]
-fn a_login_is_passed_on_to_the_token_server_of_its_upstream_and_ours_is_not() {
+fn a_client_s_login_reaches_the_upstream_s_token_server_and_ours_does_not() {
     let (home, registry) = (Home::new(), Registry::start(Variant { tokens: true, ..Variant::default() }));
     let ours = super::support::stored_login(&registry.host(), USER, PASSWORD);
     home.write_private(".docker/config.json", ours);

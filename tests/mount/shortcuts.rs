@@ -56,14 +56,14 @@ fn a_shortcut_is_a_repository_and_never_hides_a_command() {
     fails(&home, &["local", "push", "-l", "x", "--tag", ""], 2, "name a tag");
     fails(&home, &["local", "pull", "-l", "x"], 2, "name a tag: ocifs local pull --tag TAG");
     fails(&home, &["unknown", "push", "-l", "x", "--tag", "v1"], 2, "unknown command or shortcut `unknown`");
-    fails(&home, &["unknown"], 2, "unrecognized subcommand");
+    fails(&home, &["unknown"], 2, "unrecognised subcommand");
     home.write("config/oci-sync/oci-sync.yaml", "shortcuts: { list: { repo: reg.io/never } }");
     assert!(prints(&home, &["list", "--help"]).contains("oci-sync"), "the command wins");
 }
 
 /// DESIGN wins over oci-sync here: a file in the working directory is not read by itself.
 #[test]
-fn a_file_of_oci_sync_counts_from_the_home_directory_or_where_it_is_named() {
+fn oci_sync_s_file_is_read_from_the_home_directory_or_where_named() {
     if lacks(&NEEDS) {
         return;
     }

@@ -72,7 +72,7 @@ fn a_registry_a_prefix_a_repository_a_tag_and_a_digest_are_sources() {
 }
 
 #[test]
-fn an_own_authority_is_trusted_by_flag_or_by_directory_and_by_nothing_else() {
+fn a_private_ca_is_trusted_only_by_flag_or_directory() {
     if lacks(&NEEDS) {
         return;
     }
@@ -95,7 +95,7 @@ fn an_own_authority_is_trusted_by_flag_or_by_directory_and_by_nothing_else() {
 }
 
 #[test]
-fn a_registry_with_a_password_lets_in_who_has_it() {
+fn a_registry_with_a_password_admits_those_who_have_it() {
     if lacks(&NEEDS) {
         return;
     }
@@ -154,7 +154,7 @@ fn a_token_server_gets_the_password_only_if_it_is_trusted() {
 }
 
 #[test]
-fn hosts_that_are_not_there_are_unreachable() {
+fn absent_hosts_are_unreachable() {
     if lacks(&NEEDS) {
         return;
     }

@@ -68,7 +68,7 @@ impl Drop for SmallDisk {
 }
 
 #[test]
-fn a_full_disk_is_told_at_the_write_and_earlier_files_stay() {
+fn a_full_disk_fails_the_write_and_keeps_earlier_files() {
     if lacks(&ROOT_NEEDS) {
         return;
     }
@@ -101,7 +101,7 @@ fn fill(path: &Path) -> u64 {
 }
 
 #[test]
-fn files_are_removed_on_a_disk_that_others_filled_and_df_tells_what_it_has() {
+fn files_are_removed_on_a_disk_filled_by_others_and_df_is_honest() {
     if lacks(&ROOT_NEEDS) {
         return;
     }
@@ -136,7 +136,7 @@ fn files_are_removed_on_a_disk_that_others_filled_and_df_tells_what_it_has() {
 }
 
 #[test]
-fn a_limit_on_the_size_of_files_is_an_error_of_the_write_and_ends_nothing() {
+fn a_file_size_limit_fails_the_write_and_nothing_else() {
     if lacks(&[Need::Fuse, Need::Tool("docker-registry"), Need::Tool("prlimit")]) {
         return;
     }
@@ -164,7 +164,7 @@ fn a_limit_on_the_size_of_files_is_an_error_of_the_write_and_ends_nothing() {
 }
 
 #[test]
-fn a_disk_without_room_to_pack_keeps_the_staging() {
+fn a_disk_without_room_to_pack_keeps_the_edits() {
     if lacks(&ROOT_NEEDS) {
         return;
     }
@@ -188,7 +188,7 @@ fn a_disk_without_room_to_pack_keeps_the_staging() {
 }
 
 #[test]
-fn the_size_of_the_staging_bounds_what_is_written_and_a_sync_makes_room() {
+fn the_staging_size_limits_writes_and_a_sync_makes_room() {
     if lacks(&NEEDS) {
         return;
     }
@@ -265,7 +265,7 @@ fn from_the_future(path: &Path) {
 }
 
 #[test]
-fn a_damaged_state_database_hinders_no_other_tag_and_is_given_up_by_discard_alone() {
+fn a_damaged_state_database_affects_no_other_tag_and_only_discard_drops_it() {
     if lacks(&NEEDS) {
         return;
     }
@@ -285,7 +285,7 @@ fn a_state_database_of_a_newer_version_is_left_alone() {
 }
 
 #[test]
-fn without_a_daemon_too_discard_gives_up_what_cannot_be_read() {
+fn discard_drops_unreadable_edits_even_without_a_daemon() {
     if lacks(&NEEDS) {
         return;
     }
@@ -302,7 +302,7 @@ fn without_a_daemon_too_discard_gives_up_what_cannot_be_read() {
 }
 
 #[test]
-fn names_that_tar_cannot_write_plainly_are_published_and_sockets_are_left_out() {
+fn names_hard_for_tar_are_published_and_sockets_are_left_out() {
     if lacks(&NEEDS) {
         return;
     }
@@ -339,7 +339,7 @@ fn names_that_tar_cannot_write_plainly_are_published_and_sockets_are_left_out() 
 }
 
 #[test]
-fn a_disk_that_vanishes_gives_errors_and_its_return_gives_back_what_was_synced() {
+fn a_vanished_disk_gives_errors_and_synced_edits_return_with_it() {
     let needs = [Need::Fuse, Need::Root, Need::Tool("docker-registry"), Need::Tool("mkfs.ext4"), Need::Tool("losetup")];
     if lacks(&needs) {
         return;

@@ -195,7 +195,7 @@ fn umount_of_another_user_s_mount_names_that_user() {
 }
 
 #[test]
-fn a_stranger_who_claims_a_mount_is_passed_over() {
+fn another_user_s_claim_on_a_mount_is_ignored() {
     if lacks(&NEEDS) {
         return;
     }
@@ -225,7 +225,7 @@ fn a_stranger_who_claims_a_mount_is_passed_over() {
 }
 
 #[test]
-fn root_ends_no_process_and_opens_no_directory_that_another_user_names() {
+fn root_kills_no_process_and_opens_no_directory_named_by_another_user() {
     if lacks(&NEEDS) {
         return;
     }
@@ -245,7 +245,7 @@ fn root_ends_no_process_and_opens_no_directory_that_another_user_names() {
 }
 
 #[test]
-fn a_link_in_place_of_a_socket_leads_root_to_no_process_of_its_own() {
+fn a_planted_socket_link_does_not_trick_root() {
     if lacks(&NEEDS) {
         return;
     }
@@ -288,7 +288,7 @@ fn a_reference_is_never_looked_for_in_a_mount_of_another_user() {
 }
 
 #[test]
-fn directories_of_a_stranger_hold_neither_edits_nor_cache_nor_log_nor_socket() {
+fn directories_of_other_users_are_never_used_for_state_cache_log_or_socket() {
     if lacks(&NEEDS) {
         return;
     }
@@ -319,7 +319,7 @@ fn directories_of_a_stranger_hold_neither_edits_nor_cache_nor_log_nor_socket() {
 }
 
 #[test]
-fn root_with_the_environment_of_a_user_leaves_nothing_in_that_user_s_places() {
+fn root_with_a_user_s_environment_writes_nothing_to_that_user_s_directories() {
     if lacks(&NEEDS) {
         return;
     }

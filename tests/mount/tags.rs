@@ -19,7 +19,7 @@ fn publish(registry: &Registry, content: &[u8]) {
 }
 
 #[test]
-fn a_moved_tag_is_new_to_new_lookups_and_old_to_what_is_open() {
+fn a_moved_tag_is_new_for_lookups_and_old_for_open_files() {
     if lacks(&NEEDS) {
         return;
     }
@@ -78,7 +78,7 @@ fn two_tags_of_one_digest_are_different_files() {
 }
 
 #[test]
-fn an_edit_while_the_registry_s_answer_is_on_its_way_survives_and_is_adopted() {
+fn an_edit_during_a_pending_registry_answer_survives_and_is_adopted() {
     if lacks(&[Need::Fuse, Need::Root, Need::Tool("docker-registry")]) {
         return;
     }

@@ -59,7 +59,7 @@ impl Drop for Nobody {
 const NEEDS: [Need; 4] = [Need::Fuse, Need::Root, Need::Tool("fusermount3"), Need::Tool("setpriv")];
 
 #[test]
-fn a_user_mounts_reads_and_unmounts_and_reads_also_what_root_packed_for_itself() {
+fn a_user_mounts_reads_and_unmounts_even_root_only_files() {
     if lacks(&NEEDS) {
         return;
     }
@@ -82,7 +82,7 @@ fn a_user_mounts_reads_and_unmounts_and_reads_also_what_root_packed_for_itself()
 }
 
 #[test]
-fn letting_others_in_needs_the_permission_of_the_machine_and_says_so() {
+fn allow_other_needs_user_allow_other_and_says_so() {
     if lacks(&NEEDS) {
         return;
     }
@@ -102,7 +102,7 @@ fn letting_others_in_needs_the_permission_of_the_machine_and_says_so() {
 }
 
 #[test]
-fn others_who_are_let_in_are_held_to_owners_and_modes() {
+fn other_users_are_bound_by_owners_and_modes() {
     if lacks(&NEEDS) {
         return;
     }

@@ -45,7 +45,7 @@ fn attribute(path: &Path, name: &str) -> String {
 }
 
 #[test]
-fn a_blob_that_is_not_its_digest_gives_no_byte_to_who_named_a_digest() {
+fn a_blob_with_a_wrong_digest_gives_no_byte_to_a_mount_by_digest() {
     if lacks(&NEEDS) {
         return;
     }
@@ -74,7 +74,7 @@ fn a_blob_that_is_not_its_digest_gives_no_byte_to_who_named_a_digest() {
 }
 
 #[test]
-fn a_large_blob_streams_and_is_partial_until_all_of_it_was_checked() {
+fn a_large_blob_streams_and_is_partial_until_verified() {
     if lacks(&NEEDS) {
         return;
     }
@@ -99,7 +99,7 @@ fn a_large_blob_streams_and_is_partial_until_all_of_it_was_checked() {
 }
 
 #[test]
-fn a_streaming_blob_that_turns_out_wrong_is_not_read_any_more() {
+fn a_streaming_blob_that_proves_wrong_stops_being_readable() {
     if lacks(&NEEDS) {
         return;
     }
@@ -136,7 +136,7 @@ fn everything_below(folder: &Path, whole: &mut Vec<u8>) {
 }
 
 #[test]
-fn nothing_of_an_encrypted_artifact_lies_readable_on_disk() {
+fn nothing_of_an_encrypted_artifact_is_readable_on_disk() {
     if lacks(&NEEDS) {
         return;
     }

@@ -39,7 +39,7 @@ fn errno(result: std::io::Result<impl Sized>) -> Option<Errno> {
 }
 
 #[test]
-fn a_directory_that_is_copied_into_a_new_tag_is_the_same_in_another_mount() {
+fn a_directory_copied_into_a_new_tag_is_identical_in_another_mount() {
     if lacks(&NEEDS) {
         return;
     }
@@ -97,7 +97,7 @@ fn a_shell_edits_and_syncs_again_and_again_without_leaving_its_directory() {
 }
 
 #[test]
-fn a_second_mount_cannot_edit_what_the_first_one_edits_and_its_log_names_the_process() {
+fn a_second_mount_cannot_edit_the_same_tag_and_its_log_names_the_holder() {
     if lacks(&NEEDS) {
         return;
     }
@@ -127,7 +127,7 @@ fn a_second_mount_cannot_edit_what_the_first_one_edits_and_its_log_names_the_pro
 }
 
 #[test]
-fn a_tag_that_moved_is_stale_for_whoever_writes_in_its_old_directory() {
+fn writing_to_a_moved_tag_s_old_directory_is_estale() {
     if lacks(&NEEDS) {
         return;
     }
@@ -154,7 +154,7 @@ fn a_tag_that_moved_is_stale_for_whoever_writes_in_its_old_directory() {
 }
 
 #[test]
-fn what_a_killed_daemon_had_acknowledged_is_staged_in_the_next_mount() {
+fn acknowledged_edits_of_a_killed_daemon_are_staged_in_the_next_mount() {
     if lacks(&NEEDS) {
         return;
     }

@@ -48,7 +48,7 @@ fn places(plan: &Plan) -> Vec<String> {
 }
 
 #[test]
-fn oci_sync_is_told_by_its_annotation_and_sealed_by_the_other() {
+fn oci_sync_and_sealed_artifacts_are_recognised_by_their_annotations() {
     let plain =
         plan_of(&manifest(media_type::OCI_CONFIG, &[(PLAIN, &[])], &[("io.oci-sync.version", "1"), ("io.oci-sync.encrypted", "false")]));
     assert_eq!((plain.dialect, plain.steps[0].sealing), (Dialect::OciSync, Sealing::None));
@@ -58,7 +58,7 @@ fn oci_sync_is_told_by_its_annotation_and_sealed_by_the_other() {
 }
 
 #[test]
-fn an_image_needs_the_types_of_config_and_every_layer() {
+fn an_image_needs_image_media_types_for_its_config_and_every_layer() {
     let image = plan_of(&manifest(media_type::DOCKER_CONFIG, &[(TAR, &[]), (GZIP, &[])], &[]));
     assert_eq!((image.dialect, image.steps.len()), (Dialect::Image, 2));
     assert_eq!(plan_of(&manifest(media_type::OCI_CONFIG, &[], &[])).dialect, Dialect::Image);
@@ -78,7 +78,7 @@ fn titled_layers_are_an_image_only_if_the_config_lists_layers() {
 }
 
 #[test]
-fn raw_files_have_the_time_at_which_their_manifest_was_made() {
+fn raw_files_have_the_creation_time_of_their_manifest() {
     let said = [("org.cncf.model.filepath", "b"), ("org.cncf.model.file.metadata+json", r#"{"mtime":"2024-01-01T00:00:00Z"}"#)];
     let layers: [Layer<'_>; 2] = [(PLAIN, &[(TITLE, "a")]), (PLAIN, &said)];
     let times = |created: &str, view: ViewMode| -> Vec<Option<(i64, u32)>> {
@@ -98,7 +98,7 @@ fn raw_files_have_the_time_at_which_their_manifest_was_made() {
 }
 
 #[test]
-fn estargz_is_told_by_its_annotation() {
+fn estargz_is_recognised_by_its_annotation() {
     let image = plan_of(&manifest(
         media_type::OCI_CONFIG,
         &[(GZIP, &[("containerd.io/snapshot/stargz/toc.digest", "sha256:0")]), (GZIP, &[])],
@@ -114,7 +114,7 @@ fn estargz_is_told_by_its_annotation() {
 }
 
 #[test]
-fn a_title_unpacks_only_where_the_tool_says_so() {
+fn a_titled_archive_is_unpacked_only_if_its_annotation_says_so() {
     let unpack: (&str, &str) = ("io.deis.oras.content.unpack", "true");
     let files = plan_of(&manifest(
         media_type::OCI_EMPTY,
@@ -143,7 +143,7 @@ fn a_directory_whose_title_escapes_is_unpacked_beside_the_others() {
 }
 
 #[test]
-fn model_files_have_the_attributes_of_their_metadata() {
+fn model_files_take_their_attributes_from_their_metadata() {
     let metadata = r#"{"mode":416,"uid":7,"gid":8,"mtime":"2024-01-01T00:00:00Z"}"#;
     let layer: &[(&str, &str)] = &[("org.cncf.model.filepath", "a"), ("org.cncf.model.file.metadata+json", metadata)];
     let files = plan_of(&manifest(PLAIN, &[("application/vnd.cncf.model.doc.v1.raw", layer)], &[]));
@@ -171,7 +171,7 @@ fn a_chart_keeps_its_provenance_beside_it() {
 }
 
 #[test]
-fn blobs_are_named_by_what_they_are_else_by_digest() {
+fn blobs_are_named_by_media_type_else_by_digest() {
     let blobs = plan_of(&manifest(
         media_type::OCI_CONFIG,
         &[
@@ -234,7 +234,7 @@ fn an_index_offers_the_best_member_first_and_never_attestations() {
 }
 
 #[test]
-fn models_and_compose_files_have_the_names_that_they_say() {
+fn models_and_compose_files_have_the_names_in_their_annotations() {
     let path = "org.cnai.model.filepath";
     let model = plan_of(&manifest(
         "application/vnd.docker.ai.model.config.v0.2+json",

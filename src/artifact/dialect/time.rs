@@ -14,7 +14,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn times_are_read_with_fraction_and_zone() {
+    fn times_are_parsed_with_fraction_and_zone() {
         assert_eq!(parse("1970-01-01T00:00:00Z"), Some((0, 0)));
         assert_eq!(parse("2024-02-29T12:30:15.5+02:00"), Some((1_709_202_615, 500_000_000)));
         assert_eq!(parse("1969-12-31T23:59:59-00:00"), Some((-1, 0)));

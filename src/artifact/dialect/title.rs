@@ -99,7 +99,7 @@ mod tests {
     }
 
     #[test]
-    fn a_title_that_escapes_or_cannot_be_a_name_never_becomes_a_path() {
+    fn an_escaping_or_invalid_title_never_becomes_a_path() {
         assert_eq!(first_places("../up")[0], "up~12");
         assert_eq!(first_places("/etc/passwd")[0], "passwd~12");
         assert_eq!(first_places("a/../b")[0], "b~12");

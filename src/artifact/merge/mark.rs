@@ -41,7 +41,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn marks_are_told_from_names() {
+    fn whiteout_marks_are_distinguished_from_ordinary_names() {
         assert_eq!(mark(b"a/.wh.b"), Mark::Whiteout { directory: b"a", name: b"b" });
         assert_eq!(mark(b".wh..wh..opq"), Mark::Opaque { directory: b"" });
         for hidden in [&b".wh..wh.plnk"[..], b".wh..wh.aufs/x", b".wh.a/b", b".wh.", b"d/.wh...", b".wh..wh..opq/x"] {

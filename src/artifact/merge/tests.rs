@@ -115,7 +115,7 @@ fn listing(tree: &Tree) -> Vec<String> {
 }
 
 #[test]
-fn names_are_sorted_and_cookies_continue_behind_a_name() {
+fn names_are_sorted_and_cookies_continue_after_a_name() {
     let tree = merged(&[vec![file("b"), file("a"), file("c/x"), file("aa")]]);
     assert_eq!(listing(&tree), ["a", "aa", "b", "c/", "c/x"]);
     let all: Vec<_> = tree.children(0, 0).collect();
@@ -130,7 +130,7 @@ fn names_are_sorted_and_cookies_continue_behind_a_name() {
 }
 
 #[test]
-fn a_missing_parent_takes_owner_and_time_of_its_first_child_and_belongs_to_root_in_an_image() {
+fn a_missing_parent_copies_owner_and_time_from_its_first_child_but_is_root_s_in_an_image() {
     let tree = merged(&[vec![file("a/b/c").at(42)]]);
     assert_eq!(tree.node(find(&tree, "a/b").unwrap()).unwrap().owner, Some((0, 0)));
     let (tree, _) = merge_as(&[vec![file("a/b/c").at(42)]], &Placing::default());
@@ -149,7 +149,7 @@ fn a_root_entry_describes_the_root() {
 }
 
 #[test]
-fn a_whiteout_removes_what_lies_below_its_layer_only() {
+fn a_whiteout_acts_only_on_lower_layers() {
     let tree = merged(&[vec![file("a"), file("d/x"), file("b")], vec![file("a"), file(".wh.a"), file(".wh.d"), file("d/y")]]);
     assert_eq!(listing(&tree), ["a", "b", "d/", "d/y"]);
     assert_eq!(tree.content(find(&tree, "a").unwrap()).unwrap().blob, 1);
@@ -158,7 +158,7 @@ fn a_whiteout_removes_what_lies_below_its_layer_only() {
 }
 
 #[test]
-fn an_opaque_mark_hides_lower_children_wherever_it_stands() {
+fn an_opaque_mark_hides_lower_children_wherever_it_appears() {
     let lower = vec![dir("d").at(1), file("d/old"), file("d/sub/old"), file("keep")];
     let tree = merged(&[lower.clone(), vec![file("d/new"), file("d/sub/new"), file("d/.wh..wh..opq")]]);
     assert_eq!(listing(&tree), ["d/", "d/new", "d/sub/", "d/sub/new", "keep"]);
@@ -168,19 +168,19 @@ fn an_opaque_mark_hides_lower_children_wherever_it_stands() {
 }
 
 #[test]
-fn names_that_aufs_kept_for_itself_are_hidden() {
+fn aufs_bookkeeping_names_are_hidden() {
     let tree = merged(&[vec![file("a")], vec![file(".wh..wh.aufs"), file(".wh..wh.plnk/1"), file("b"), file(".wh.")]]);
     assert_eq!(listing(&tree), ["a", "b"]);
 }
 
 #[test]
-fn whiteouts_are_ordinary_names_where_they_do_not_act() {
+fn whiteouts_are_ordinary_names_outside_of_images() {
     let (tree, _) = merge_as(&[vec![file("a"), file(".wh.a"), file("d/.wh..wh..opq")]], &Placing::default());
     assert_eq!(listing(&tree), [".wh.a", "a", "d/", "d/.wh..wh..opq"]);
 }
 
 #[test]
-fn nothing_is_reached_through_a_link_of_another_layer() {
+fn links_of_other_layers_are_never_followed() {
     let lower = vec![file("real/x"), link("p", "real")];
     let tree = merged(&[lower.clone(), vec![file("p/.wh.x")]]);
     assert_eq!(listing(&tree), ["p", "real/", "real/x"]);
@@ -194,7 +194,7 @@ fn nothing_is_reached_through_a_link_of_another_layer() {
 }
 
 #[test]
-fn an_entry_below_a_link_of_its_own_layer_goes_where_the_link_leads() {
+fn an_entry_below_a_link_of_its_own_layer_follows_the_link() {
     let real = || vec![dir("real"), file("real/v")];
     for target in ["real", "./real/", "/real", "a/../../real", "/a/../real"] {
         let items = [real(), vec![dir("d/a"), dir("a"), link("d/ln", target), link("ln", "real")]].concat();
@@ -212,7 +212,7 @@ fn an_entry_below_a_link_of_its_own_layer_goes_where_the_link_leads() {
 }
 
 #[test]
-fn a_link_that_leads_nowhere_gives_way_to_a_directory() {
+fn a_dangling_link_is_replaced_by_a_directory() {
     let lower = vec![dir("real"), file("plain"), link("below", "real")];
     for target in ["gone", "real/../../real", "../real", "ln", "loop", "plain", "real/gone", "/../real"] {
         let items = vec![link("loop", "ln"), link("ln", target), file("ln/f")];
@@ -230,7 +230,7 @@ fn a_link_that_leads_nowhere_gives_way_to_a_directory() {
 }
 
 #[test]
-fn links_stay_in_the_directory_that_a_layer_is_placed_in() {
+fn links_stay_inside_the_directory_a_layer_is_unpacked_into() {
     let placing = Placing { at: b"at".to_vec(), strip: b"docs".to_vec(), ..Placing::default() };
     let items =
         vec![dir("docs/real"), link("docs/abs", "/docs/real"), file("docs/abs/f"), link("docs/up", "../at/real"), file("docs/up/g")];
@@ -239,7 +239,7 @@ fn links_stay_in_the_directory_that_a_layer_is_placed_in() {
 }
 
 #[test]
-fn links_make_no_tree_deeper_than_its_limit() {
+fn links_cannot_exceed_the_depth_limit() {
     let deep: &'static str = Box::leak("d/".repeat(1500).into_boxed_str());
     let path = |start: &str| -> &'static str { Box::leak(format!("{start}/{deep}f").into_boxed_str()) };
     // 256 components in one link would be too many to follow, so links point to each other.
@@ -276,7 +276,7 @@ fn hard_links_share_a_node_and_count() {
 }
 
 #[test]
-fn a_hard_link_may_stand_in_front_of_its_target() {
+fn a_hard_link_may_precede_its_target() {
     let (tree, warnings) = merge_as(&[vec![hard("b", "z"), hard("c", "b"), file("z")]], &image());
     assert_eq!((listing(&tree), warnings.len()), (vec!["b".to_owned(), "c".to_owned(), "z".to_owned()], 0));
     assert_eq!(find(&tree, "c"), find(&tree, "z"));
@@ -297,7 +297,7 @@ fn a_hard_link_finds_what_its_own_layer_whites_out() {
 }
 
 #[test]
-fn a_name_that_comes_back_after_a_whiteout_is_new() {
+fn a_name_recreated_after_a_whiteout_is_a_new_file() {
     let tree = merged(&[vec![file("a")], vec![file(".wh.a")], vec![file("a")], vec![file(".wh.a")], vec![dir("a")]]);
     assert_eq!(listing(&tree), ["a/"]);
 }
@@ -321,7 +321,7 @@ fn a_layer_can_be_placed_in_a_directory_without_its_own_prefix() {
 }
 
 #[test]
-fn names_that_no_file_can_have_are_shown_under_safe_ones_and_what_is_too_deep_is_left_out() {
+fn invalid_names_are_replaced_by_safe_ones_and_entries_too_deep_are_dropped() {
     let long: &'static str = Box::leak("n".repeat(256).into_boxed_str());
     let deep: &'static str = Box::leak("d/".repeat(3000).into_boxed_str());
     let (tree, warnings) = merge_as(&[vec![file(long), file("nul\0"), file(deep), hard("ok", long)]], &image());
@@ -332,13 +332,13 @@ fn names_that_no_file_can_have_are_shown_under_safe_ones_and_what_is_too_deep_is
 }
 
 #[test]
-fn an_archive_cannot_speak_for_the_mount() {
+fn archived_attributes_of_ocifs_are_ignored() {
     let tree = merged(&[vec![file("a")]]);
     assert_eq!(tree.xattrs(find(&tree, "a").unwrap()), [(&b"user.a"[..], &b"1"[..])]);
 }
 
 #[test]
-fn raw_files_have_no_attributes_but_those_of_the_manifest() {
+fn raw_files_have_only_the_attributes_of_the_manifest() {
     let raw = RawFile { size: 4, title: Some("t".to_owned()), ..RawFile::default() };
     let mut merge = Merge::new(&Scratch::memory()).unwrap();
     merge.raw(0, b"d/t").unwrap();
@@ -355,7 +355,7 @@ fn raw_files_have_no_attributes_but_those_of_the_manifest() {
 }
 
 #[test]
-fn damaged_tree_bytes_are_refused_whole() {
+fn a_damaged_tree_is_refused_as_a_whole() {
     let tree = merged(&[vec![file("a"), link("l", "t"), file("d/x")]]);
     let good = tree.as_bytes().to_vec();
     for at in 0..good.len() {
@@ -495,7 +495,7 @@ fn any_item() -> impl Strategy<Value = Item> {
 proptest! {
     #![proptest_config(ProptestConfig { cases: 512, ..ProptestConfig::default() })]
     #[test]
-    fn random_layers_merge_as_the_naive_model_says(layers in prop::collection::vec(prop::collection::vec(any_item(), 0..10), 0..5)) {
+    fn random_layers_merge_as_in_the_naive_model(layers in prop::collection::vec(prop::collection::vec(any_item(), 0..10), 0..5)) {
         let mut model = Folder::default();
         for (number, items) in layers.iter().enumerate() {
             model.apply(number as u32, items);

@@ -68,7 +68,7 @@ fn names(listing: &Listing) -> Vec<&str> {
 }
 
 #[tokio::test]
-async fn the_first_use_of_a_tag_is_one_get_and_a_later_one_at_most_a_head() {
+async fn the_first_use_of_a_tag_costs_a_get_and_later_ones_at_most_a_head() {
     let rig = Rig::new();
     let cache = rig.stale();
     let digest = cache.tag(&app(), &tag("v1")).await.unwrap();
@@ -94,7 +94,7 @@ async fn concurrent_lookups_share_one_request() {
 }
 
 #[tokio::test]
-async fn a_tag_that_moved_is_seen_after_its_time_or_a_refresh() {
+async fn a_moved_tag_is_seen_after_its_ttl_or_a_refresh() {
     let rig = Rig::new();
     let cache = rig.fresh();
     let old = cache.tag(&app(), &tag("v1")).await.unwrap();
@@ -107,7 +107,7 @@ async fn a_tag_that_moved_is_seen_after_its_time_or_a_refresh() {
 }
 
 #[tokio::test]
-async fn an_absent_tag_is_asked_for_once_and_again_after_a_refresh() {
+async fn an_absent_tag_is_requested_once_and_again_after_a_refresh() {
     let rig = Rig::new();
     let cache = rig.fresh();
     cache.tags(&app()).await.unwrap();
@@ -142,7 +142,7 @@ async fn while_the_registry_is_unreachable_the_last_known_answer_serves() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn who_knows_an_older_answer_does_not_wait_for_a_registry_that_hangs() {
+async fn cached_answers_are_used_without_waiting_for_a_hung_registry() {
     let rig = Rig::new();
     let cache = rig.stale();
     let digest = cache.tag(&app(), &tag("v1")).await.unwrap();
@@ -170,7 +170,7 @@ async fn who_knows_an_older_answer_does_not_wait_for_a_registry_that_hangs() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_long_list_that_comes_page_by_page_is_waited_for() {
+async fn a_long_list_may_arrive_page_by_page() {
     let rig = Rig::new();
     let digest = rig.registry.tagged("team/app")["v1"];
     (0..50).for_each(|number| rig.registry.tag("team/app", &format!("n{number:02}"), digest));
@@ -183,7 +183,7 @@ async fn a_long_list_that_comes_page_by_page_is_waited_for() {
 }
 
 #[tokio::test]
-async fn whatever_got_no_answer_is_a_sign_of_an_outage_until_it_is_over_or_forgotten() {
+async fn any_unanswered_request_marks_an_outage_until_it_ends_or_expires() {
     let rig = Rig::new();
     let cache = rig.stale();
     let digest = cache.tag(&app(), &tag("v1")).await.unwrap();
@@ -204,7 +204,7 @@ async fn whatever_got_no_answer_is_a_sign_of_an_outage_until_it_is_over_or_forgo
 }
 
 #[test]
-fn a_thread_outside_of_the_runtime_may_ask_whether_the_registry_is_away() {
+fn a_thread_outside_the_runtime_can_check_for_an_outage() {
     let rig = Rig::new();
     let cache = rig.fresh();
     cache.memory.lock().outage = outage::Outage::long_ago();
@@ -230,7 +230,7 @@ async fn a_refusal_is_not_an_outage() {
 }
 
 #[tokio::test]
-async fn what_was_seen_once_is_known_offline_in_another_mount() {
+async fn answers_seen_once_are_available_offline_to_another_mount() {
     let rig = Rig::new();
     let cache = rig.fresh();
     let digest = cache.tag(&app(), &tag("v1")).await.unwrap();
@@ -269,7 +269,7 @@ async fn a_deleted_tag_is_forgotten_on_disk_too() {
 }
 
 #[tokio::test]
-async fn another_registry_with_the_same_names_is_another_thing() {
+async fn registries_with_the_same_names_are_kept_apart() {
     let rig = Rig::new();
     rig.fresh().tag(&app(), &tag("v1")).await.unwrap();
     let other = Arc::new(Memory::with_origin("https://other.test", Trust::Transport));
@@ -278,7 +278,7 @@ async fn another_registry_with_the_same_names_is_another_thing() {
 }
 
 #[tokio::test]
-async fn lists_have_all_pages_without_bookkeeping_and_bad_names() {
+async fn lists_contain_all_pages_but_no_bookkeeping_tags_or_invalid_names() {
     let rig = Rig::new();
     let digest = rig.fresh().tag(&app(), &tag("v1")).await.unwrap();
     let hex = "0".repeat(64);
@@ -297,7 +297,7 @@ async fn lists_have_all_pages_without_bookkeeping_and_bad_names() {
 }
 
 #[tokio::test]
-async fn a_registry_without_a_catalog_lists_what_is_known() {
+async fn a_registry_without_a_catalog_lists_known_names() {
     let rig = Rig::new();
     rig.registry.set_catalog(false);
     let cache = rig.fresh();
@@ -313,14 +313,14 @@ async fn a_registry_without_a_catalog_lists_what_is_known() {
 }
 
 #[tokio::test]
-async fn a_list_that_is_fresh_is_shared_by_every_lookup() {
+async fn a_fresh_list_is_shared_by_all_lookups() {
     let cache = Rig::new().fresh();
     let (one, other) = (cache.repositories().await.unwrap(), cache.repositories().await.unwrap());
     assert!(one.complete && std::ptr::eq(&*one.names, &*other.names));
 }
 
 #[tokio::test]
-async fn a_refused_list_of_repositories_does_not_erase_what_was_listed_before() {
+async fn a_refused_catalog_does_not_erase_the_previous_list() {
     let rig = Rig::new();
     let cache = rig.stale();
     cache.repositories().await.unwrap();
@@ -344,7 +344,7 @@ async fn during_an_outage_known_tags_are_listed_without_a_request() {
 }
 
 #[tokio::test]
-async fn names_that_do_not_exist_take_no_memory() {
+async fn absent_names_take_no_memory() {
     let rig = Rig::new();
     let cache = rig.fresh();
     cache.tag(&app(), &tag("v1")).await.unwrap();
@@ -357,7 +357,7 @@ async fn names_that_do_not_exist_take_no_memory() {
 }
 
 #[tokio::test]
-async fn an_unknown_repository_is_asked_for_once() {
+async fn an_unknown_repository_is_requested_once() {
     let rig = Rig::new();
     let cache = rig.fresh();
     let nothing = Repository::parse("no/such").unwrap();
@@ -368,7 +368,7 @@ async fn an_unknown_repository_is_asked_for_once() {
 }
 
 #[tokio::test]
-async fn a_manifest_that_cannot_be_read_does_not_hide_its_tag() {
+async fn an_unreadable_manifest_does_not_hide_its_tag() {
     let rig = Rig::new();
     rig.registry.plan(RequestKind::Manifest, 0, 1, Fault::Error(ErrorKind::Integrity));
     let cache = rig.fresh();
@@ -378,7 +378,7 @@ async fn a_manifest_that_cannot_be_read_does_not_hide_its_tag() {
 }
 
 #[tokio::test]
-async fn a_digest_that_the_registry_names_and_does_not_have_is_its_error_and_no_absence() {
+async fn a_digest_the_registry_names_but_lacks_is_an_error_not_absence() {
     let rig = Rig::new();
     rig.registry.plan(RequestKind::Manifest, 0, 1, Fault::Error(ErrorKind::Integrity));
     rig.registry.plan(RequestKind::Resolve, 1, 1, Fault::Error(ErrorKind::NotFound));
@@ -389,7 +389,7 @@ async fn a_digest_that_the_registry_names_and_does_not_have_is_its_error_and_no_
 }
 
 #[tokio::test]
-async fn a_stored_manifest_with_other_bytes_is_asked_for_again() {
+async fn a_cached_manifest_with_wrong_bytes_is_fetched_again() {
     let rig = Rig::new();
     let cache = rig.fresh();
     let digest = cache.tag(&app(), &tag("v1")).await.unwrap();
@@ -416,7 +416,7 @@ async fn overtaken<T>(rig: &Rig, kind: RequestKind, question: impl Future<Output
 }
 
 #[tokio::test]
-async fn an_answer_to_an_older_question_never_overrules_what_was_written_meanwhile() {
+async fn a_late_answer_never_overrides_a_newer_write() {
     let rig = Rig::new();
     let cache = rig.fresh();
     let of_v2 = rig.registry.tagged("team/app")["v2"];
@@ -446,7 +446,7 @@ async fn an_answer_to_an_older_question_never_overrules_what_was_written_meanwhi
 }
 
 #[tokio::test]
-async fn a_repository_that_was_just_made_is_known_though_the_registry_said_no_before() {
+async fn a_newly_created_repository_overrides_a_cached_absence() {
     let rig = Rig::new();
     let cache = rig.fresh();
     let of_v1 = rig.registry.tagged("team/app")["v1"];
@@ -464,7 +464,7 @@ async fn a_repository_that_was_just_made_is_known_though_the_registry_said_no_be
 }
 
 #[test]
-fn generations_forget_what_is_not_used() {
+fn unused_entries_are_forgotten() {
     let mut kept = Generations::new(2);
     for number in 0..2 {
         kept.insert(number, number, 1);

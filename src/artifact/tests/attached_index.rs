@@ -139,7 +139,7 @@ async fn layers_of_images_and_of_oci_sync_name_their_indexes() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_registry_that_does_not_answer_for_an_index_is_an_outage_and_leaves_nothing_wrong_behind() {
+async fn an_unanswered_index_request_is_an_outage_and_leaves_no_wrong_tree() {
     let (registry, cache) = memory();
     let raw = publish(&registry, Packing::Raw, "a", &[(file("a", b"data"), b"data")]);
     tag_layers(&registry, "v1", media_type::OCI_EMPTY, &[&raw.descriptor, &raw.index], json!({}));
@@ -151,7 +151,7 @@ async fn a_registry_that_does_not_answer_for_an_index_is_an_outage_and_leaves_no
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_raw_layer_whose_index_is_gone_is_shown_as_if_it_had_none() {
+async fn a_raw_layer_with_a_missing_index_is_shown_as_if_it_had_none() {
     let (registry, cache) = memory();
     let raw = publish(&registry, Packing::Raw, "a", &[(file("a", b"data"), b"data")]);
     tag_layers(&registry, "v1", media_type::OCI_EMPTY, &[&raw.descriptor, &raw.index], json!({}));

@@ -46,7 +46,7 @@ async fn the_only_member_without_a_platform_is_the_image_if_its_config_fits() {
 }
 
 #[tokio::test]
-async fn a_layer_that_is_said_to_be_empty_must_have_the_digest_of_nothing() {
+async fn a_layer_of_size_zero_must_have_the_digest_of_empty_content() {
     let (registry, cache) = memory();
     let config = registry.add_blob("r", media_type::OCI_EMPTY, &b"{}"[..]);
     let layer =
@@ -67,7 +67,7 @@ async fn a_layer_that_is_said_to_be_empty_must_have_the_digest_of_nothing() {
 }
 
 #[tokio::test]
-async fn a_compression_that_is_not_read_is_named() {
+async fn unsupported_compressions_are_named() {
     let (registry, cache) = memory();
     let xz = [&b"\xfd7zXZ\0\0\x04"[..], &[9; 500]].concat();
     registry.add_artifact("r", "image", (media_type::OCI_CONFIG, b"{}"), &[(GZIP, &xz, &[])], &[]);
@@ -81,7 +81,7 @@ async fn a_compression_that_is_not_read_is_named() {
 }
 
 #[tokio::test]
-async fn what_does_not_fit_is_told_with_the_artifact_and_again_from_the_cache() {
+async fn warnings_are_reported_with_the_artifact_even_from_the_cache() {
     let (registry, cache) = memory();
     let long = "n".repeat(300);
     let mut builder = tar::Builder::new(Vec::new());

@@ -8,7 +8,7 @@ use crate::layer::{FileKind, PackEntry, Packing};
 const DEFAULTS: IdentityDefaults = IdentityDefaults { owner: (1000, 1000) };
 
 #[tokio::test(flavor = "multi_thread")]
-async fn what_was_published_is_known_at_once_and_needs_no_request_to_be_shown() {
+async fn published_artifacts_are_shown_at_once_without_a_request() {
     let (registry, cache) = memory();
     let layer = publish(&registry, Packing::GzipTar, ".", &[(file("a", b"1"), b"1")]);
     let artifacts = artifacts(Arc::clone(&registry) as Arc<dyn Pull>, cache.path(), false, None);
@@ -66,7 +66,7 @@ async fn a_copy_of_a_tree_is_recognised_whatever_its_layers_are() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_tree_that_leaves_attributes_open_is_recognised_by_the_defaults_of_the_mount() {
+async fn a_tree_with_unset_attributes_is_recognised_by_the_mount_s_defaults() {
     let (registry, cache) = memory();
     registry.add_artifact("r", "v1", (media_type::OCI_EMPTY, b"{}"), &[(PLAIN, b"one", &[(TITLE, "a")])], &[]);
     let artifacts = artifacts(registry, cache.path(), false, None);
@@ -100,7 +100,7 @@ async fn a_tree_that_leaves_attributes_open_is_recognised_by_the_defaults_of_the
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn layers_tell_which_of_their_entries_are_shown_unchanged() {
+async fn layers_report_which_of_their_entries_are_shown_unchanged() {
     let (registry, cache) = memory();
     let files = |names: &[&'static str]| names.iter().map(|name| (file(name, b"1"), &b"1"[..])).collect::<Vec<_>>();
     let below = publish(&registry, Packing::GzipTar, "d", &files(&["d/kept", "d/replaced"]));

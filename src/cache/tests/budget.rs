@@ -106,7 +106,7 @@ fn tiny_spans_that_share_blocks_are_counted_and_freed_as_blocks() {
 }
 
 #[test]
-fn clear_unlinks_what_is_not_pinned_and_open_streams_go_on() {
+fn clear_unlinks_unpinned_files_and_open_streams_keep_working() {
     let fixture = CacheFixture::new(16 * MIB);
     let cache = fixture.open();
     let layout = even(4, 256 * KIB);
@@ -217,7 +217,7 @@ fn a_document_that_does_not_fit_is_an_error_that_says_so() {
 }
 
 #[test]
-fn a_stream_that_died_in_its_place_is_swept() {
+fn a_dead_stream_is_swept() {
     let fixture = CacheFixture::new(MIB);
     let layout = even(4, 100_000);
     fill(&fixture.open(), 1, &layout, &Protection::Plain);
@@ -237,7 +237,7 @@ fn deleted_and_open(fixture: &CacheFixture) -> usize {
 }
 
 #[test]
-fn who_lets_go_has_nothing_open_of_what_was_cleared_and_reads_on_once_it_is_fetched_again() {
+fn after_a_clear_readers_close_their_files_and_read_refetched_data() {
     let fixture = CacheFixture::new(16 * MIB);
     let (cache, clearing) = (fixture.open(), fixture.open());
     let layout = {
@@ -261,7 +261,7 @@ fn who_lets_go_has_nothing_open_of_what_was_cleared_and_reads_on_once_it_is_fetc
 }
 
 #[test]
-fn room_that_was_lent_counts_until_it_is_given_back() {
+fn lent_room_counts_until_it_is_returned() {
     let fixture = CacheFixture::new(2 * MIB);
     let (cache, other) = (fixture.open(), fixture.open());
     let layout = even(7, 256 * KIB);
@@ -283,7 +283,7 @@ fn room_that_was_lent_counts_until_it_is_given_back() {
 }
 
 #[test]
-fn a_document_that_somebody_has_mapped_stays_and_counts() {
+fn mapped_documents_stay_and_count() {
     let fixture = CacheFixture::new(MIB);
     let (cache, reader) = (fixture.open(), fixture.open());
     cache.store_document("tree", "mapped", &bytes(1, 0..50_000), &Protection::Plain).unwrap();

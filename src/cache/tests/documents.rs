@@ -23,7 +23,7 @@ fn a_document_is_read_back_replaced_and_forgotten_while_old_readers_keep_theirs(
 }
 
 #[test]
-fn clear_leaves_a_file_that_somebody_is_about_to_rename() {
+fn clear_leaves_files_that_are_about_to_be_renamed() {
     let fixture = CacheFixture::new(MIB);
     let cache = fixture.open();
     cache.store_document("tree", "k", b"document", &Protection::Plain).unwrap();
@@ -97,7 +97,7 @@ fn a_document_with_any_flipped_byte_or_another_length_is_a_miss() {
 }
 
 #[test]
-fn nothing_in_the_cache_is_open_to_others() {
+fn the_cache_is_private_to_its_user() {
     let fixture = CacheFixture::new(MIB);
     let cache = fixture.open();
     cache.store_document("index", "k", b"x", &Protection::Plain).unwrap();

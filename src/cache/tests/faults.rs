@@ -35,7 +35,7 @@ fn a_flipped_zeroed_or_cut_span_is_a_miss_and_can_be_stored_again() {
 }
 
 #[test]
-fn verify_finds_what_is_broken_and_only_that() {
+fn verify_finds_all_damage_and_nothing_else() {
     let fixture = CacheFixture::new(64 * MIB);
     let cache = fixture.open();
     let layout = even(5, 100_000);
@@ -48,7 +48,7 @@ fn verify_finds_what_is_broken_and_only_that() {
 }
 
 #[test]
-fn a_table_that_cannot_be_opened_just_now_costs_nothing() {
+fn a_table_that_is_temporarily_unreadable_costs_nothing() {
     let fixture = CacheFixture::new(64 * MIB);
     let cache = fixture.open();
     let layout = even(5, 100_000);
@@ -120,7 +120,7 @@ fn a_lost_or_garbled_ledger_is_recounted_before_anything_is_stored() {
 }
 
 #[test]
-fn what_a_killed_writer_left_behind_is_swept_away() {
+fn leftovers_of_a_killed_writer_are_swept() {
     let fixture = CacheFixture::new(2 * MIB);
     let cache = fixture.open();
     let layout = even(16, 128 * KIB);
@@ -163,7 +163,7 @@ impl Drop for Tmpfs<'_> {
 }
 
 #[test]
-fn a_disk_filled_by_others_costs_no_error_and_room_is_used_once_it_is_back() {
+fn a_disk_filled_by_others_is_no_error_and_freed_room_is_used_again() {
     let fixture = CacheFixture::new(64 * MIB);
     let Some(_tmpfs) = Tmpfs::mount(fixture.directory.path(), "size=2m,mode=700") else { return };
     let cache = fixture.open();
@@ -186,7 +186,7 @@ fn a_disk_filled_by_others_costs_no_error_and_room_is_used_once_it_is_back() {
 }
 
 #[test]
-fn a_write_that_the_disk_refuses_is_not_kept_and_no_error() {
+fn a_refused_write_is_dropped_without_an_error() {
     let fixture = CacheFixture::new(64 * MIB);
     let Some(_tmpfs) = Tmpfs::mount(fixture.directory.path(), "size=8m,nr_inodes=64,mode=700") else { return };
     let cache = fixture.open();
@@ -225,7 +225,7 @@ fn a_link_in_place_of_a_data_file_is_never_followed() {
 }
 
 #[test]
-fn a_claimed_size_makes_no_huge_table() {
+fn a_claimed_size_never_creates_a_huge_table() {
     let fixture = CacheFixture::new(MIB);
     let layout = even(1 << 20, MIB);
     let refused = fixture.open().stream(&blob(1), &layout, &Protection::Plain);
@@ -234,7 +234,7 @@ fn a_claimed_size_makes_no_huge_table() {
 }
 
 #[test]
-fn a_stream_that_cannot_be_buried_does_not_die() {
+fn a_stream_that_cannot_be_removed_stays_usable() {
     let fixture = CacheFixture::new(MIB);
     let (cache, other) = (fixture.open(), fixture.open());
     let layout = even(4, 100_000);

@@ -110,7 +110,7 @@ fn two_processes_share_the_budget_and_never_see_other_bytes() {
 
 /// Also run by the process that is killed in the test below.
 #[test]
-fn an_unfinished_fill_and_a_claim_do_not_hinder_their_own_process() {
+fn an_unfinished_fill_and_a_claim_do_not_block_their_own_process() {
     let fixture = CacheFixture::new(2 * MIB);
     let parents = parents_cache();
     let cache = parents.clone().unwrap_or_else(|| fixture.open());
@@ -137,7 +137,7 @@ fn an_unfinished_fill_and_a_claim_do_not_hinder_their_own_process() {
 fn a_killed_process_leaves_its_budget_and_its_claims_to_the_others() {
     let fixture = CacheFixture::new(2 * MIB);
     let cache = fixture.open();
-    let mut child = child(&fixture, "an_unfinished_fill_and_a_claim_do_not_hinder_their_own_process");
+    let mut child = child(&fixture, "an_unfinished_fill_and_a_claim_do_not_block_their_own_process");
     let lines = std::io::BufRead::lines(std::io::BufReader::new(child.stdout.take().unwrap()));
     assert!(lines.map(Result::unwrap).any(|line| line.ends_with("READY")));
     let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build().unwrap();
@@ -190,7 +190,7 @@ fn a_claim_excludes_tasks_and_instances_and_is_handed_on() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_claim_is_waited_for_as_long_as_its_holder_moves_on_and_no_longer() {
+async fn a_claim_is_awaited_only_while_its_holder_makes_progress() {
     let fixture = CacheFixture::new(MIB);
     let (holder, other) = (fixture.open(), fixture.open());
     let held = holder.claim("one", PATIENCE, || ()).await.unwrap().unwrap();

@@ -11,7 +11,7 @@ fn with_members() -> Layout {
 }
 
 #[test]
-fn a_stored_span_is_read_back_in_any_part_and_what_was_not_stored_is_a_miss() {
+fn any_part_of_a_stored_span_is_read_back_and_the_rest_is_a_miss() {
     let fixture = CacheFixture::new(64 * MIB);
     let cache = fixture.open();
     let layout = with_members();
@@ -136,7 +136,7 @@ fn wrong_arguments_are_errors_and_never_bytes() {
 }
 
 #[test]
-fn an_unproved_span_is_a_miss_until_it_is_proved_and_dropped_if_it_is_wrong() {
+fn an_unverified_span_is_a_miss_until_verified_and_dropped_if_wrong() {
     let fixture = CacheFixture::new(64 * MIB);
     let (layout, there) = (even(3, 10_000), fixture.open());
     let stream = there.stream(&blob(1), &layout, &Protection::Plain).unwrap();

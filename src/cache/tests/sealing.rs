@@ -50,7 +50,7 @@ fn sealed_spans_are_read_back_in_any_part_after_stores_and_after_a_fill() {
 }
 
 #[test]
-fn the_search_for_plaintext_finds_it_in_a_plain_stream() {
+fn the_plaintext_search_finds_plaintext_in_an_unsealed_stream() {
     let fixture = CacheFixture::new(64 * MIB);
     fill(&fixture.open(), 1, &layout(), &Protection::Plain);
     assert!(leaks(&fixture, 1, layout().length()));
@@ -71,7 +71,7 @@ fn another_key_reads_nothing_and_damages_nothing() {
 }
 
 #[test]
-fn sealed_documents_open_with_their_key_alone_and_stay_for_it() {
+fn sealed_documents_open_only_with_their_key() {
     let fixture = CacheFixture::new(MIB);
     let cache = fixture.open();
     for length in [0, 1, 16_384, 16_385, 100_000] {

@@ -100,7 +100,7 @@ fn copy(from: &CacheFixture, all: &[PathBuf]) -> (CacheFixture, Vec<PathBuf>) {
 }
 
 #[test]
-fn any_two_files_that_change_places_are_misses_and_never_other_bytes() {
+fn swapped_cache_files_are_misses_and_never_wrong_bytes() {
     let (original, files) = full();
     assert!(files.len() > 20, "{files:?}");
     assert_eq!(read_all(&copy(&original, &files).0.open()), WHOLE);
@@ -117,7 +117,7 @@ fn any_two_files_that_change_places_are_misses_and_never_other_bytes() {
 }
 
 #[test]
-fn streams_that_change_places_with_all_their_files_are_misses() {
+fn swapped_streams_are_misses() {
     let (fixture, _) = full();
     let tables = fixture.tables();
     let directories: Vec<&Path> = tables.iter().map(|table| table.parent().unwrap()).collect();
@@ -130,7 +130,7 @@ fn streams_that_change_places_with_all_their_files_are_misses() {
 }
 
 #[test]
-fn verify_finds_what_lies_in_the_place_of_something_else() {
+fn verify_finds_swapped_files() {
     let (fixture, all) = full();
     assert_eq!(fixture.open().verify().unwrap(), (WHOLE as u64, 0));
     let of_kind = |part: &str| all.iter().filter(|path| path.to_string_lossy().contains(part)).cloned().collect::<Vec<_>>();
@@ -146,7 +146,7 @@ fn verify_finds_what_lies_in_the_place_of_something_else() {
 }
 
 #[test]
-fn a_data_file_that_is_replaced_while_the_stream_is_open_is_checked_again() {
+fn a_data_file_replaced_under_an_open_stream_is_verified_again() {
     let fixture = CacheFixture::new(64 * MIB);
     let cache = fixture.open();
     let layout = even(2, 10_000);
@@ -169,7 +169,7 @@ fn a_data_file_that_is_replaced_while_the_stream_is_open_is_checked_again() {
 }
 
 #[test]
-fn what_an_older_version_kept_is_swept() {
+fn files_of_older_versions_are_swept() {
     let fixture = CacheFixture::new(64 * MIB);
     let old = fixture.path().join("v1/streams/aa");
     durable::make_directory(&old).unwrap();

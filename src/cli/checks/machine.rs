@@ -105,7 +105,7 @@ mod tests {
     use crate::cli::checks::Verdict;
 
     #[test]
-    fn a_directory_is_judged_by_writing_there_and_nothing_is_left() {
+    fn a_directory_is_probed_by_writing_and_left_clean() {
         let directory = tempfile::tempdir().unwrap();
         let finding = super::directory("cache", &directory.path().join("not/there/yet"));
         assert_ne!(finding.verdict, Verdict::Failed, "{finding:?}");

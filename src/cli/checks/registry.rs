@@ -200,7 +200,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn an_origin_without_a_port_has_that_of_its_scheme() {
+    fn an_origin_without_a_port_uses_its_scheme_s_default() {
         for (origin, expected) in [
             ("https://reg.io", "reg.io:443"),
             ("http://reg.io", "reg.io:80"),

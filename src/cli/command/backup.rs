@@ -250,7 +250,7 @@ mod tests {
     use crate::cli::exit::Code;
 
     #[test]
-    fn a_backup_is_a_folder_or_an_archive_by_what_is_there_else_by_its_name() {
+    fn a_backup_is_a_directory_or_archive_by_what_exists_else_by_name() {
         let (environment, folder) = (Environment::default(), tempfile::tempdir().unwrap());
         std::fs::write(folder.path().join("file"), b"").unwrap();
         std::fs::create_dir(folder.path().join("folder.tar")).unwrap();

@@ -140,7 +140,7 @@ mod tests {
     }
 
     #[test]
-    fn a_copy_has_the_tags_of_its_destination_else_that_of_its_source() {
+    fn a_copy_takes_its_tags_from_the_destination_else_from_the_source() {
         assert_eq!(names("reg.io/app:v2", &["v3"], "v1").unwrap(), ["v2", "v3"]);
         assert_eq!(names("reg.io/app", &[], "v1").unwrap(), ["v1"]);
         assert_eq!(names("oci:/layout:v2", &[], "v1").unwrap(), ["v2"]);

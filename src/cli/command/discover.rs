@@ -250,7 +250,7 @@ mod tests {
     }
 
     #[test]
-    fn types_cannot_steer_the_terminal() {
+    fn artifact_types_cannot_control_the_terminal() {
         let leaf = |kind: &str| Node {
             reference: "reg.io/a".into(),
             media_type: String::new(),

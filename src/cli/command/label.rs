@@ -183,7 +183,7 @@ mod tests {
     }
 
     #[test]
-    fn the_last_label_takes_the_annotations_along() {
+    fn removing_the_last_label_removes_the_annotations() {
         let before = manifest(r#","annotations":{"env":"test"}"#);
         let after = edited(&before, &[Change::Unset("env".into())]).unwrap().unwrap();
         let value = |manifest: &Manifest| serde_json::from_slice::<Value>(&manifest.raw).unwrap();
@@ -191,7 +191,7 @@ mod tests {
     }
 
     #[test]
-    fn keys_that_carry_the_format_are_refused() {
+    fn reserved_keys_are_refused() {
         for key in ["io.oci-sync.encrypted", "dev.ocifs.seal"] {
             assert_eq!(setting(&format!("{key}=false")).unwrap_err().code, Code::Usage);
             assert_eq!(unsetting(key).unwrap_err().code, Code::Usage);

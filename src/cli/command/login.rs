@@ -83,7 +83,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_login_is_for_a_registry_alone() {
+    fn a_login_is_for_a_whole_registry() {
         assert_eq!(registry("GHCR.io/").unwrap().as_str(), "ghcr.io");
         for text in ["https://ghcr.io", "ghcr.io/org"] {
             assert!(registry(text).unwrap_err().message.ends_with("write it like ghcr.io"), "{text}");

@@ -153,7 +153,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_path_means_every_repository_that_it_can_name() {
+    fn a_path_selects_every_repository_it_can_name() {
         let names = |source: &str, path: &str| -> Vec<String> {
             repositories_of(&Source::parse(source).unwrap(), path).iter().map(ToString::to_string).collect()
         };

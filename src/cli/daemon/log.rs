@@ -181,7 +181,7 @@ mod tests {
     }
 
     #[test]
-    fn the_journal_sees_levels_as_prefixes_and_no_escape_sequences() {
+    fn journal_lines_have_level_prefixes_and_no_escape_sequences() {
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join("x.log");
         let file = std::sync::Mutex::new(Bounded::open(&path).unwrap());

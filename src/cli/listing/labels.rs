@@ -50,7 +50,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_label_is_wanted_by_its_key_or_by_key_and_value() {
+    fn labels_are_matched_by_key_or_by_key_and_value() {
         let labels = BTreeMap::from([("app".to_owned(), "web".to_owned()), ("empty".to_owned(), String::new())]);
         let holds = |text: &str| text.parse::<Wanted>().unwrap().holds(&labels);
         assert!(holds("app") && holds("app=web") && holds("empty") && holds("empty="));

@@ -113,7 +113,7 @@ mod tests {
     }
 
     #[test]
-    fn a_place_in_this_namespace_is_named_once() {
+    fn a_location_in_this_namespace_is_named_once() {
         let root = mountinfo::at(Path::new("/")).unwrap().unwrap();
         let places = places(root.device);
         assert_eq!(places.iter().filter(|place| *place == "/").count(), 1, "{places:?}");

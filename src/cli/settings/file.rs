@@ -331,7 +331,7 @@ mod tests {
     }
 
     #[test]
-    fn a_flag_counts_before_the_file_and_the_file_before_the_default() {
+    fn flags_override_the_file_which_overrides_defaults() {
         let file = parse("cache-size: 2GiB\nmemory-limit: 64MiB\ncache-dir: sub\ntag-ttl: 5m\nfile-mode: 0600\nnoexec: true\n").unwrap();
         let storage: Storage = group(&file, &["--cache-size=16M"]);
         assert_eq!((storage.cache_size, storage.memory_limit), (Some(16 << 20), Some(64 << 20)));
@@ -342,7 +342,7 @@ mod tests {
     }
 
     #[test]
-    fn these_are_the_keys() {
+    fn the_configuration_keys_are_stable() {
         let names = |groups: &[&str], names: &[&str]| {
             let found = keys(&Cli::command(), groups, names);
             let sorted: BTreeSet<&str> = found.iter().filter_map(Arg::get_long).collect();
@@ -356,7 +356,7 @@ mod tests {
     }
 
     #[test]
-    fn a_safety_switch_of_the_file_is_for_mounts_only() {
+    fn safety_switches_in_the_file_apply_to_mounts_only() {
         let file = parse("plaintext: true\nallow-delete: true\n").unwrap();
         let matches = file.as_defaults(Cli::command()).get_matches_from(["ocifs", "sync"]);
         let sync = matches.subcommand_matches("sync").unwrap();
@@ -364,7 +364,7 @@ mod tests {
     }
 
     #[test]
-    fn mistakes_are_named_with_their_place() {
+    fn mistakes_are_reported_with_their_position() {
         for (text, word) in [
             ("offline: true\ncache_size: 1G\n", "line 2, column 1: unknown key `cache_size`"),
             ("cache-size: lots\n", "line 1, column 13: the value of `cache-size` cannot be used"),
@@ -377,7 +377,7 @@ mod tests {
     }
 
     #[test]
-    fn no_content_of_a_file_with_mistakes_is_told() {
+    fn errors_never_quote_the_file_s_content() {
         for text in [
             "cache-size: hunter2\n",
             "Hunter2\n",
@@ -434,7 +434,7 @@ mod tests {
     }
 
     #[test]
-    fn only_a_file_that_was_named_must_exist() {
+    fn only_an_explicitly_named_file_must_exist() {
         let load = |named| File::load(named, &environment(), &Cli::command());
         assert!(load(None).is_ok());
         assert!(load(Some(Path::new("/no/such.yaml"))).unwrap_err().message.contains("/no/such.yaml"));

@@ -205,19 +205,19 @@ mod tests {
     }
 
     #[test]
-    fn the_last_of_exec_and_noexec_counts() {
+    fn the_last_of_exec_and_noexec_wins() {
         assert_eq!(strings(flags("rw,noexec,nosuid,nodev,user=ann").unwrap()), ["--noexec"]);
         assert_eq!(flags("noexec,user,exec").unwrap(), Vec::<OsString>::new());
     }
 
     #[test]
-    fn the_last_of_ro_and_rw_counts() {
+    fn the_last_of_ro_and_rw_wins() {
         assert_eq!(flags("ro,rw").unwrap(), Vec::<OsString>::new());
         assert_eq!(strings(flags("rw,ro,staging_size=1G,allow-delete").unwrap()), ["--read-only", "--staging-size=1G", "--allow-delete"]);
     }
 
     #[test]
-    fn calls_by_mount_are_told_from_commands() {
+    fn calls_by_mount_are_distinguished_from_commands() {
         let helper =
             |arguments: &[&str]| is_mount_helper(&arguments.iter().map(OsString::from).collect::<Vec<_>>(), |name| name == "mount");
         assert!(helper(&["/sbin/mount.ocifs", "reg.io", "/mnt"]));
@@ -256,7 +256,7 @@ mod tests {
     }
 
     #[test]
-    fn options_of_others_change_nothing() {
+    fn options_of_other_tools_change_nothing() {
         let arguments = ["ocifs", "mount", "-o", "noauto", "reg.io", "/mnt"].map(OsString::from);
         assert_eq!(expand(&arguments, &["noauto".to_owned()], &Cli::command()).unwrap(), None);
     }

@@ -107,7 +107,7 @@ mod tests {
     }
 
     #[test]
-    fn a_mistake_counts_where_the_file_was_named_and_its_text_is_not_told() {
+    fn a_mistake_is_an_error_only_in_a_named_file_and_is_never_quoted() {
         let text = "auths:\n  ghcr.io: [hunter2\n";
         assert!(load(text, false).unwrap().auths.is_empty());
         let failure = load(text, true).unwrap_err();

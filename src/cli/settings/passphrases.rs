@@ -232,7 +232,7 @@ mod tests {
     }
 
     #[test]
-    fn the_order_of_the_command_line_counts_across_kinds() {
+    fn command_line_order_applies_across_kinds_of_sources() {
         let found = origins(&["--passphrase-command", "one", "--passphrase-file=two", "--passphrase-fd", "3", "--passphrase-command=four"]);
         let expected = [Origin::Command("one".into()), Origin::File("two".into()), Origin::Descriptor(3), Origin::Command("four".into())];
         assert!(found == expected);
@@ -250,7 +250,7 @@ mod tests {
     }
 
     #[test]
-    fn failing_places_are_named_and_cost_exit_code_12() {
+    fn failing_sources_are_named_and_exit_with_12() {
         for (origin, word) in [
             (Origin::File("/no/such".into()), "/no/such"),
             (Origin::Descriptor(9999), "9999"),

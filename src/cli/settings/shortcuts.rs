@@ -251,7 +251,7 @@ mod tests {
     }
 
     #[test]
-    fn ours_counts_before_that_of_oci_sync() {
+    fn our_shortcuts_override_those_of_oci_sync() {
         let home = tempfile::tempdir().unwrap();
         let environment = Environment { config_home: Some(home.path().into()), ..Environment::default() };
         std::fs::create_dir(home.path().join("oci-sync")).unwrap();

@@ -54,7 +54,7 @@ mod tests {
     }
 
     #[test]
-    fn no_spelling_hides_a_command_of_ours() {
+    fn no_alternative_spelling_hides_our_own_commands() {
         for (theirs, _) in SPELLINGS {
             assert!(Cli::command().find_subcommand(theirs).is_none(), "{theirs}");
         }

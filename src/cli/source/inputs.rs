@@ -208,7 +208,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn paths_keep_their_names_and_those_that_leave_have_their_last_one() {
+    fn paths_keep_their_names_but_escaping_ones_only_the_last_component() {
         let name = |path: &str, naming| String::from_utf8(super::name(Path::new(path), Path::new("/tmp"), naming).unwrap()).unwrap();
         for (path, given, last) in [
             ("a/b", "a/b", "b"),
@@ -223,7 +223,7 @@ mod tests {
     }
 
     #[test]
-    fn a_type_is_split_off_only_where_no_such_path_exists() {
+    fn a_type_is_split_off_only_if_no_such_path_exists() {
         let directory = tempfile::tempdir().unwrap();
         for name in ["a", "b:c", "b"] {
             std::fs::write(directory.path().join(name), b"").unwrap();

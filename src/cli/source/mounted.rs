@@ -187,7 +187,7 @@ mod tests {
     }
 
     #[test]
-    fn outside_of_mounts_a_path_is_explained_and_a_word_is_a_reference() {
+    fn outside_mounts_paths_are_explained_and_words_are_references() {
         let (environment, folder) = (Environment::default(), tempfile::tempdir().unwrap());
         let path = folder.path().join("app").display().to_string();
         let failure = find(&path, &environment).unwrap_err();

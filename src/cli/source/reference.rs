@@ -208,7 +208,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn spellings_of_other_tools_are_read_or_explained() {
+    fn spellings_of_other_tools_are_accepted_or_explained() {
         let environment = Environment::default();
         for text in ["docker://reg.io/a:v1", "cr://reg.io/a:v1"] {
             assert_eq!(parse(text, &environment).unwrap().to_string(), "reg.io/a:v1");
@@ -227,7 +227,7 @@ mod tests {
     }
 
     #[test]
-    fn a_path_in_an_artifact_begins_behind_its_tag_or_digest() {
+    fn a_path_in_an_artifact_follows_its_tag_or_digest() {
         let digest = Digest::of(b"x");
         let by_digest = format!("reg.io/a@{digest}/etc/passwd");
         for (text, reference, path) in [

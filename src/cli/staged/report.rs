@@ -162,7 +162,7 @@ mod tests {
     }
 
     #[test]
-    fn the_failure_that_most_needs_a_person_is_the_exit_code() {
+    fn the_exit_code_is_that_of_the_most_serious_failure() {
         use ErrorKind as Kind;
         for (kinds, code) in [
             (vec![Kind::Unreachable, Kind::Conflict, Kind::Skipped], Code::Conflict),

@@ -142,7 +142,7 @@ mod tests {
     }
 
     #[test]
-    fn the_table_has_remarks_on_a_tag() {
+    fn the_table_shows_remarks_about_a_tag() {
         let odd = StagedTag {
             suspects: vec!["a\u{1b}".into()],
             ignored: 2,

@@ -225,7 +225,7 @@ mod tests {
     }
 
     #[test]
-    fn a_tag_has_a_bar_until_it_is_done_and_its_name_cannot_steer_the_terminal() {
+    fn a_tag_has_a_bar_until_done_and_its_name_cannot_control_the_terminal() {
         let screen = Screen::default();
         let target = ProgressDrawTarget::term_like(Box::new(screen.clone()));
         let mut progress = Progress::with(Some(MultiProgress::with_draw_target(target)));

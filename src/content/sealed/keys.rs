@@ -208,7 +208,7 @@ mod tests {
     }
 
     #[test]
-    fn a_new_envelope_gets_a_key_of_the_passphrase_that_opened_the_old_one() {
+    fn a_new_envelope_uses_the_passphrase_that_opened_the_old_one() {
         let say = |text: &'static str| -> Arc<dyn PassphraseSource> { Arc::new(move || Ok(Some(Passphrase::new(text.into())))) };
         let ring = KeyRing::new(vec![say("one"), say("two")]);
         let proof = |key: &EnvelopeKey| {
@@ -225,7 +225,7 @@ mod tests {
     }
 
     #[test]
-    fn without_a_passphrase_there_is_no_key_for_a_new_envelope_but_a_source_that_failed_is_an_error() {
+    fn a_new_envelope_without_a_passphrase_has_no_key_but_a_failing_source_is_an_error() {
         assert!(KeyRing::default().first(&[0; 32]).unwrap().is_none());
         let silent: Arc<dyn PassphraseSource> = Arc::new(|| Ok(None));
         assert!(KeyRing::new(vec![Arc::clone(&silent)]).first(&[0; 32]).unwrap().is_none());
@@ -234,7 +234,7 @@ mod tests {
     }
 
     #[test]
-    fn a_lent_passphrase_comes_first_and_is_gone_afterwards_but_what_it_opened_stays_readable() {
+    fn a_lent_passphrase_is_tried_first_then_forgotten_and_opened_content_stays_readable() {
         let ring = KeyRing::new(vec![Arc::new(|| Ok(Some(Passphrase::new(b"own".to_vec()))))]);
         assert_eq!(ring.keys(&[1; 32]).unwrap().len(), 1);
         let lent = ring.lend(vec![Passphrase::new(b"lent".to_vec())]);
@@ -250,7 +250,7 @@ mod tests {
     }
 
     #[test]
-    fn a_source_is_asked_when_first_needed_and_only_once() {
+    fn a_passphrase_source_is_read_on_first_use_and_only_once() {
         let asked = Arc::new(AtomicU32::new(0));
         let counter = Arc::clone(&asked);
         let ring = KeyRing::new(vec![Arc::new(move || {

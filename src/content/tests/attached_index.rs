@@ -67,7 +67,7 @@ fn ranges(fixture: &ContentFixture, source: &BlobSource) -> Vec<Range<u64>> {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_blob_is_listed_without_it_and_read_span_by_span_verified_and_again_by_the_next_mount() {
+async fn a_blob_with_an_index_is_listed_unfetched_and_read_by_verified_spans() {
     let data = noise(9 * MIB as usize, 21);
     for (packing, strict) in [(Packing::GzipTar, false), (Packing::Tar, true), (Packing::Raw, false), (Packing::Raw, true)] {
         let fixture = ContentFixture::new();
@@ -158,7 +158,7 @@ async fn a_large_raw_blob_whose_index_is_gone_is_read_as_if_it_named_none() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_registry_that_does_not_answer_for_an_index_is_an_error_and_asked_again() {
+async fn an_unanswered_index_request_is_an_error_and_is_retried() {
     let (packed, blob) = pack(Packing::GzipTar, &[("a", b"data")]);
     let fixture = ContentFixture::new();
     let source = add(&fixture, Form::Archive, &blob, &encode_attached(&packed.index).unwrap());
@@ -194,7 +194,7 @@ async fn a_flipped_span_is_never_served_and_the_blob_is_read_whole_instead() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_blob_that_is_broken_itself_is_an_error_with_or_without_an_index() {
+async fn a_broken_blob_is_an_error_with_or_without_an_index() {
     let data = noise(4 * MIB as usize, 24);
     for packing in [Packing::GzipTar, Packing::Raw] {
         let (packed, blob) = pack(packing, &[("a", &data)]);
@@ -221,7 +221,7 @@ fn lie(blob: Digest, path: &str, length: usize) -> Vec<u8> {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn an_index_of_other_entries_serves_nothing_and_what_it_showed_stays_an_error() {
+async fn an_index_with_wrong_entries_serves_no_byte_and_its_files_stay_errors() {
     let data = noise(3 * MIB as usize, 25);
     let (packed, blob) = pack(Packing::Tar, &[("a", &data)]);
     let fixture = ContentFixture::new();
@@ -245,7 +245,7 @@ async fn an_index_of_other_entries_serves_nothing_and_what_it_showed_stays_an_er
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn an_index_counts_only_for_artifacts_that_name_it() {
+async fn an_index_is_used_only_by_artifacts_that_name_it() {
     let data = noise(3 * MIB as usize, 26);
     let (packed, blob) = pack(Packing::Tar, &[("a", &data)]);
     let fixture = ContentFixture::new();
@@ -265,7 +265,7 @@ async fn an_index_counts_only_for_artifacts_that_name_it() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn what_was_packed_here_is_listed_without_any_request() {
+async fn layers_packed_here_are_listed_without_a_request() {
     for packing in [Packing::GzipTar, Packing::Raw] {
         let (packed, blob) = pack(packing, &[("a", b"data")]);
         let travels = encode_attached(&packed.index).unwrap();
@@ -292,7 +292,7 @@ async fn what_was_packed_here_is_listed_without_any_request() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn no_flip_of_an_index_can_panic_or_make_wrong_bytes_be_served() {
+async fn no_flipped_index_causes_a_panic_or_wrong_bytes() {
     let data = noise(MIB as usize / 4, 27);
     let (packed, blob) = pack(Packing::GzipTar, &[("a", &data), ("b", b"second")]);
     let good = packed.index.as_bytes().to_vec();

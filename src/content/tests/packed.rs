@@ -75,7 +75,7 @@ async fn evicted_spans_are_fetched_again_alone_and_only_once() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_flipped_byte_of_a_span_is_never_served_and_only_the_open_file_remembers_it() {
+async fn a_flipped_span_is_never_served_and_only_open_files_remember_it() {
     let fixture = ContentFixture::new();
     let big = noise(4 * MIB as usize, 4);
     let source = fixture.add(Form::Archive, &tar(&[("big", &big)]));
@@ -97,7 +97,7 @@ async fn a_flipped_byte_of_a_span_is_never_served_and_only_the_open_file_remembe
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn flipped_short_and_long_blobs_are_refused_and_nothing_of_them_is_kept() {
+async fn flipped_short_and_long_blobs_are_refused_and_not_kept() {
     let good = gzip(&tar(&[("a", &noise(2 * MIB as usize, 5))]));
     let flipped = |mut data: Vec<u8>| {
         let middle = data.len() / 2;
@@ -120,7 +120,7 @@ async fn flipped_short_and_long_blobs_are_refused_and_nothing_of_them_is_kept() 
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_wrong_digest_names_what_was_expected_and_found() {
+async fn a_digest_mismatch_names_both_digests() {
     let fixture = ContentFixture::new();
     let source = fixture.add(Form::Archive, &tar(&[("a", b"good")]));
     let bad = tar(&[("a", b"evil")]);
@@ -131,7 +131,7 @@ async fn a_wrong_digest_names_what_was_expected_and_found() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_broken_archive_with_the_right_digest_is_said_to_be_broken_as_published() {
+async fn a_broken_archive_with_the_right_digest_is_reported_as_published_broken() {
     let fixture = ContentFixture::new();
     let mut packed = gzip(&tar(&[("a", &noise(300_000, 6))]));
     packed.truncate(packed.len() / 2);
@@ -142,7 +142,7 @@ async fn a_broken_archive_with_the_right_digest_is_said_to_be_broken_as_publishe
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_layer_larger_than_the_cache_is_read_in_one_pass_and_right_at_random() {
+async fn a_layer_larger_than_the_cache_is_read_in_one_pass_and_correctly_at_random() {
     let files: Vec<Vec<u8>> = (0..12).map(|number| noise(MIB as usize - 5000, number)).collect();
     let names: Vec<String> = (0..12).map(|number| format!("f{number}")).collect();
     let archive = tar(&names.iter().zip(&files).map(|(name, data)| (name.as_str(), data.as_slice())).collect::<Vec<_>>());
@@ -184,7 +184,7 @@ async fn a_transfer_that_stalls_ends_with_the_deadline() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_useless_index_in_the_cache_is_made_again() {
+async fn a_useless_cached_index_is_rebuilt() {
     let fixture = ContentFixture::new();
     let source = fixture.add(Form::Archive, &tar(&[("a", b"data")]));
     let cache = fixture.cache(1 << 30);
@@ -213,7 +213,7 @@ fn zstd_with_window(data: &[u8], window_log: u32) -> Vec<u8> {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_parked_decoder_makes_way_for_a_window_that_is_wanted() {
+async fn an_idle_decoder_is_dropped_for_a_needed_window() {
     let fixture = ContentFixture::new();
     let big = noise(20 * MIB as usize, 31);
     let source = fixture.add(Form::Archive, &zstd_with_window(&tar(&[("big", &big)]), 24));
@@ -233,7 +233,7 @@ async fn a_parked_decoder_makes_way_for_a_window_that_is_wanted() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_layer_whose_window_does_not_fit_is_an_error_that_names_both() {
+async fn a_window_that_does_not_fit_is_an_error_naming_window_and_limit() {
     let fixture = ContentFixture::new();
     let source = fixture.add(Form::Archive, &zstd_with_window(&tar(&[("big", &noise(MIB as usize, 3))]), 25));
     let contents = Contents::new(Config { budget: Budget::new(MEMORY_LEAST), ..fixture.config(1 << 30) });
@@ -245,7 +245,7 @@ async fn a_layer_whose_window_does_not_fit_is_an_error_that_names_both() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn long_work_of_this_machine_is_progress() {
+async fn long_local_work_counts_as_progress() {
     let contents = ContentFixture::new().contents();
     contents.working(tokio::time::sleep(Duration::from_secs(5))).await;
     assert!(contents.progress() >= 4, "{}", contents.progress());

@@ -5,7 +5,7 @@ use std::time::Duration;
 use super::*;
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_small_raw_blob_is_checked_whole_before_its_first_byte() {
+async fn a_small_raw_blob_is_verified_before_its_first_byte() {
     let fixture = ContentFixture::new();
     let source = fixture.add(Form::Raw, b"some text");
     let contents = fixture.contents();
@@ -37,7 +37,7 @@ async fn the_tail_of_a_large_raw_blob_costs_only_its_span() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_large_raw_blob_is_verified_once_all_of_it_was_read() {
+async fn a_large_raw_blob_is_verified_once_fully_read() {
     let fixture = ContentFixture::new();
     let data = noise(9 * MIB as usize + 77, 2);
     let source = fixture.add(Form::Raw, &data);
@@ -77,7 +77,7 @@ async fn a_large_raw_blob_read_backwards_is_verified_too() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_mismatch_found_at_the_end_fails_every_later_read_until_the_registry_is_mended() {
+async fn a_mismatch_found_at_the_end_fails_later_reads_until_the_registry_is_repaired() {
     let fixture = ContentFixture::new();
     let data = noise(4 * MIB as usize, 4);
     let source = fixture.add(Form::Raw, &data);
@@ -109,7 +109,7 @@ async fn a_mismatch_found_at_the_end_fails_every_later_read_until_the_registry_i
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn reading_all_of_a_wrong_blob_fails_in_any_order_and_with_any_cache() {
+async fn reading_all_of_a_wrong_blob_fails_in_any_order_with_any_cache() {
     let data = noise(5 * MIB as usize + 9, 14);
     for (order, cache) in [
         (vec![0, 1, 2, 3, 4, 5], 1 << 30),
@@ -141,7 +141,7 @@ async fn reading_all_of_a_wrong_blob_fails_in_any_order_and_with_any_cache() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn an_outage_counts_for_a_moment_where_it_was_met() {
+async fn an_outage_is_remembered_briefly_where_it_occurred() {
     for kind in [ErrorKind::TimedOut, ErrorKind::Unreachable] {
         let fixture = ContentFixture::new();
         let data = noise(3 * MIB as usize, 17);
@@ -176,7 +176,7 @@ async fn readers_of_the_end_do_not_wait_for_the_rest() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_blob_that_is_redirected_to_an_untrusted_transport_is_checked_before_its_first_byte() {
+async fn a_blob_redirected_to_an_untrusted_transport_is_verified_before_its_first_byte() {
     for bad in [false, true] {
         let fixture = ContentFixture::new();
         let data = noise(3 * MIB as usize, 16);
@@ -199,7 +199,7 @@ async fn a_blob_that_is_redirected_to_an_untrusted_transport_is_checked_before_i
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_span_that_is_fetched_again_before_the_blob_is_checked_must_be_the_same() {
+async fn a_span_refetched_before_verification_must_be_identical() {
     let fixture = ContentFixture::new();
     let data = noise(6 * MIB as usize, 12);
     let source = fixture.add(Form::Raw, &data);
@@ -248,7 +248,7 @@ async fn a_strict_reader_gets_no_byte_of_a_bad_blob_whatever_makes_it_strict() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn spans_that_were_kept_unchecked_are_proved_before_a_strict_reader_gets_them() {
+async fn unverified_cached_spans_are_verified_before_strict_readers_get_them() {
     let fixture = ContentFixture::new();
     let data = noise(5 * MIB as usize, 18);
     let source = fixture.add(Form::Raw, &data);
@@ -324,7 +324,7 @@ async fn a_demand_read_does_not_wait_for_stalled_prefetch() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn small_reads_of_a_span_that_the_cache_does_not_keep_fetch_it_once() {
+async fn small_reads_of_an_uncached_span_fetch_it_once() {
     let fixture = ContentFixture::new();
     let data = noise(4 * MIB as usize, 10);
     let source = fixture.add(Form::Raw, &data);
@@ -334,7 +334,7 @@ async fn small_reads_of_a_span_that_the_cache_does_not_keep_fetch_it_once() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn what_an_index_says_of_a_raw_blob_has_the_borders_of_the_unindexed_one() {
+async fn an_indexed_raw_blob_has_the_span_boundaries_of_an_unindexed_one() {
     let fixture = ContentFixture::new();
     let source = BlobSource { strict: true, ..fixture.add(Form::Raw, &noise(5 * MIB as usize + 9, 11)) };
     let index = fixture.contents().index(&source).await.unwrap();
@@ -342,7 +342,7 @@ async fn what_an_index_says_of_a_raw_blob_has_the_borders_of_the_unindexed_one()
 }
 
 #[tokio::test]
-async fn bytes_that_are_here_already_are_a_stream_too() {
+async fn bytes_in_memory_can_be_a_stream() {
     let stream = ContentStream::of_bytes("some bytes".into());
     assert_eq!((stream.length(), stream.verified()), (10, Verified::Whole));
     assert_eq!(stream.read(5..7).await.unwrap(), "by");

@@ -86,7 +86,7 @@ fn keeps_secret(fixture: &ContentFixture, secrets: &[&[u8]]) {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_wrong_passphrase_is_told_from_a_wrong_blob() {
+async fn a_wrong_passphrase_is_distinguished_from_a_damaged_blob() {
     let fixture = ContentFixture::new();
     let blob = seal(&tar(&[("a", b"data")]));
     let source = sealed(&fixture, &blob);
@@ -114,7 +114,7 @@ async fn without_a_passphrase_nothing_is_fetched() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_sealed_archive_above_the_budget_is_read_right_and_verified_by_span_digests() {
+async fn a_sealed_archive_above_the_budget_is_read_and_verified_by_span_digests() {
     let fixture = ContentFixture::new();
     let archive = tar(&[("big", &noise(7 * MIB as usize, 2))]);
     let source = sealed(&fixture, &seal(&archive));
@@ -134,7 +134,7 @@ async fn a_sealed_archive_above_the_budget_is_read_right_and_verified_by_span_di
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn what_is_too_short_for_an_envelope_is_an_integrity_error() {
+async fn content_too_short_for_an_envelope_is_an_integrity_error() {
     let fixture = ContentFixture::new();
     let source = sealed(&fixture, b"short");
     let error = contents(&fixture, 1 << 30, &[PASSPHRASE]).index(&source).await.err().unwrap();
@@ -142,7 +142,7 @@ async fn what_is_too_short_for_an_envelope_is_an_integrity_error() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn an_archive_that_was_sealed_here_is_listed_without_a_request_and_its_names_stay_secret() {
+async fn an_archive_sealed_here_is_listed_without_a_request_and_its_names_stay_secret() {
     let fixture = ContentFixture::new();
     let (packed, plain) = pack_entries(Packing::GzipTar, &[(file("secret-name", b"data"), b"data")]);
     let blob = seal(&plain);

@@ -26,7 +26,7 @@ fn an_answer_that_arrives_after_an_edit_began_changes_nothing() {
 }
 
 #[test]
-fn an_answer_about_an_older_directory_or_of_the_digest_that_is_shown_changes_nothing() {
+fn answers_about_older_directories_or_the_shown_digest_change_nothing() {
     let following = TagState::Following { view: 2, shows: Some(digest("new")) };
     for answer in [Event::Answered { view: 1, digest: Some(digest("old")) }, Event::Answered { view: 2, digest: Some(digest("new")) }] {
         assert_eq!(following.next(answer), Ok((following, Vec::new())));
@@ -35,14 +35,14 @@ fn an_answer_about_an_older_directory_or_of_the_digest_that_is_shown_changes_not
 }
 
 #[test]
-fn an_edit_in_a_directory_that_was_replaced_is_refused() {
+fn an_edit_in_a_replaced_directory_is_refused() {
     for state in [TagState::Unseen, CLEAN, edited(0, None), TagState::Deleted { view: 2, claim: None }] {
         assert_eq!(state.next(Event::Began(2)), Err(Refusal::Moved), "{state:?}");
     }
 }
 
 #[test]
-fn a_tag_follows_again_only_when_nothing_is_left_and_nothing_is_under_way() {
+fn a_tag_follows_upstream_again_only_without_edits_or_operations_in_progress() {
     let nothing = Remaining::Nothing(Some(digest("x")));
     let following = TagState::Following { view: 1, shows: Some(digest("x")) };
     assert_eq!(edited(1, None).next(Event::Ended(1, nothing)), Ok((following, vec![Action::LetGo(1)])));
@@ -55,7 +55,7 @@ fn a_tag_follows_again_only_when_nothing_is_left_and_nothing_is_under_way() {
 }
 
 #[test]
-fn one_at_a_time_has_a_tag_to_himself() {
+fn exclusive_operations_on_a_tag_exclude_each_other() {
     let claimed = edited(0, Some(Claim::Publish));
     assert_eq!(edited(0, None).next(Event::Claimed(Claim::Publish)), Ok((claimed, Vec::new())));
     assert_eq!(claimed.next(Event::Claimed(Claim::Whole)), Err(Refusal::Claimed(Claim::Publish)));

@@ -34,7 +34,7 @@ async fn mount_for(others: Others) -> TestMount {
 }
 
 #[tokio::test]
-async fn the_first_to_enter_is_judged_by_the_mode_of_the_artifact() {
+async fn the_first_to_enter_a_tag_is_checked_against_the_artifact_s_mode() {
     let mount = mount_for(Others::Files).await;
     let (closed, open) = (mount.entry("team/app/closed").await.inode, mount.entry("team/app/open").await.inode);
     let kind = |result: Result<(), Error>| result.err().map(|error| error.kind);
@@ -48,7 +48,7 @@ async fn the_first_to_enter_is_judged_by_the_mode_of_the_artifact() {
 }
 
 #[tokio::test]
-async fn what_provisional_modes_refuse_is_asked_about_and_no_name_is_kept_until_the_kernel_knows_better() {
+async fn provisional_refusals_are_checked_upstream_and_names_stay_uncached_until_modes_are_known() {
     let mount = mount_for(Others::Files).await;
     let open = mount.entry("team/app/open").await;
     assert_eq!(open.attributes.mode, 0o755);
@@ -73,7 +73,7 @@ async fn listing_tags_for_other_users_costs_no_manifest() {
 }
 
 #[tokio::test]
-async fn the_metadata_window_is_the_mounting_user_s_alone_unless_it_is_exposed() {
+async fn the_metadata_directory_is_private_to_the_mounting_user_unless_exposed() {
     for (others, mode) in [(Others::None, 0o755), (Others::Files, 0o700), (Others::Everything, 0o755)] {
         let mount = mount_for(others).await;
         for path in [".oci", "team/.oci", "team/app/.oci"] {

@@ -52,7 +52,7 @@ async fn a_published_tag_is_free_for_another_mount_and_processes_inside_can_edit
 }
 
 #[tokio::test]
-async fn what_another_mount_published_meanwhile_is_not_edited_through_the_old_directory() {
+async fn an_old_directory_cannot_edit_what_another_mount_published() {
     let (mount, other, file) = published().await;
     other.put("team/app/v1/a.txt", "two").await;
     other.sync().await;
@@ -64,7 +64,7 @@ async fn what_another_mount_published_meanwhile_is_not_edited_through_the_old_di
 }
 
 #[tokio::test]
-async fn edits_that_a_dead_mount_left_meanwhile_are_shown_before_anything_is_added() {
+async fn edits_left_by_a_dead_mount_are_shown_before_new_ones_are_added() {
     let (mount, other, file) = published().await;
     other.put("team/app/v1/a.txt", "two").await;
     drop(other);
@@ -74,7 +74,7 @@ async fn edits_that_a_dead_mount_left_meanwhile_are_shown_before_anything_is_add
 }
 
 #[tokio::test]
-async fn edits_that_are_taken_back_free_the_tag() {
+async fn reverted_edits_release_the_tag() {
     let (mount, other, file) = published().await;
     write(&mount, file, b"mine").await.unwrap();
     mount.fs.discard(&Selection::All).await.unwrap();
@@ -82,7 +82,7 @@ async fn edits_that_are_taken_back_free_the_tag() {
 }
 
 #[tokio::test]
-async fn a_file_that_is_closed_unchanged_or_has_lost_its_name_does_not_keep_the_tag() {
+async fn files_closed_unchanged_or_unlinked_do_not_hold_the_tag() {
     let (mount, other, file) = published().await;
     let writer = mount.fs.open(file, true).await.unwrap().handle;
     assert_eq!(other.write("team/app/v1/a.txt", "x").await.unwrap_err().kind, ErrorKind::Busy, "a writer is open");

@@ -69,7 +69,7 @@ async fn edits_of_an_index_change_the_member_that_they_were_made_for() {
 }
 
 #[tokio::test]
-async fn a_new_tag_becomes_the_kind_that_its_mount_was_told() {
+async fn a_new_tag_gets_the_kind_its_mount_was_told() {
     let mount = TestMount::with(registry(), Setup { kind: ArtifactKind::Image, ..Setup::writable() });
     mount.mkdir("app/v2").await;
     mount.put("app/v2/file", "x").await;
@@ -92,7 +92,7 @@ async fn edits_under_strict_verification_stay_strict() {
 }
 
 #[tokio::test]
-async fn layers_and_blobs_take_no_edits_over() {
+async fn the_layers_and_blobs_views_adopt_no_edits() {
     let mount = TestMount::writable(registry());
     mount.put("app/v1/a.txt", "changed").await;
     let layers = Setup { view: crate::artifact::ViewMode::Layers, writable: false, ..Setup::default() };
@@ -117,7 +117,7 @@ async fn a_tag_is_deleted_upstream_if_that_was_allowed_when_it_was_deleted_here(
 }
 
 #[tokio::test]
-async fn a_tag_that_was_to_be_encrypted_is_not_published_plain() {
+async fn a_tag_meant_to_be_encrypted_is_not_published_plain() {
     let sealed = Setup { kind: ArtifactKind::OciSync, encrypted: true, ..Setup::writable() };
     let mount = TestMount::with(registry(), sealed);
     mount.mkdir("app/v2").await;
@@ -130,7 +130,7 @@ async fn a_tag_that_was_to_be_encrypted_is_not_published_plain() {
 }
 
 #[tokio::test]
-async fn edits_of_an_older_ocifs_mean_what_the_first_mount_says_and_it_says_so_once() {
+async fn edits_of_an_older_ocifs_take_their_meaning_from_the_first_mount_which_reports_it_once() {
     let mount = TestMount::writable(registry());
     let tag_key =
         TagKey { origin: mount.registry_origin(), authority: "reg.io".to_owned(), repository: "app".to_owned(), tag: "new".to_owned() };

@@ -15,7 +15,7 @@ fn registry() -> (Memory, Digest) {
 }
 
 #[tokio::test]
-async fn the_window_is_found_by_name_and_never_listed() {
+async fn the_metadata_directory_is_found_by_name_and_never_listed() {
     let (registry, _) = registry();
     let mount = TestMount::new(registry);
     for path in ["", "app", "app/web"] {
@@ -26,7 +26,7 @@ async fn the_window_is_found_by_name_and_never_listed() {
 }
 
 #[tokio::test]
-async fn the_root_s_window_tells_of_the_mount() {
+async fn the_root_s_metadata_describes_the_mount() {
     let (registry, _) = registry();
     let mount = TestMount::new(registry);
     assert_eq!(mount.list(".oci").await, ["mount.json", "status.json", "repos"]);
@@ -36,7 +36,7 @@ async fn the_root_s_window_tells_of_the_mount() {
 }
 
 #[tokio::test]
-async fn the_window_of_a_repository_holds_its_tags_and_repositories() {
+async fn a_repository_s_metadata_lists_its_tags_and_repositories() {
     let (registry, _) = registry();
     let mount = TestMount::new(registry);
     assert_eq!(mount.list("app/.oci").await, ["repo.json", "tags", "repos"]);
@@ -49,7 +49,7 @@ async fn the_window_of_a_repository_holds_its_tags_and_repositories() {
 }
 
 #[tokio::test]
-async fn listing_the_window_s_tags_makes_no_request_for_any_of_them() {
+async fn listing_tags_in_the_metadata_directory_requests_none_of_them() {
     let (registry, digest) = registry();
     for number in 0..100 {
         registry.tag("app", &format!("t{number}"), digest);
@@ -62,7 +62,7 @@ async fn listing_the_window_s_tags_makes_no_request_for_any_of_them() {
 }
 
 #[tokio::test]
-async fn a_tag_s_metadata_are_the_registry_s_exact_bytes() {
+async fn a_tag_s_metadata_is_the_registry_s_exact_bytes() {
     let (registry, digest) = registry();
     let mount = TestMount::new(registry);
     let tag = "app/.oci/tags/v1";
@@ -78,7 +78,7 @@ async fn a_tag_s_metadata_are_the_registry_s_exact_bytes() {
 }
 
 #[tokio::test]
-async fn blobs_are_shown_as_stored_and_layers_each_alone() {
+async fn blobs_are_shown_as_stored_and_layers_separately() {
     let (registry, _) = registry();
     let mount = TestMount::new(registry);
     let one = Digest::of(b"one");
@@ -91,7 +91,7 @@ async fn blobs_are_shown_as_stored_and_layers_each_alone() {
 }
 
 #[tokio::test]
-async fn sizes_and_names_of_metadata_are_known_without_reading_a_blob() {
+async fn metadata_is_listed_without_reading_a_blob() {
     let (registry, _) = registry();
     let mount = TestMount::new(registry);
     for (name, entry) in mount.list_entries("app/.oci/tags/v1").await.unwrap() {
@@ -154,7 +154,7 @@ async fn an_index_is_edited_through_its_platform_and_not_without_one() {
 }
 
 #[tokio::test]
-async fn layers_and_blobs_as_they_are_stored_cannot_be_changed() {
+async fn stored_layers_and_blobs_are_read_only() {
     for view in [ViewMode::Layers, ViewMode::Blobs] {
         let registry = Memory::new();
         add_files(&registry, "app", "v1", &[("a.txt", "hello")]);
@@ -184,7 +184,7 @@ async fn attachments_are_directories_like_those_of_tags() {
 }
 
 #[tokio::test]
-async fn attachments_are_not_asked_for_until_they_are_listed() {
+async fn attachments_are_requested_only_when_listed() {
     let (registry, _) = registry();
     let mount = TestMount::new(registry);
     mount.list("app/.oci/tags/v1").await;

@@ -437,7 +437,7 @@ async fn sequence(seed: u64) {
 }
 
 #[tokio::test]
-async fn no_order_of_the_registry_s_answers_loses_an_acknowledged_edit() {
+async fn no_order_of_registry_answers_loses_an_acknowledged_edit() {
     let sequences = if std::env::var_os("OCIFS_LONG").is_some() { 10_000 } else { 200 };
     let first: u64 = std::env::var("OCIFS_SEED").ok().and_then(|seed| seed.parse().ok()).unwrap_or(0);
     for seed in first..first + sequences {

@@ -38,7 +38,7 @@ async fn a_prefix_is_mounted_by_whole_components() {
 }
 
 #[tokio::test]
-async fn a_source_with_a_tag_or_digest_is_the_content_itself() {
+async fn a_source_with_a_tag_or_digest_shows_the_content_itself() {
     let registry = team();
     let digest = add_files(&registry, "team/app", "v9", &[("n.txt", "nine")]);
     let version = Version::Tag(Tag::parse("v1").unwrap());
@@ -53,13 +53,13 @@ async fn a_source_with_a_tag_or_digest_is_the_content_itself() {
 }
 
 #[tokio::test]
-async fn a_source_that_holds_nothing_yet_is_an_empty_directory() {
+async fn an_empty_source_is_an_empty_directory() {
     let mount = TestMount::of_prefix(Memory::new(), "new");
     assert_eq!(mount.list("").await, [""; 0]);
 }
 
 #[tokio::test]
-async fn a_layout_lists_its_tags_and_names_that_are_full_references() {
+async fn a_layout_lists_tags_and_full_references() {
     let registry = Memory::new();
     let digest = add_files(&registry, "layout", "v1", &[("a.txt", "one")]);
     let mut descriptor = crate::oci::Descriptor::new(crate::oci::media_type::OCI_MANIFEST, digest, 1);
@@ -78,7 +78,7 @@ async fn a_layout_lists_its_tags_and_names_that_are_full_references() {
 }
 
 #[tokio::test]
-async fn a_full_reference_of_a_layout_that_moved_is_a_new_directory() {
+async fn a_moved_full_reference_of_a_layout_is_a_new_directory() {
     let registry = Memory::new();
     let descriptor = |digest| crate::oci::Descriptor::new(crate::oci::media_type::OCI_MANIFEST, digest, 2);
     registry.add_odd_name("localhost/app:v1", descriptor(add_files(&registry, "layout", "v1", &[("a.txt", "one")])));
@@ -96,7 +96,7 @@ fn collision() -> Memory {
 }
 
 #[tokio::test]
-async fn a_tag_wins_the_plain_name_and_the_repository_stays_reachable() {
+async fn a_tag_takes_the_plain_name_and_the_repository_stays_reachable() {
     let mount = TestMount::new(collision());
     assert_eq!(mount.list("team/app").await, ["v1", "v2", "web"]);
     assert_eq!(mount.text("team/app/web/tag.txt").await, "tag");
@@ -108,13 +108,13 @@ async fn a_tag_wins_the_plain_name_and_the_repository_stays_reachable() {
 }
 
 #[tokio::test]
-async fn a_tag_wins_without_a_listing_too() {
+async fn a_tag_takes_the_plain_name_even_without_a_listing() {
     let mount = TestMount::new(collision());
     assert_eq!(mount.text("team/app/web/tag.txt").await, "tag");
 }
 
 #[tokio::test]
-async fn a_repository_that_no_tag_hides_is_a_link_in_the_window() {
+async fn repositories_not_hidden_by_a_tag_are_links_in_the_metadata_directory() {
     let mount = TestMount::new(team());
     assert_eq!(mount.list("team/app/.oci/repos").await, ["web"]);
     assert_eq!(mount.link("team/app/.oci/repos/web").await, "../../web");
@@ -122,7 +122,7 @@ async fn a_repository_that_no_tag_hides_is_a_link_in_the_window() {
 }
 
 #[tokio::test]
-async fn names_that_no_grammar_allows_are_absent_without_a_request() {
+async fn invalid_names_are_absent_without_a_request() {
     let mount = TestMount::new(team());
     mount.entry("team/app").await;
     mount.requests();
@@ -140,7 +140,7 @@ async fn names_that_no_grammar_allows_are_absent_without_a_request() {
 }
 
 #[tokio::test]
-async fn names_of_the_registry_that_break_the_grammar_are_hidden() {
+async fn invalid_names_from_the_registry_are_hidden() {
     let registry = team();
     registry.tag("team/app", "..", Digest::of(b"x"));
     registry.tag("team/app", "a/b", Digest::of(b"x"));
@@ -157,7 +157,7 @@ fn without_catalog() -> Memory {
 }
 
 #[tokio::test]
-async fn without_a_catalog_a_name_below_source_is_found_without_a_request_and_not_kept() {
+async fn without_a_catalog_a_name_below_source_is_found_without_a_request_and_not_cached() {
     let mount = TestMount::new(without_catalog());
     mount.list("").await;
     mount.requests();
@@ -178,7 +178,7 @@ async fn without_a_catalog_a_deep_path_is_found_by_its_name() {
 }
 
 #[tokio::test]
-async fn without_a_catalog_repositories_that_the_user_named_are_listed() {
+async fn without_a_catalog_repositories_named_by_the_user_are_listed() {
     let mount = TestMount::with(without_catalog(), Setup { repositories: vec!["team/app", "other"], ..Setup::default() });
     assert_eq!(mount.list("").await, ["other", "team"]);
     assert_eq!(mount.list("team").await, ["app"]);
@@ -204,7 +204,7 @@ async fn a_list_is_never_a_negative_answer() {
 }
 
 #[tokio::test]
-async fn an_absent_name_is_asked_for_and_kept_absent_for_five_seconds_at_most() {
+async fn an_absent_name_is_requested_and_cached_for_at_most_five_seconds() {
     let mount = TestMount::new(team());
     mount.list("team/app").await;
     mount.requests();
@@ -214,7 +214,7 @@ async fn an_absent_name_is_asked_for_and_kept_absent_for_five_seconds_at_most() 
 }
 
 #[tokio::test]
-async fn listing_a_thousand_tags_makes_no_request_for_any_of_them() {
+async fn listing_a_thousand_tags_fetches_none_of_them() {
     let registry = Memory::new();
     let digest = add_files(&registry, "app", "v0", &[("a", "a")]);
     for number in 1..1000 {
@@ -242,7 +242,7 @@ async fn listing_a_thousand_tags_makes_no_request_for_any_of_them() {
 }
 
 #[tokio::test]
-async fn a_tag_shows_the_mount_s_start_until_it_is_entered_and_its_tree_s_root_then() {
+async fn a_tag_shows_the_mount_s_start_time_until_entered_then_its_root_s() {
     let mount = TestMount::new(team());
     let tag = mount.entry("team/app/v1").await;
     assert_eq!(tag.attributes.time, super::test_mount::DEFAULTS.time);
@@ -287,7 +287,7 @@ async fn a_moved_tag_is_a_new_directory_and_processes_inside_stay_in_the_old_one
 }
 
 #[tokio::test]
-async fn a_fresh_tag_is_not_asked_for_again_and_a_refreshed_one_is() {
+async fn a_fresh_tag_is_not_requested_again_but_a_refreshed_one_is() {
     let mount = TestMount::new(team());
     let before = mount.entry("team/app/v1/a.txt").await;
     add_files(&mount.registry, "team/app", "v1", &[("a.txt", "moved")]);
@@ -297,7 +297,7 @@ async fn a_fresh_tag_is_not_asked_for_again_and_a_refreshed_one_is() {
 }
 
 #[tokio::test]
-async fn a_listing_does_not_prolong_the_name_of_a_tag_that_is_due_to_be_asked_for() {
+async fn a_listing_does_not_extend_the_lifetime_of_an_expired_tag() {
     let mount = TestMount::new(team());
     mount.text("team/app/v1/a.txt").await;
     let ttl_of = async |tag: &str| {
@@ -334,7 +334,7 @@ fn unreachable(registry: &Memory) {
 }
 
 #[tokio::test]
-async fn trouble_with_the_network_is_never_absence() {
+async fn network_errors_are_never_absence() {
     let mount = TestMount::new(team());
     unreachable(&mount.registry);
     assert_eq!(mount.list_trouble("").await, ErrorKind::Unreachable);
@@ -349,7 +349,7 @@ async fn trouble_with_the_network_is_never_absence() {
 }
 
 #[tokio::test]
-async fn a_registry_that_refuses_access_is_not_taken_for_an_empty_one() {
+async fn a_registry_that_denies_access_does_not_look_empty() {
     let mount = TestMount::of_prefix(team(), "team/app");
     mount.registry.plan(RequestKind::Resolve, 0, u32::MAX, Fault::Error(ErrorKind::Denied));
     mount.registry.plan(RequestKind::Manifest, 0, u32::MAX, Fault::Error(ErrorKind::Denied));
@@ -358,7 +358,7 @@ async fn a_registry_that_refuses_access_is_not_taken_for_an_empty_one() {
 }
 
 #[tokio::test]
-async fn bookkeeping_tags_are_not_listed_and_open_by_name() {
+async fn bookkeeping_tags_are_hidden_but_open_by_name() {
     let registry = team();
     let name = format!("sha256-{}", "0".repeat(64));
     add_files(&registry, "team/app", &format!("{name}.sig"), &[("s.txt", "signature")]);
@@ -412,7 +412,7 @@ async fn inodes_are_the_same_in_every_listing_and_lookup() {
 }
 
 #[tokio::test]
-async fn what_the_kernel_forgets_is_forgotten() {
+async fn state_is_dropped_when_the_kernel_forgets_it() {
     let mount = TestMount::new(team());
     let entries = mount.list_entries("team/app").await.unwrap();
     for (_, entry) in &entries {
@@ -424,7 +424,7 @@ async fn what_the_kernel_forgets_is_forgotten() {
 }
 
 #[tokio::test]
-async fn an_unknown_tag_of_a_repository_that_refuses_what_lies_below_is_absent() {
+async fn an_unknown_tag_is_absent_even_if_lookups_below_it_are_denied() {
     let mount = TestMount::of_prefix(without_catalog(), "team/app");
     mount.list("").await;
     mount.registry.plan(RequestKind::Tags, 0, u32::MAX, Fault::Error(ErrorKind::Denied));

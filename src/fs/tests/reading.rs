@@ -32,7 +32,7 @@ async fn a_file_is_read_by_ranges_up_to_its_end() {
 }
 
 #[tokio::test]
-async fn files_and_names_inside_a_tag_are_kept_by_the_kernel_for_ever() {
+async fn names_and_pages_inside_a_tag_never_expire_in_the_kernel() {
     let mount = TestMount::new(registry());
     let file = mount.entry("app/v1/a.txt").await;
     assert_eq!((file.name_ttl, file.attributes_ttl), (super::super::FOREVER, super::super::FOREVER));
@@ -44,7 +44,7 @@ async fn files_and_names_inside_a_tag_are_kept_by_the_kernel_for_ever() {
 }
 
 #[tokio::test]
-async fn what_was_read_once_is_read_while_the_registry_is_gone() {
+async fn files_read_once_stay_readable_while_the_registry_is_down() {
     let mount = TestMount::new(registry());
     assert_eq!(mount.text("app/v1/a.txt").await, "hello");
     mount.registry.plan(RequestKind::Blob, 0, u32::MAX, Fault::Error(ErrorKind::Unreachable));
@@ -52,7 +52,7 @@ async fn what_was_read_once_is_read_while_the_registry_is_gone() {
 }
 
 #[tokio::test]
-async fn an_offline_mount_shows_what_an_earlier_one_saw_and_nothing_else() {
+async fn an_offline_mount_shows_only_what_an_earlier_one_saw() {
     let mount = TestMount::new(registry());
     mount.list("").await;
     mount.list("app").await;
@@ -70,7 +70,7 @@ async fn an_offline_mount_shows_what_an_earlier_one_saw_and_nothing_else() {
 }
 
 #[tokio::test]
-async fn what_an_offline_mount_lists_and_cannot_read_is_unreachable_and_never_absent() {
+async fn files_listed_but_unreadable_offline_are_unreachable_not_absent() {
     let registry = registry();
     add_files(&registry, "app", "entered", &[("read", "1"), ("unread", &"2".repeat(200_000))]);
     add_files(&registry, "app", "unseen", &[("x", "x")]);
@@ -99,7 +99,7 @@ async fn what_an_offline_mount_lists_and_cannot_read_is_unreachable_and_never_ab
 }
 
 #[tokio::test]
-async fn a_listed_tag_is_found_while_the_registry_is_away_and_cannot_be_entered() {
+async fn a_listed_tag_is_found_during_an_outage_but_cannot_be_entered() {
     let registry = registry();
     add_files(&registry, "app", "unseen", &[("x", "x")]);
     let mount = TestMount::with(registry, Setup { tag_ttl: std::time::Duration::ZERO, ..Setup::default() });
@@ -113,7 +113,7 @@ async fn a_listed_tag_is_found_while_the_registry_is_away_and_cannot_be_entered(
 }
 
 #[tokio::test]
-async fn bytes_that_do_not_match_their_digest_are_an_error_and_leave_the_kernel_s_memory() {
+async fn bytes_with_a_wrong_digest_are_an_error_and_leave_the_page_cache() {
     struct Seen(Mutex<Vec<u64>>);
     impl KernelCache for Seen {
         fn forget_inode(&self, inode: u64) {
@@ -137,7 +137,7 @@ async fn bytes_that_do_not_match_their_digest_are_an_error_and_leave_the_kernel_
 }
 
 #[tokio::test]
-async fn pages_of_a_blob_that_is_not_checked_yet_are_not_kept_and_dropped_once_when_it_is() {
+async fn pages_of_an_unverified_blob_are_not_kept_across_opens_and_dropped_once_verified() {
     let registry = Memory::new();
     let large = "0123456789abcdef".repeat(200_000);
     add_files(&registry, "app", "v1", &[("large", &large)]);
@@ -158,7 +158,7 @@ async fn pages_of_a_blob_that_is_not_checked_yet_are_not_kept_and_dropped_once_w
 }
 
 #[tokio::test]
-async fn a_blob_that_is_gone_is_stale_and_not_absent() {
+async fn a_missing_blob_is_stale_not_absent() {
     let registry = registry();
     registry.remove_blob("app", &Digest::of(b"hello"));
     let mount = TestMount::new(registry);
@@ -185,7 +185,7 @@ async fn nothing_can_be_written_on_a_read_only_mount() {
 }
 
 #[tokio::test]
-async fn files_have_no_names_and_directories_no_bytes() {
+async fn files_cannot_be_searched_nor_directories_read() {
     let mount = TestMount::new(registry());
     let file = mount.entry("app/v1/a.txt").await;
     assert_eq!(mount.fs.lookup(file.inode, b"x").await.unwrap_err().kind, ErrorKind::NotDirectory);
@@ -198,7 +198,7 @@ async fn files_have_no_names_and_directories_no_bytes() {
 }
 
 #[tokio::test]
-async fn numbers_that_the_kernel_never_got_are_stale() {
+async fn unknown_inodes_are_stale() {
     let mount = TestMount::new(registry());
     for number in [2, 77, u64::MAX, 5 << 41] {
         assert_eq!(mount.fs.getattr(number).await.unwrap_err().kind, ErrorKind::Gone, "{number}");
@@ -213,7 +213,7 @@ async fn df_shows_the_cache_budget() {
 }
 
 #[tokio::test]
-async fn a_listing_is_continued_behind_any_name() {
+async fn a_listing_can_resume_after_any_name() {
     let registry = Memory::new();
     let files: Vec<(String, String)> = (0..50).map(|number| (format!("f{number:02}"), String::new())).collect();
     let borrowed: Vec<(&str, &str)> = files.iter().map(|(name, data)| (name.as_str(), data.as_str())).collect();

@@ -69,7 +69,7 @@ async fn a_new_tag_is_published_and_read_by_another_mount() {
 }
 
 #[tokio::test]
-async fn a_directory_goes_on_through_a_sync_with_everything_open_in_it() {
+async fn a_directory_and_its_open_files_survive_a_sync() {
     let mount = TestMount::with(registry(), Setup { tag_ttl: Duration::ZERO, ..Setup::writable() });
     let inside = mount.entry("team/app/v1/dir").await.inode;
     let file = mount.entry("team/app/v1/a.txt").await.inode;
@@ -92,7 +92,7 @@ async fn a_directory_goes_on_through_a_sync_with_everything_open_in_it() {
 }
 
 #[tokio::test]
-async fn one_tag_that_fails_stops_no_other_and_keeps_its_edits() {
+async fn a_failing_tag_keeps_its_edits_and_stops_no_other() {
     let mount = TestMount::writable(registry());
     mount.put("team/app/v1/a.txt", "changed").await;
     mount.mkdir("team/app/v2").await;
@@ -148,7 +148,7 @@ async fn edits_are_published_under_another_name_and_the_first_shows_upstream_aga
 }
 
 #[tokio::test]
-async fn a_renamed_tag_costs_no_blob_and_the_old_one_shows_again_unless_deleting_is_allowed() {
+async fn renaming_a_tag_sends_no_blob_and_the_old_name_returns_unless_deletion_is_allowed() {
     for allow_delete in [false, true] {
         let mount = TestMount::with(registry(), Setup { allow_delete, ..Setup::writable() });
         let digest = mount.registry.tagged("team/app")["v1"];
@@ -166,7 +166,7 @@ async fn a_renamed_tag_costs_no_blob_and_the_old_one_shows_again_unless_deleting
 }
 
 #[tokio::test]
-async fn an_emptied_tag_is_not_published_and_the_registry_stays_as_it_is() {
+async fn an_emptied_tag_is_not_published() {
     let mount = TestMount::writable(registry());
     for path in ["team/app/v1/a.txt", "team/app/v1/dir/b.txt", "team/app/v1/dir"] {
         mount.remove(path).await.unwrap();
@@ -211,7 +211,7 @@ async fn a_dry_run_changes_nothing() {
 }
 
 #[tokio::test]
-async fn what_a_failed_push_leaves_is_published_by_the_next_mount() {
+async fn edits_left_by_a_failed_push_are_published_by_the_next_mount() {
     let mount = TestMount::writable(registry());
     mount.put("team/app/v1/a.txt", "changed").await;
     mount.registry.plan(RequestKind::PushManifest, 0, u32::MAX, Fault::Error(ErrorKind::Unreachable));
@@ -224,7 +224,7 @@ async fn what_a_failed_push_leaves_is_published_by_the_next_mount() {
 }
 
 #[tokio::test]
-async fn edits_that_are_published_leave_nothing_in_the_state_directory() {
+async fn published_edits_leave_nothing_in_the_state_directory() {
     let mount = TestMount::writable(registry());
     mount.put("team/app/v1/a.txt", "changed").await;
     mount.sync().await;
@@ -239,7 +239,7 @@ async fn edits_that_are_published_leave_nothing_in_the_state_directory() {
 }
 
 #[tokio::test]
-async fn a_mount_of_one_tag_goes_on_through_a_sync_and_is_new_after_theirs() {
+async fn a_mount_of_one_tag_survives_a_sync_and_is_replaced_by_theirs() {
     let root = Root::Content(repository("team/app"), Version::Tag(Tag::parse("v1").unwrap()));
     let mount = TestMount::with(registry(), Setup { root, ..Setup::writable() });
     mount.put("a.txt", "changed").await;
@@ -253,7 +253,7 @@ async fn a_mount_of_one_tag_goes_on_through_a_sync_and_is_new_after_theirs() {
 }
 
 #[tokio::test]
-async fn a_part_of_a_tag_is_taken_back() {
+async fn part_of_a_tag_can_be_discarded() {
     let mount = TestMount::writable(registry());
     mount.put("team/app/v1/a.txt", "changed").await;
     mount.put("team/app/v1/dir/b.txt", "changed").await;
@@ -273,7 +273,7 @@ async fn a_part_of_a_tag_is_taken_back() {
 }
 
 #[tokio::test]
-async fn a_tag_that_was_published_here_follows_upstream_again_while_processes_inside_stay() {
+async fn a_published_tag_follows_upstream_again_while_processes_inside_stay() {
     let mount = TestMount::with(registry(), Setup { tag_ttl: Duration::ZERO, ..Setup::writable() });
     mount.put("team/app/v1/a.txt", "mine").await;
     mount.sync().await;
@@ -292,7 +292,7 @@ async fn a_tag_that_was_published_here_follows_upstream_again_while_processes_in
 }
 
 #[tokio::test]
-async fn times_that_the_kernel_writes_back_late_stage_nothing_and_are_no_failure() {
+async fn late_kernel_timestamp_updates_neither_stage_nor_fail() {
     let mount = TestMount::writable(registry());
     mount.put("team/app/v1/a.txt", "changed").await;
     let file = mount.entry("team/app/v1/a.txt").await;
@@ -323,7 +323,7 @@ async fn adopted(mount: TestMount, path: &str) -> (Vec<String>, String) {
 }
 
 #[tokio::test]
-async fn an_edit_while_the_registry_is_asked_about_the_tag_is_kept_and_adopted() {
+async fn an_edit_during_a_tag_lookup_is_kept_and_adopted() {
     let (mount, file) = moved_behind_its_directory().await;
     mount.registry.forget_requests();
     mount.registry.plan(RequestKind::Resolve, 0, 1, Fault::Stall);
@@ -346,7 +346,7 @@ async fn an_edit_while_the_registry_is_asked_about_the_tag_is_kept_and_adopted()
 }
 
 #[tokio::test]
-async fn edits_under_the_name_of_a_tag_that_moved_go_back_to_the_tag() {
+async fn edits_under_the_name_of_a_moved_tag_return_to_it() {
     let mount = TestMount::writable(registry());
     mount.put("team/app/v1/a.txt", "changed").await;
     let tag_key = |tag: &str| crate::staging::TagKey {
@@ -389,7 +389,7 @@ async fn a_tag_that_is_being_published_keeps_its_name_and_takes_edits() {
 }
 
 #[tokio::test]
-async fn a_tag_in_which_nothing_was_changed_after_all_follows_upstream_again() {
+async fn a_tag_without_net_changes_follows_upstream_again() {
     let mount = TestMount::with(registry(), Setup { tag_ttl: Duration::ZERO, ..Setup::writable() });
     let file = mount.entry("team/app/v1/a.txt").await.inode;
     let open = mount.fs.open(file, true).await.unwrap().handle;

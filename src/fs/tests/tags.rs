@@ -23,7 +23,7 @@ fn deleting() -> Setup {
 }
 
 #[tokio::test]
-async fn mkdir_names_a_repository_a_tag_or_a_directory_by_where_it_is() {
+async fn mkdir_creates_a_repository_tag_or_directory_depending_on_its_level() {
     let mount = TestMount::writable(registry());
     mount.mkdir("tools").await;
     mount.mkdir("tools/v1").await;
@@ -44,7 +44,7 @@ async fn mkdir_names_a_repository_a_tag_or_a_directory_by_where_it_is() {
 }
 
 #[tokio::test]
-async fn mkdir_of_what_exists_upstream_says_so_and_asks_when_it_must() {
+async fn mkdir_of_an_existing_name_fails_and_asks_upstream_only_if_needed() {
     let registry = registry();
     let mount = TestMount::writable(registry);
     assert_eq!(mount.make("team", Kind::Directory).await.unwrap_err().kind, ErrorKind::Exists);
@@ -61,7 +61,7 @@ async fn mkdir_of_what_exists_upstream_says_so_and_asks_when_it_must() {
 }
 
 #[tokio::test]
-async fn names_against_the_grammar_are_invalid() {
+async fn malformed_names_are_invalid() {
     let mount = TestMount::writable(registry());
     for path in ["Upper", "a b", "team/_x", "team/app/-v", "team/app/a b", "team/app/v1:x", "C:", "team/app/.hidden"] {
         assert_eq!(mount.make(path, Kind::Directory).await.unwrap_err().kind, ErrorKind::Invalid, "{path}");
@@ -70,7 +70,7 @@ async fn names_against_the_grammar_are_invalid() {
 }
 
 #[tokio::test]
-async fn a_source_that_holds_nothing_yet_is_a_prefix_and_new_names_what_that_cannot_say() {
+async fn an_empty_source_is_a_prefix_and_new_creates_what_mkdir_cannot() {
     let mount =
         TestMount::with(Memory::new(), Setup { root: Root::Prefix(Some(super::test_mount::repository("team/app"))), ..Setup::writable() });
     mount.mkdir("web").await;
@@ -99,7 +99,7 @@ async fn without_a_catalog_a_tag_is_made_in_an_unseen_repository() {
 }
 
 #[tokio::test]
-async fn a_repository_that_was_made_here_and_holds_nothing_can_be_removed_and_renamed() {
+async fn an_empty_staged_repository_can_be_removed_and_renamed() {
     let mount = TestMount::writable(registry());
     mount.mkdir("tools").await;
     let before = mount.entry("tools").await.inode;
@@ -118,7 +118,7 @@ async fn a_repository_that_was_made_here_and_holds_nothing_can_be_removed_and_re
 }
 
 #[tokio::test]
-async fn a_tag_that_is_staged_only_is_gone_with_rmdir() {
+async fn rmdir_drops_a_tag_that_is_only_staged() {
     let mount = TestMount::writable(registry());
     mount.mkdir("team/app/v2").await;
     mount.put("team/app/v2/file", "text").await;
@@ -134,7 +134,7 @@ async fn a_tag_that_is_staged_only_is_gone_with_rmdir() {
 }
 
 #[tokio::test]
-async fn a_tag_upstream_is_not_deleted_unless_that_is_allowed() {
+async fn an_upstream_tag_is_deleted_only_if_allowed() {
     let mount = TestMount::writable(registry());
     assert_eq!(mount.remove("team/app/v1").await.unwrap_err().kind, ErrorKind::NotPermitted);
     assert_eq!(mount.fs.staged().await, []);
@@ -156,7 +156,7 @@ async fn a_tag_upstream_is_not_deleted_unless_that_is_allowed() {
 }
 
 #[tokio::test]
-async fn a_tag_that_is_renamed_keeps_its_directory_and_its_edits() {
+async fn a_renamed_tag_keeps_its_directory_and_edits() {
     let mount = TestMount::writable(registry());
     mount.put("team/app/v1/new.txt", "new").await;
     let inside = mount.entry("team/app/v1/dir").await.inode;
@@ -181,7 +181,7 @@ async fn a_tag_that_is_renamed_keeps_its_directory_and_its_edits() {
 }
 
 #[tokio::test]
-async fn a_tag_takes_no_name_that_is_taken_and_no_other_repository() {
+async fn a_tag_cannot_be_renamed_to_a_taken_name_or_another_repository() {
     let registry = registry();
     add_files(&registry, "team/app", "v2", &[("a.txt", "again")]);
     add_files(&registry, "team/web", "v1", &[("a.txt", "web")]);
@@ -195,7 +195,7 @@ async fn a_tag_takes_no_name_that_is_taken_and_no_other_repository() {
 }
 
 #[tokio::test]
-async fn a_staged_tag_is_in_the_window_too() {
+async fn a_staged_tag_appears_in_the_metadata_directory() {
     let mount = TestMount::writable(registry());
     mount.mkdir("team/app/v2").await;
     assert_eq!(mount.list("team/app/.oci/tags").await, ["v1", "v2"]);
@@ -206,7 +206,7 @@ async fn a_staged_tag_is_in_the_window_too() {
 }
 
 #[tokio::test]
-async fn another_mount_is_told_that_a_tag_is_busy_and_sees_nothing_of_its_edits() {
+async fn a_tag_edited_by_another_mount_is_busy_and_its_edits_are_invisible() {
     let mount = TestMount::writable(registry());
     mount.put("team/app/v1/a.txt", "mine").await;
     let other = mount.beside(Setup::writable());
@@ -238,7 +238,7 @@ async fn orphaned_edits_are_adopted_by_the_next_mount() {
 }
 
 #[tokio::test]
-async fn a_mount_adopts_only_what_it_covers() {
+async fn a_mount_adopts_only_edits_below_its_source() {
     let mount = TestMount::writable(registry());
     mount.put("team/app/v1/a.txt", "mine").await;
     let mount = mount.again(Setup { root: Root::Prefix(Some(super::test_mount::repository("tea"))), ..Setup::writable() });
@@ -247,7 +247,7 @@ async fn a_mount_adopts_only_what_it_covers() {
 }
 
 #[tokio::test]
-async fn a_tag_with_edits_follows_nothing_upstream_and_one_without_does() {
+async fn a_tag_with_edits_stops_following_upstream() {
     let mount = TestMount::with(registry(), Setup { tag_ttl: Duration::ZERO, ..Setup::writable() });
     mount.put("team/app/v1/a.txt", "mine").await;
     let edited = mount.entry("team/app/v1").await.inode;
@@ -259,7 +259,7 @@ async fn a_tag_with_edits_follows_nothing_upstream_and_one_without_does() {
 }
 
 #[tokio::test]
-async fn a_tag_that_moved_is_not_edited_through_its_old_directory() {
+async fn a_moved_tag_cannot_be_edited_through_its_old_directory() {
     let mount = TestMount::with(registry(), Setup { tag_ttl: Duration::ZERO, ..Setup::writable() });
     let file = mount.entry("team/app/v1/a.txt").await.inode;
     let directory = mount.entry("team/app/v1").await.inode;

@@ -17,7 +17,7 @@ fn registry() -> Memory {
 }
 
 #[tokio::test]
-async fn a_file_that_is_written_is_read_back_and_the_others_stay() {
+async fn written_bytes_are_read_back_and_other_files_do_not_change() {
     let mount = TestMount::writable(registry());
     mount.put("team/app/v1/a.txt", "changed").await;
     mount.put("team/app/v1/new.txt", "new").await;
@@ -29,7 +29,7 @@ async fn a_file_that_is_written_is_read_back_and_the_others_stay() {
 }
 
 #[tokio::test]
-async fn a_file_keeps_its_inode_when_it_is_written_and_a_new_one_has_one_of_its_own() {
+async fn a_written_file_keeps_its_inode_and_a_new_file_gets_a_fresh_one() {
     let mount = TestMount::writable(registry());
     let before = mount.entry("team/app/v1/a.txt").await.inode;
     mount.put("team/app/v1/a.txt", "changed").await;
@@ -42,7 +42,7 @@ async fn a_file_keeps_its_inode_when_it_is_written_and_a_new_one_has_one_of_its_
 }
 
 #[tokio::test]
-async fn who_has_a_file_open_reads_what_is_written_to_it() {
+async fn open_handles_read_what_others_write() {
     let mount = TestMount::writable(registry());
     let file = mount.entry("team/app/v1/a.txt").await;
     let reader = mount.fs.open(file.inode, false).await.unwrap().handle;
@@ -59,7 +59,7 @@ async fn who_has_a_file_open_reads_what_is_written_to_it() {
 }
 
 #[tokio::test]
-async fn a_file_without_a_name_is_there_as_long_as_it_is_open() {
+async fn an_unlinked_file_lives_while_it_is_open() {
     let mount = TestMount::writable(registry());
     mount.put("team/app/v1/new.txt", "new").await;
     for path in ["team/app/v1/new.txt", "team/app/v1/a.txt"] {
@@ -80,7 +80,7 @@ async fn a_file_without_a_name_is_there_as_long_as_it_is_open() {
 }
 
 #[tokio::test]
-async fn a_file_that_was_opened_before_anything_was_edited_outlives_its_name() {
+async fn a_file_opened_before_the_first_edit_outlives_its_name() {
     let mount = TestMount::writable(registry());
     let file = mount.entry("team/app/v1/a.txt").await;
     let reader = mount.fs.open(file.inode, false).await.unwrap().handle;
@@ -90,7 +90,7 @@ async fn a_file_that_was_opened_before_anything_was_edited_outlives_its_name() {
 }
 
 #[tokio::test]
-async fn every_kind_of_name_can_be_made_renamed_linked_and_removed() {
+async fn every_kind_of_file_can_be_created_renamed_linked_and_removed() {
     let mount = TestMount::writable(registry());
     for (name, kind) in [("d", Kind::Directory), ("l", Kind::Symlink), ("p", Kind::Fifo), ("s", Kind::Socket), ("f", Kind::File)] {
         let path = format!("team/app/v1/{name}");
@@ -117,7 +117,7 @@ async fn every_kind_of_name_can_be_made_renamed_linked_and_removed() {
 }
 
 #[tokio::test]
-async fn what_is_made_in_a_directory_with_set_group_id_gets_its_group() {
+async fn files_in_a_setgid_directory_inherit_its_group() {
     let mount = TestMount::writable(registry());
     let directory = mount.make("team/app/v1/shared", Kind::Directory).await.unwrap();
     let set = SetAttributes { mode: Some(0o2770), gid: Some(42), ..SetAttributes::default() };
@@ -139,14 +139,14 @@ async fn a_name_of_more_than_255_bytes_is_too_long() {
 }
 
 #[tokio::test]
-async fn a_whiteout_s_name_cannot_be_made() {
+async fn whiteout_names_cannot_be_created() {
     let mount = TestMount::writable(registry());
     assert_eq!(mount.make("team/app/v1/.wh.a.txt", Kind::Fifo).await.unwrap_err().kind, ErrorKind::Invalid);
     assert_eq!(mount.write("team/app/v1/.wh.a.txt", "").await.unwrap_err().kind, ErrorKind::Invalid);
 }
 
 #[tokio::test]
-async fn nothing_is_renamed_or_linked_from_one_tag_to_another() {
+async fn renames_and_links_across_tags_are_refused() {
     let mount = TestMount::writable(registry());
     assert_eq!(mount.rename("team/app/v1/a.txt", "team/app/v2/b.txt").await.unwrap_err().kind, ErrorKind::CrossDevice);
     assert_eq!(mount.rename("team/app/v1/dir", "team/app/dir").await.unwrap_err().kind, ErrorKind::CrossDevice);
@@ -159,7 +159,7 @@ async fn nothing_is_renamed_or_linked_from_one_tag_to_another() {
 }
 
 #[tokio::test]
-async fn a_range_is_copied_inside_of_a_tag() {
+async fn a_range_is_copied_within_a_tag() {
     let mount = TestMount::writable(registry());
     let source = mount.entry("team/app/v1/a.txt").await;
     let reader = mount.fs.open(source.inode, false).await.unwrap().handle;
@@ -174,7 +174,7 @@ async fn a_range_is_copied_inside_of_a_tag() {
 }
 
 #[tokio::test]
-async fn digests_metadata_and_layers_are_read_only_and_there_are_no_files_above_tags() {
+async fn digests_metadata_and_layers_are_read_only_and_files_exist_only_in_tags() {
     let mount = TestMount::writable(registry());
     let digest = mount.xattr("team/app/v1", "user.oci.digest").await.unwrap();
     let digest = format!("team/app/@{}", digest.replace(':', "-"));
@@ -228,7 +228,7 @@ async fn the_state_attribute_says_how_a_file_differs_from_upstream() {
 }
 
 #[tokio::test]
-async fn names_are_exchanged_or_not_replaced_as_asked() {
+async fn rename_flags_exchange_names_or_refuse_replacement() {
     let mount = TestMount::writable(registry());
     mount.put("team/app/v1/new.txt", "new").await;
     let (from, to) = (mount.parent("team/app/v1/new.txt").await, mount.parent("team/app/v1/a.txt").await);
@@ -261,7 +261,7 @@ async fn a_mount_by_digest_is_read_only() {
 }
 
 #[tokio::test]
-async fn figures_of_the_disk_are_those_of_the_quota() {
+async fn statfs_shows_the_quota() {
     let mount = TestMount::with(registry(), Setup { quota: Some(1 << 20), ..Setup::writable() });
     mount.put("team/app/v1/new.txt", "0123456789").await;
     let space = mount.fs.statfs().await.unwrap();
@@ -273,7 +273,7 @@ async fn figures_of_the_disk_are_those_of_the_quota() {
 }
 
 #[tokio::test]
-async fn a_file_that_is_written_loses_its_set_id_bits() {
+async fn writing_a_file_clears_its_set_id_bits() {
     let mount = TestMount::writable(registry());
     let (ours, root) = (CALLER, super::super::Caller { uid: 0, gid: 0 });
     let lending = SetAttributes { mode: Some(0o6755), ..SetAttributes::default() };
@@ -303,7 +303,7 @@ async fn a_file_that_is_written_loses_its_set_id_bits() {
 }
 
 #[tokio::test]
-async fn times_of_access_are_shown_as_set_and_access_control_lists_are_refused() {
+async fn access_times_are_shown_as_set_and_acls_are_refused() {
     let mount = TestMount::writable(registry());
     let file = mount.entry("team/app/v1/a.txt").await.inode;
     let set = SetAttributes { atime: Some((7, 5)), mtime: Some((8, 0)), ..SetAttributes::default() };
@@ -316,7 +316,7 @@ async fn times_of_access_are_shown_as_set_and_access_control_lists_are_refused()
 }
 
 #[tokio::test]
-async fn a_handle_from_before_the_first_edit_outlives_its_file_s_names() {
+async fn a_handle_from_before_the_first_edit_outlives_all_names_of_its_file() {
     let mount = TestMount::writable(registry());
     let file = mount.entry("team/app/v1/a.txt").await;
     let (used, unused) = (mount.fs.open(file.inode, false).await.unwrap().handle, mount.fs.open(file.inode, false).await.unwrap().handle);

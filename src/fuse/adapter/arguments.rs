@@ -96,7 +96,7 @@ mod tests {
     }
 
     #[test]
-    fn a_rename_that_leaves_a_whiteout_is_refused() {
+    fn rename_with_a_whiteout_is_refused() {
         assert_eq!(replace_of(RenameFlags::empty()), Some(Replace::Yes));
         assert_eq!(replace_of(RenameFlags::RENAME_EXCHANGE), Some(Replace::Exchange));
         assert_eq!(replace_of(RenameFlags::RENAME_WHITEOUT), None);

@@ -80,7 +80,7 @@ fn editors_replace_a_file_by_renaming() {
 }
 
 #[test]
-fn rsync_and_tar_bring_a_tree_and_find_it_unchanged() {
+fn rsync_and_tar_write_a_tree_and_find_it_unchanged() {
     let Some(mount) = writable() else { return };
     let source = tempfile::tempdir().unwrap();
     run(
@@ -140,7 +140,7 @@ fn a_database_works_in_a_staged_tag() {
 }
 
 #[test]
-fn what_is_written_through_a_mapping_is_in_the_file() {
+fn writes_through_a_mapping_reach_the_file() {
     let Some(mount) = writable() else { return };
     let script = "python3 - <<'END'\nimport mmap\nfor name, size in (('mapped', 100000), ('a.txt', 5)):\n  mode = 'w+b' if name == 'mapped' else 'r+b'\n  f = open(name, mode)\n  f.truncate(size)\n  m = mmap.mmap(f.fileno(), size)\n  m[0:3] = b'abc'\n  m[size - 1:size] = b'z'\n  m.close()\n  f.close()\n  d = open(name, 'rb').read()\n  assert len(d) == size and d[:3] == b'abc' and d[-1:] == b'z', d[:10]\nEND";
     run(&mount.path("team/app/v1"), script);
@@ -156,7 +156,7 @@ fn two_programs_append_to_one_file_and_lose_no_line() {
 }
 
 #[test]
-fn a_file_without_a_name_lives_until_it_is_closed() {
+fn an_unlinked_file_lives_until_it_is_closed() {
     let Some(mount) = writable() else { return };
     for name in ["a.txt", "new"] {
         let path = mount.path("team/app/v1").join(name);
@@ -175,7 +175,7 @@ fn a_file_without_a_name_lives_until_it_is_closed() {
 }
 
 #[test]
-fn room_is_taken_and_given_back_and_holes_are_found() {
+fn fallocate_and_hole_punching_work_and_holes_are_found() {
     let Some(mount) = writable() else { return };
     let path = mount.path("team/app/v1/sparse");
     let file = fs::OpenOptions::new().read(true).write(true).create_new(true).open(&path).unwrap();
@@ -197,7 +197,7 @@ fn room_is_taken_and_given_back_and_holes_are_found() {
 }
 
 #[test]
-fn links_and_kinds_of_files_are_as_on_a_disk() {
+fn links_and_file_types_behave_as_on_a_disk() {
     let Some(mount) = writable() else { return };
     let tag = mount.path("team/app/v1");
     fs::hard_link(tag.join("a.txt"), tag.join("hard")).unwrap();
@@ -226,7 +226,7 @@ fn a_listing_is_right_after_every_change() {
 }
 
 #[test]
-fn what_cannot_be_written_says_why() {
+fn refused_writes_have_telling_errors() {
     let Some(mount) = writable() else { return };
     let digest = fs::read_to_string(mount.path("team/app/.oci/tags/v1/digest")).unwrap();
     let digest = format!("team/app/@{}", digest.trim().replace(':', "-"));
@@ -251,21 +251,21 @@ fn what_cannot_be_written_says_why() {
 }
 
 #[test]
-fn a_mount_that_is_read_only_says_so() {
+fn a_read_only_mount_reports_itself_as_such() {
     let Some(mount) = Mount::new(registry(), Setup::default(), PATIENT) else { return };
     assert_eq!(errno(fs::write(mount.path("team/app/v1/a.txt"), "x")), Some(30));
     assert_eq!(errno(fs::create_dir(mount.path("new"))), Some(30));
 }
 
 #[test]
-fn a_tag_moves_by_mv_with_the_shell_inside_of_it() {
+fn mv_renames_a_tag_with_a_shell_inside() {
     let Some(mount) = writable() else { return };
     let script = "cd v1; echo more > new; mv ../v1 ../v3; test \"$(cat new)\" = more; echo again >> new; test \"$(cat a.txt)\" = hello; cat ../v3/new; ls ..";
     assert_eq!(run(&mount.path("team/app"), script), "more\nagain\nv2\nv3\n");
 }
 
 #[test]
-fn what_is_discarded_shows_upstream_again_and_open_files_keep_their_own() {
+fn discarded_edits_show_upstream_again_and_open_files_keep_theirs() {
     let Some(mount) = writable() else { return };
     let tag = mount.path("team/app/v1");
     fs::write(tag.join("a.txt"), "changed and longer").unwrap();
@@ -295,7 +295,7 @@ fn a_tag_that_another_mount_edits_is_busy() {
 }
 
 #[test]
-fn a_file_that_is_opened_for_writing_only_is_written_in_pieces() {
+fn a_write_only_file_is_written_in_pieces() {
     let Some(mount) = writable() else { return };
     let path = mount.path("team/app/v1/a.txt");
     let file = fs::OpenOptions::new().write(true).custom_flags(0).open(&path).unwrap();

@@ -110,7 +110,7 @@ mod tests {
     }
 
     #[test]
-    fn bytes_that_do_not_give_the_data_back_are_refused() {
+    fn bytes_that_do_not_decode_to_the_data_are_refused() {
         let (mut splicer, data) = (Splicer::new().unwrap(), b"some text, another text, no text at all; ".repeat(30));
         let mut packed = vec![0; data.len()];
         let size = compressor(6).unwrap().deflate_compress(&data, &mut packed).unwrap();

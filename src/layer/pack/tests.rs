@@ -129,7 +129,7 @@ fn a_raw_layer_is_the_file_and_its_index_knows_the_attributes() {
 }
 
 #[test]
-fn an_index_travels_and_arrives_as_it_was() {
+fn an_attached_index_survives_a_round_trip() {
     for packing in [Packing::GzipTar, Packing::Tar, Packing::Raw] {
         let (packed, _) = pack(packing, 2, &[file(b"a", &text(2_500_000, 1))], 100_000);
         let index = decode_attached(&encode_attached(&packed.index).unwrap(), &packed.blob.0).unwrap();
@@ -138,7 +138,7 @@ fn an_index_travels_and_arrives_as_it_was() {
 }
 
 #[test]
-fn what_does_not_shrink_is_stored_and_costs_next_to_nothing() {
+fn incompressible_data_is_stored_at_almost_no_cost() {
     let data = noise(5 << 20, 9);
     let (packed, blob) = pack(Packing::GzipTar, 2, &[file(b"noise", &data)], 1 << 20);
     let stream = check(Packing::GzipTar, &packed, &blob);
@@ -162,7 +162,7 @@ fn golden() -> (Packed, Vec<u8>) {
 }
 
 #[test]
-fn version_1_has_these_bytes() {
+fn version_1_is_stable_byte_for_byte() {
     // A change here changes the format or the compressor: the same tree would no longer give the same digest.
     let (packed, blob) = golden();
     let (raw, _) = pack(Packing::Raw, 1, &[file(b"d/hello", b"hello\n")], 100);
@@ -274,7 +274,7 @@ fn an_output_that_fails_when_it_is_flushed_is_an_error() {
 }
 
 #[test]
-fn a_full_output_is_the_error_of_data_or_of_the_end_and_no_thread_stays() {
+fn a_failing_output_is_reported_and_leaves_no_thread_behind() {
     for (room, length) in [(100, 3000), (2_000_000, 40_000_000), (2_000_000, 2_500_000)] {
         for packing in [Packing::GzipTar, Packing::Tar] {
             let witness = Shared::default();

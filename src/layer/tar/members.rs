@@ -181,7 +181,7 @@ mod tests {
     }
 
     #[test]
-    fn a_file_that_was_written_is_found_again_also_under_a_long_name() {
+    fn written_files_are_found_again_even_under_long_names() {
         let long = format!("blobs/sha512/{}", "f".repeat(128));
         let mut bytes = Vec::new();
         for (path, data) in [("oci-layout", &b"x"[..]), (&long, &[1; 512]), ("index.json", b"")] {
@@ -198,7 +198,7 @@ mod tests {
     }
 
     #[test]
-    fn a_cut_or_broken_archive_is_an_error_and_what_stands_before_is_found() {
+    fn a_truncated_or_broken_archive_is_an_error_after_its_good_entries() {
         let mut builder = tar::Builder::new(Vec::new());
         entry(&mut builder, "a", tar::EntryType::Regular, "", &[1; 600]);
         entry(&mut builder, "b", tar::EntryType::Regular, "", &[2; 600]);

@@ -91,7 +91,7 @@ mod tests {
     }
 
     #[test]
-    fn a_name_that_no_file_can_have_gets_a_safe_one_of_its_own() {
+    fn an_invalid_name_gets_a_unique_safe_one() {
         let long = |end: &str| format!("d/{}{end}", "\u{e9}".repeat(200)).into_bytes();
         let names = [long("1"), long("2"), b"d/a\0b".to_vec(), b"d/a\0c".to_vec(), vec![b'a'; 256], [&b".wh."[..], &[b'a'; 256]].concat()];
         let mut safe: Vec<Vec<u8>> = names.iter().map(|name| clean(name)).collect();

@@ -250,7 +250,7 @@ mod tests {
     }
 
     #[test]
-    fn values_are_read_and_an_empty_one_takes_back() {
+    fn values_are_read_and_an_empty_one_resets() {
         let read = records(b"9 path=a\n12 uid=1000\n20 mtime=-1.5\n").err();
         assert_eq!(read, Some(Malformed("a record of an extended header is malformed")));
         let read = records(b"10 path=a\n12 uid=1000\n15 mtime=-1.50\n8 path=\n").unwrap();
@@ -284,14 +284,14 @@ mod tests {
     }
 
     #[test]
-    fn an_attribute_without_a_value_is_none() {
+    fn an_attribute_without_a_value_is_ignored() {
         let read =
             records(b"24 SCHILY.xattr.user.a=\n25 SCHILY.xattr.user.b=x\n24 SCHILY.xattr.user.b=\n28 LIBARCHIVE.xattr.user.c=\n").unwrap();
         assert_eq!((read.xattrs, read.bad), (vec![], vec![]));
     }
 
     #[test]
-    fn zeros_in_front_of_a_size_count_for_nothing() {
+    fn leading_zeros_of_a_size_are_ignored() {
         assert_eq!(records(b"33 size=000000000000000000000999\n").unwrap().size, Some(999));
     }
 

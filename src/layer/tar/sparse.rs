@@ -101,7 +101,7 @@ mod tests {
     }
 
     #[test]
-    fn a_map_must_ascend_fit_and_take_all_stored_bytes() {
+    fn a_sparse_map_must_ascend_fit_and_cover_all_stored_bytes() {
         let extent = |file, stream, length| Extent { file, stream, length };
         assert_eq!(
             extents(&[piece(0, 5), piece(5, 5), piece(20, 1), piece(30, 0)], 30, 1000, 11),
@@ -115,7 +115,7 @@ mod tests {
     }
 
     #[test]
-    fn a_leading_map_is_read_when_it_is_whole() {
+    fn a_leading_sparse_map_is_parsed_once_complete() {
         let read = |blocks: &[&[u8]]| {
             let mut map = LeadingMap::default();
             blocks.iter().map(|block| map.add(block)).last().unwrap()

@@ -144,7 +144,7 @@ fn paths(index: &LayerIndex) -> Vec<String> {
 }
 
 #[test]
-fn old_and_new_headers_give_kinds_names_and_attributes() {
+fn old_and_new_headers_yield_types_names_and_attributes() {
     let mut directory = Head::new(b"dir/", 0, 0);
     directory.put(257, &[0; 8]);
     let mut prefixed = Head::new(b"name", b'0', 1);
@@ -210,7 +210,7 @@ fn long_names_come_from_gnu_headers_and_records_and_the_gnu_ones_win() {
 }
 
 #[test]
-fn records_override_the_header_and_global_ones_only_what_nothing_else_says() {
+fn records_override_the_header_and_global_records_only_fill_gaps() {
     let index = read(&archive(&[
         extended(b'g', &[("uid", b"100"), ("mtime", b"5.25"), ("SCHILY.xattr.user.global", b"x"), ("comment", b"0123")]),
         file(b"a", b"1"),
@@ -317,7 +317,7 @@ fn hard_links_may_carry_the_content_or_only_its_size() {
 }
 
 #[test]
-fn a_bad_value_costs_that_value() {
+fn a_bad_value_costs_only_that_value() {
     let mut odd = Head::new(b"odd", b'0', 1);
     odd.put(100, b"rw-r--r-").put(108, b"-1\0\0\0\0\0\0").put(116, &[0xff; 8]).put(136, b"never\0\0\0\0\0\0\0");
     let index = read(&archive(&[
@@ -336,7 +336,7 @@ fn a_bad_value_costs_that_value() {
 }
 
 #[test]
-fn a_name_that_no_file_can_have_is_shown_under_another_and_an_entry_without_one_is_left_out() {
+fn an_invalid_name_is_replaced_and_an_entry_without_a_name_is_dropped() {
     let long = vec![b'x'; 256];
     let index = read(&archive(&[
         [pax(&[("path", b"a\0b")]), file(b"nul", b"data")].concat(),
@@ -355,7 +355,7 @@ fn a_name_that_no_file_can_have_is_shown_under_another_and_an_entry_without_one_
 }
 
 #[test]
-fn a_broken_frame_costs_the_layer_and_names_the_place() {
+fn a_broken_frame_fails_the_layer_and_names_the_position() {
     let sparse = |records: &[(&str, &[u8])], data: &[u8]| archive(&[pax(records), file(b"s", data)]);
     let mut checksum = archive(&[file(b"a", b"x"), file(b"b", b"y")]);
     checksum[1024] ^= 1;
@@ -400,7 +400,7 @@ fn a_broken_frame_costs_the_layer_and_names_the_place() {
 }
 
 #[test]
-fn an_archive_may_end_at_a_border_with_or_without_marker() {
+fn an_archive_may_end_at_an_entry_boundary_without_a_marker() {
     let items = [file(b"a", b"x"), file(b"b", &[0; 512])].concat();
     for (what, tail) in [
         ("marker", vec![0; 1024]),
@@ -419,7 +419,7 @@ fn an_archive_may_end_at_a_border_with_or_without_marker() {
 }
 
 #[test]
-fn headers_that_are_no_entries_are_passed_over_with_their_bytes() {
+fn headers_that_are_not_entries_are_skipped_with_their_data() {
     let index = read(&archive(&[
         item(Head::new(b"volume", b'V', 0).gnu(), b""),
         item(&Head::new(b"acl", b'A', 600), &[b'x'; 600]),

@@ -126,7 +126,7 @@ fn entries_of_real_archives_are_what_their_tools_unpack() {
 }
 
 #[test]
-fn every_blob_that_looks_like_an_archive_is_read_whole_and_the_others_are_refused() {
+fn every_archive_blob_is_read_completely_and_others_are_refused() {
     let (mut archives, mut others) = (0, 0);
     for fixture in fs::read_dir(fixtures()).unwrap() {
         let Ok(blobs) = fs::read_dir(fixture.unwrap().path().join("layout/blobs/sha256")) else { continue };

@@ -74,7 +74,7 @@ fn read_all(index: &LayerIndex) {
 }
 
 #[test]
-fn version_1_has_these_bytes() {
+fn version_1_is_stable_byte_for_byte() {
     // An empty file in a plain archive: header, one entry, one span, one string. If this changes, VERSION must too.
     let mut head = ::tar::Header::new_ustar();
     head.set_size(0);
@@ -106,7 +106,7 @@ fn an_index_with_all_sections_reads_back() {
 }
 
 #[test]
-fn a_cut_or_flipped_index_is_refused_and_another_version_is_named() {
+fn a_truncated_or_flipped_index_is_refused_and_another_version_is_named() {
     let index = sample_index();
     let bytes = index.as_bytes();
     for length in (0..bytes.len()).step_by(7).chain([bytes.len() - 1]) {
@@ -126,7 +126,7 @@ proptest! {
     #![proptest_config(ProptestConfig::with_cases(3000))]
 
     #[test]
-    fn an_index_made_on_purpose_is_refused_or_reads_without_a_panic(changes in prop::collection::vec((any::<prop::sample::Index>(), prop::sample::select(vec![0_u8, 1, 2, 7, 8, 0x7f, 0x80, 0xff])), 1..5), near in any::<bool>()) {
+    fn a_crafted_index_is_refused_or_reads_without_a_panic(changes in prop::collection::vec((any::<prop::sample::Index>(), prop::sample::select(vec![0_u8, 1, 2, 7, 8, 0x7f, 0x80, 0xff])), 1..5), near in any::<bool>()) {
         static SAMPLE: std::sync::LazyLock<Vec<u8>> = std::sync::LazyLock::new(|| sample_index().as_bytes().to_vec());
         let mut bytes = SAMPLE.clone();
         // Mostly in the records, where a change has a meaning.

@@ -71,7 +71,7 @@ fn compressed_archives_with_any_byte_flipped_are_refused_or_read_the_same() {
 }
 
 #[test]
-fn what_follows_the_last_member_is_zeros_or_an_error() {
+fn only_zeros_may_follow_the_last_member() {
     let tar = small_archive();
     for blob in [gzip(&tar), zstd_frame(&tar)] {
         let (plain, _) = scan(Form::Archive, &blob).unwrap();
@@ -171,7 +171,7 @@ fn a_gibibyte_of_zeros_streams_through_in_bounded_spans() {
 }
 
 #[test]
-fn compressed_data_that_holds_nothing_is_refused_or_skipped_in_bounded_spans() {
+fn empty_compressed_data_is_refused_or_skipped_in_bounded_spans() {
     let tar = small_archive();
     // Empty members and empty frames before and inside the archive.
     let (empty_member, empty_frame) = (gzip(b""), zstd_frame(b""));
@@ -231,7 +231,7 @@ fn a_raw_blob_is_taken_as_it_is() {
 }
 
 #[test]
-fn an_error_of_the_sink_ends_the_scan() {
+fn a_sink_error_ends_the_scan() {
     struct Full;
     impl SpanSink for Full {
         fn member(&mut self, _: Range<u64>) -> Result<(), Error> {

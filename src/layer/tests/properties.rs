@@ -43,7 +43,7 @@ proptest! {
     #![proptest_config(ProptestConfig::with_cases(24))]
 
     #[test]
-    fn spans_of_any_blob_give_its_stream_back(data in content(), how in 0..8_u8, cut in 0..2_000_000_usize, level in 0..10_u32, piece in 1000..300_000_usize) {
+    fn the_spans_of_any_blob_reproduce_its_stream(data in content(), how in 0..8_u8, cut in 0..2_000_000_usize, level in 0..10_u32, piece in 1000..300_000_usize) {
         let stream = tar_of(&[("file", data)]);
         let blob = packed(&stream, how, cut, level);
         let (index, sink) = scan(Form::Archive, &blob).unwrap();
@@ -60,7 +60,7 @@ proptest! {
     }
 
     #[test]
-    fn pieces_of_any_size_give_the_same_index(data in content(), how in 0..8_u8, cut in 0..2_000_000_usize, sizes in prop::collection::vec(1..100_000_usize, 1..10)) {
+    fn any_chunking_gives_the_same_index(data in content(), how in 0..8_u8, cut in 0..2_000_000_usize, sizes in prop::collection::vec(1..100_000_usize, 1..10)) {
         let stream = tar_of(&[("a", data.clone()), ("b", data)]);
         let blob = packed(&stream, how, cut, 6);
         let (index, _) = scan(Form::Archive, &blob).unwrap();
@@ -79,7 +79,7 @@ proptest! {
     #![proptest_config(ProptestConfig::with_cases(512))]
 
     #[test]
-    fn random_bytes_are_no_reason_to_panic(start in prop::sample::select(vec![vec![], vec![0x1f, 0x8b, 8, 0], vec![0x28, 0xb5, 0x2f, 0xfd], vec![0x50, 0x2a, 0x4d, 0x18]]), rest in prop::collection::vec(any::<u8>(), 0..3000)) {
+    fn random_bytes_never_cause_a_panic(start in prop::sample::select(vec![vec![], vec![0x1f, 0x8b, 8, 0], vec![0x28, 0xb5, 0x2f, 0xfd], vec![0x50, 0x2a, 0x4d, 0x18]]), rest in prop::collection::vec(any::<u8>(), 0..3000)) {
         let blob = [start, rest].concat();
         if let Err(error) = scan(Form::Archive, &blob) {
             // By chance it is a frame with too large a window.

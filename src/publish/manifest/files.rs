@@ -99,7 +99,7 @@ mod tests {
     }
 
     #[test]
-    fn an_edit_keeps_everything_but_the_layers() {
+    fn an_edit_changes_only_the_layers() {
         let base = format!(
             r#"{{"schemaVersion":2,"config":{c},"layers":[{c}],"subject":{c},"annotations":{{"k":"v"}},"artifactType":"t/t","x":7}}"#,
             c = descriptor(&Descriptor::new("a/b", Digest::of(b"{}"), 2))

@@ -51,7 +51,7 @@ mod tests {
     }
 
     #[test]
-    fn one_member_is_replaced_and_only_its_attestations_go() {
+    fn one_member_is_replaced_and_only_its_attestations_are_dropped() {
         let (one, two, new) = (Digest::of(b"1"), Digest::of(b"2"), files::manifest(Vec::new(), None, None).unwrap());
         let member = |digest: &Digest, rest: &str| {
             format!(r#"{{"mediaType":"application/vnd.oci.image.manifest.v1+json","digest":"{digest}","size":9,{rest}}}"#)

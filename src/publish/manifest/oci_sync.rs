@@ -37,7 +37,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_new_manifest_is_byte_for_byte_that_of_the_tool() {
+    fn a_new_manifest_matches_the_tool_s_byte_for_byte() {
         let layer = Descriptor::new("application/octet-stream", Digest::of(b"x"), 1);
         let manifest = manifest(&layer, false, &BTreeMap::new()).unwrap();
         assert_eq!(manifest.raw.len(), 460);

@@ -96,7 +96,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn one_process_at_a_time_has_a_directory_and_a_stopped_push_leaves_it() {
+    fn a_directory_belongs_to_one_process_and_survives_an_interrupted_push() {
         let root = tempfile::tempdir().unwrap();
         let packs = Packs::claim(root.path(), "a").unwrap();
         assert_eq!(Packs::claim(root.path(), "a").unwrap_err().kind, ErrorKind::Busy);

@@ -241,7 +241,7 @@ pub(in crate::publish) mod tests {
         #![proptest_config(ProptestConfig::with_cases(64))]
 
         #[test]
-        fn every_entry_lies_in_exactly_one_layer_and_hard_links_together(tree in tree()) {
+        fn every_entry_is_in_exactly_one_layer_and_hard_links_share_it(tree in tree()) {
             let entries = entries(&tree);
             let layers = layers(&entries);
             let placed: Vec<&Vec<u8>> = layers.iter().flatten().collect();

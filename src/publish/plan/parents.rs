@@ -56,7 +56,7 @@ mod tests {
     }
 
     #[test]
-    fn every_parent_is_named_once_and_before_its_content() {
+    fn every_parent_is_listed_once_before_its_content() {
         let (mut above, mut named) = (Above::default(), Named::default());
         let mut visit = |path: &str, kind: Kind, here: bool| -> Vec<String> {
             let entry = entry(path, 1, kind, 0);

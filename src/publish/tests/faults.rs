@@ -96,7 +96,7 @@ async fn every_request_of_an_image_s_publish_may_fail_once() {
 }
 
 #[tokio::test]
-async fn a_registry_that_refuses_everything_costs_nothing_and_says_which_tag() {
+async fn a_registry_that_refuses_everything_loses_nothing_and_names_the_tag() {
     for (fault, kind) in [(ErrorKind::Denied, ErrorKind::Denied), (ErrorKind::Unsupported, ErrorKind::Unsupported)] {
         let fixture = PublishFixture::new();
         let overlay = edited(&fixture).await;
@@ -112,7 +112,7 @@ async fn a_registry_that_refuses_everything_costs_nothing_and_says_which_tag() {
 }
 
 #[tokio::test]
-async fn a_stopped_publish_is_taken_up_where_it_was() {
+async fn an_interrupted_publish_resumes_where_it_stopped() {
     let fixture = PublishFixture::new();
     let overlay = fixture.empty("v1").await;
     let edit = Edit(&fixture, &overlay);
@@ -152,7 +152,7 @@ async fn a_stopped_publish_is_taken_up_where_it_was() {
 }
 
 #[tokio::test]
-async fn a_blob_that_is_gone_when_the_manifest_is_put_is_sent_again() {
+async fn a_blob_missing_when_the_manifest_is_put_is_sent_again() {
     let fixture = PublishFixture::new();
     let overlay = fixture.empty("v1").await;
     let edit = Edit(&fixture, &overlay);
@@ -188,7 +188,7 @@ async fn a_dry_run_changes_nothing_and_names_the_digest() {
 }
 
 #[tokio::test]
-async fn publishes_that_fail_again_and_again_leave_no_more_than_the_next_one_wants() {
+async fn repeatedly_failing_publishes_keep_only_layers_the_next_one_needs() {
     let fixture = PublishFixture::new();
     let overlay = fixture.empty("v1").await;
     let edit = Edit(&fixture, &overlay);

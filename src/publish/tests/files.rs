@@ -75,7 +75,7 @@ async fn the_next_process_finds_staged_edits() {
 }
 
 #[tokio::test]
-async fn layers_of_another_repository_are_taken_over() {
+async fn layers_of_another_repository_are_mounted() {
     let fixture = PublishFixture::new();
     let overlay = fixture.empty("v1").await;
     Edit(&fixture, &overlay).sample().await;
@@ -133,7 +133,7 @@ async fn published_files_are_read_without_a_request() {
 }
 
 #[tokio::test]
-async fn entries_that_no_archive_can_hold_are_left_out_by_name_and_the_rest_is_published() {
+async fn unarchivable_entries_are_named_and_left_out_and_the_rest_is_published() {
     let fixture = PublishFixture::new();
     let overlay = fixture.empty("v1").await;
     let edit = Edit(&fixture, &overlay);

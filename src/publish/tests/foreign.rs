@@ -120,7 +120,7 @@ async fn an_archive_is_repacked_with_its_media_type_and_keeps_the_rest() {
 }
 
 #[tokio::test]
-async fn a_list_of_blobs_takes_other_bytes_and_no_other_names() {
+async fn a_list_of_blobs_accepts_new_content_but_no_new_names() {
     let fixture = PublishFixture::new();
     let config = ("application/vnd.wasm.config.v0+json", &b"{}"[..]);
     let digest = fixture.registry.add_artifact("app", "v1", config, &[("application/wasm", b"\0asm", &[("a", "b")])], &[]);
@@ -150,7 +150,7 @@ fn config_of(fixture: &PublishFixture, manifest: &Value) -> Value {
 }
 
 #[tokio::test]
-async fn a_config_that_lists_layer_digests_lists_those_of_the_new_layers() {
+async fn a_config_with_layer_digests_is_updated_to_the_new_layers() {
     let fixture = PublishFixture::new();
     let of = |bytes: &[u8]| Digest::of(bytes).to_string();
     let weights = [
@@ -185,7 +185,7 @@ async fn a_config_that_lists_layer_digests_lists_those_of_the_new_layers() {
 }
 
 #[tokio::test]
-async fn a_config_that_names_layers_in_its_own_way_stays_and_a_note_says_which_are_stale() {
+async fn an_unknown_layer_list_in_a_config_stays_and_stale_digests_are_noted() {
     let fixture = PublishFixture::new();
     let config = json!({"model": {"path": "w.bin", "digest": Digest::of(b"W").to_string()}});
     let layers = [("application/vnd.kitops.modelkit.model.v1.tar", &b"W"[..], &[(TITLE, "w.bin")][..])];
@@ -198,7 +198,7 @@ async fn a_config_that_names_layers_in_its_own_way_stays_and_a_note_says_which_a
 }
 
 #[tokio::test]
-async fn unknown_sealing_is_refused() {
+async fn unknown_sealing_formats_are_refused() {
     let fixture = PublishFixture::new();
     let config = (media_type::OCI_EMPTY, &b"{}"[..]);
     let digest = fixture.registry.add_artifact("app", "v1", config, &[("a/b", b"x", &[])], &[("dev.ocifs.seal", "age")]);
@@ -212,7 +212,7 @@ async fn unknown_sealing_is_refused() {
 }
 
 #[tokio::test]
-async fn a_renamed_tag_of_another_tool_is_put_as_it_is() {
+async fn a_renamed_tag_of_another_tool_keeps_its_manifest() {
     let fixture = PublishFixture::new();
     let digest = oras(&fixture);
     let renamed = fixture.begin("v2", Binding { under: Some(digest), expected: None, deleted: false }).await;

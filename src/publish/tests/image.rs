@@ -76,7 +76,7 @@ async fn a_new_image_is_one_layer_with_platform_and_no_time() {
 }
 
 #[tokio::test]
-async fn an_edit_of_an_image_is_one_layer_more_that_shows_the_frozen_tree() {
+async fn an_edited_image_gets_one_more_layer_showing_the_frozen_tree() {
     let fixture = PublishFixture::new();
     let names = ["etc/", "etc/a", "etc/b", "etc/c = etc/b", "usr/", "usr/deep/", "usr/deep/x", "usr/deep/y", "gone/", "gone/1", "file"];
     let digest = base(&fixture, "v1", &[&names]);
@@ -126,7 +126,7 @@ async fn a_second_edit_through_the_same_view_is_a_second_layer() {
 }
 
 #[tokio::test]
-async fn beyond_a_hundred_layers_those_of_edits_become_one() {
+async fn beyond_a_hundred_layers_edit_layers_are_squashed() {
     let fixture = PublishFixture::new();
     let lowest = ["d/", "d/old", "d/sub/", "d/sub/x", "keep", "f"];
     let mut layers: Vec<&[&str]> = vec![&lowest];
@@ -159,7 +159,7 @@ async fn beyond_a_hundred_layers_those_of_edits_become_one() {
 }
 
 #[tokio::test]
-async fn an_edit_of_an_index_replaces_the_shown_member_alone() {
+async fn an_edit_of_an_index_replaces_only_the_shown_member() {
     let fixture = PublishFixture::new();
     let (amd, arm) = (base(&fixture, "amd", &[&["a"]]), base(&fixture, "arm", &[&["b"]]));
     let member = |digest: &Digest, architecture: &str| {

@@ -135,7 +135,7 @@ async fn a_repeated_push_sends_nothing_and_has_the_same_digest() {
 }
 
 #[tokio::test]
-async fn files_that_are_named_are_layers_of_their_own_under_the_path_that_was_given() {
+async fn named_files_are_separate_layers_titled_with_the_given_path() {
     let (fixture, source) = (PublishFixture::new(), sample());
     let mut pushing = source.pushing(FILES, &["a.txt", "sub/deep/x", "sub/run"]);
     pushing.inputs[0].media_type = Some("text/plain".to_owned());
@@ -156,7 +156,7 @@ async fn files_that_are_named_are_layers_of_their_own_under_the_path_that_was_gi
 }
 
 #[tokio::test]
-async fn one_file_in_the_kind_of_oras_has_the_manifest_that_oras_writes() {
+async fn one_file_pushed_as_oras_has_the_manifest_that_oras_writes() {
     let (fixture, source) = (PublishFixture::new(), Source::new());
     source.write("hello.txt", "hello world\n");
     let mut pushing = source.pushing(NewKind::Oras, &["hello.txt"]);
@@ -176,7 +176,7 @@ async fn one_file_in_the_kind_of_oras_has_the_manifest_that_oras_writes() {
 }
 
 #[tokio::test]
-async fn a_directory_in_the_kind_of_oras_is_one_archive_with_its_path_as_title() {
+async fn a_directory_pushed_as_oras_is_one_archive_titled_with_its_path() {
     let (fixture, source) = (PublishFixture::new(), sample());
     let (digest, manifest) = pushed(&fixture, &source.pushing(NewKind::Oras, &["sub", "a.txt"])).await;
     assert_eq!(titles(&manifest), ["sub", "a.txt"], "in the order of the command line");
@@ -249,7 +249,7 @@ async fn impossible_requests_are_refused_before_a_byte_is_sent() {
 }
 
 #[tokio::test]
-async fn a_path_that_is_named_is_followed_and_nothing_below_it() {
+async fn a_named_symlink_is_followed_but_none_below_it() {
     let (fixture, source) = (PublishFixture::new(), sample());
     symlink("sub", source.path("to-sub")).unwrap();
     symlink("a.txt", source.path("to-file")).unwrap();
@@ -261,7 +261,7 @@ async fn a_path_that_is_named_is_followed_and_nothing_below_it() {
 }
 
 #[tokio::test]
-async fn droppings_stay_at_home_unless_they_are_wanted() {
+async fn ignored_files_are_left_out_unless_requested() {
     let (fixture, source) = (PublishFixture::new(), Source::new());
     source.write("a", "a").write(".a.swp", "x").write("build/x", "x").write(".ocifsignore", "build/\n");
     let first = push(&fixture, &source.pushing(FILES, &["."])).await.unwrap();
@@ -273,7 +273,7 @@ async fn droppings_stay_at_home_unless_they_are_wanted() {
 }
 
 #[tokio::test]
-async fn indexes_are_attached_unless_they_are_not_wanted() {
+async fn indexes_are_attached_unless_disabled() {
     for (attach_index, manifests) in [(true, 2), (false, 1)] {
         let (mut fixture, source) = (PublishFixture::new(), sample());
         fixture.publisher.attach_index = attach_index;
@@ -283,7 +283,7 @@ async fn indexes_are_attached_unless_they_are_not_wanted() {
 }
 
 #[tokio::test]
-async fn a_dry_run_sends_nothing_and_tells_the_digest() {
+async fn a_dry_run_sends_nothing_and_prints_the_digest() {
     let (fixture, source) = (PublishFixture::new(), sample());
     let dry = push(&fixture, &Pushing { dry_run: true, ..source.pushing(FILES, &["."]) }).await.unwrap();
     assert!(fixture.tagged("v1").is_none() && fixture.registry.held("app").is_empty());
@@ -291,7 +291,7 @@ async fn a_dry_run_sends_nothing_and_tells_the_digest() {
 }
 
 #[tokio::test]
-async fn a_file_that_vanishes_while_it_is_pushed_fails_the_push_and_puts_no_tag() {
+async fn a_file_that_vanishes_during_a_push_fails_it_and_moves_no_tag() {
     let (fixture, source) = (PublishFixture::new(), sample());
     let gone = source.path("big");
     let listener: crate::publish::Listener = Arc::new(move |_| drop(fs::remove_file(&gone)));

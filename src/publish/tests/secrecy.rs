@@ -49,7 +49,7 @@ async fn a_copy_of_an_encrypted_tag_is_a_retag_and_nothing_is_sent() {
 }
 
 #[tokio::test]
-async fn files_of_an_encrypted_tag_are_refused_by_name_until_plain_is_meant() {
+async fn files_of_an_encrypted_tag_are_refused_by_name_without_plaintext() {
     let (mut fixture, _) = fixture().await;
     for is_later in [false, true] {
         if is_later {
@@ -77,7 +77,7 @@ async fn files_of_an_encrypted_tag_are_refused_by_name_until_plain_is_meant() {
 }
 
 #[tokio::test]
-async fn a_plain_tag_takes_no_file_of_an_encrypted_one_and_an_encrypted_tag_does() {
+async fn an_encrypted_file_may_go_into_an_encrypted_tag_but_not_a_plain_one() {
     let (fixture, _) = fixture().await;
     let plain = fixture.empty("plain").await;
     let edit = Edit(&fixture, &plain);
@@ -92,7 +92,7 @@ async fn a_plain_tag_takes_no_file_of_an_encrypted_one_and_an_encrypted_tag_does
 }
 
 #[tokio::test]
-async fn a_copy_that_is_meant_to_be_plain_is_no_retag() {
+async fn a_copy_published_as_plaintext_is_not_a_retag() {
     let (fixture, digest) = fixture().await;
     let copy = fixture.empty("copy").await;
     fill(&fixture, &copy).await;
@@ -102,7 +102,7 @@ async fn a_copy_that_is_meant_to_be_plain_is_no_retag() {
 }
 
 #[tokio::test]
-async fn an_archive_of_oci_sync_without_a_passphrase_is_said_to_be_plain() {
+async fn an_oci_sync_archive_without_a_passphrase_is_reported_as_unencrypted() {
     let fixture = PublishFixture::with(ArtifactKind::OciSync, None);
     let overlay = fixture.empty("v1").await;
     Edit(&fixture, &overlay).sample().await;

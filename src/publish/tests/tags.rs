@@ -30,7 +30,7 @@ fn options(change: impl FnOnce(&mut Options)) -> Options {
 }
 
 #[tokio::test]
-async fn a_tag_that_moved_is_not_overwritten_and_both_digests_are_named() {
+async fn a_moved_tag_is_not_overwritten_and_both_digests_are_named() {
     let fixture = PublishFixture::new();
     let (overlay, before, now) = moved(&fixture, async |edit| edit.file("theirs", b"1").await).await;
     Edit(&fixture, &overlay).file("ours", b"2").await;
@@ -88,7 +88,7 @@ async fn an_edit_of_a_manifest_with_a_subject_keeps_the_subject() {
 }
 
 #[tokio::test]
-async fn force_overwrites_a_tag_that_moved() {
+async fn force_overwrites_a_moved_tag() {
     let fixture = PublishFixture::new();
     let (overlay, ..) = moved(&fixture, async |edit| edit.file("theirs", b"1").await).await;
     Edit(&fixture, &overlay).file("ours", b"2").await;
@@ -99,7 +99,7 @@ async fn force_overwrites_a_tag_that_moved() {
 }
 
 #[tokio::test]
-async fn theirs_drops_the_edits_of_a_tag_that_moved() {
+async fn theirs_drops_the_edits_of_a_moved_tag() {
     let fixture = PublishFixture::new();
     let (overlay, _, now) = moved(&fixture, async |edit| edit.file("theirs", b"1").await).await;
     Edit(&fixture, &overlay).file("ours", b"2").await;
@@ -111,7 +111,7 @@ async fn theirs_drops_the_edits_of_a_tag_that_moved() {
 }
 
 #[tokio::test]
-async fn rebase_lays_the_edits_over_the_current_upstream() {
+async fn rebase_applies_the_edits_to_the_current_upstream() {
     let fixture = PublishFixture::new();
     let (overlay, _, now) = moved(&fixture, async |edit| {
         edit.file("docs/theirs", b"1").await;
@@ -208,7 +208,7 @@ async fn without_edits_another_tag_is_a_retag() {
 }
 
 #[tokio::test]
-async fn a_renamed_tag_is_put_without_a_blob_and_deleted_only_where_that_is_allowed() {
+async fn a_renamed_tag_is_put_without_a_blob_and_deleted_only_if_allowed() {
     let fixture = PublishFixture::new();
     let overlay = fixture.empty("v1").await;
     Edit(&fixture, &overlay).sample().await;
@@ -221,7 +221,7 @@ async fn a_renamed_tag_is_put_without_a_blob_and_deleted_only_where_that_is_allo
 }
 
 #[tokio::test]
-async fn a_deleted_tag_goes_alone_and_only_where_that_is_allowed() {
+async fn only_the_deleted_tag_goes_and_only_if_allowed() {
     for deletion in [TagDeletion::Direct, TagDeletion::ByThrowAway] {
         let fixture = PublishFixture::new();
         fixture.registry.set_tag_deletion(deletion);
@@ -267,7 +267,7 @@ async fn answer_is_lost(fixture: &PublishFixture, overlay: Arc<Overlay>, request
 }
 
 #[tokio::test]
-async fn a_retag_whose_answer_was_lost_is_done_and_no_conflict() {
+async fn a_retag_with_a_lost_answer_succeeds_without_conflict() {
     let fixture = PublishFixture::new();
     let overlay = fixture.empty("v1").await;
     Edit(&fixture, &overlay).sample().await;
@@ -290,7 +290,7 @@ async fn a_retag_whose_answer_was_lost_is_done_and_no_conflict() {
 }
 
 #[tokio::test]
-async fn a_tag_that_holds_the_staged_tree_already_is_no_conflict_and_another_tree_is_one() {
+async fn a_tag_that_already_holds_the_staged_tree_is_not_a_conflict() {
     let fixture = PublishFixture::new();
     let overlay = fixture.empty("v1").await;
     Edit(&fixture, &overlay).sample().await;
@@ -308,7 +308,7 @@ async fn a_tag_that_holds_the_staged_tree_already_is_no_conflict_and_another_tre
 }
 
 #[tokio::test]
-async fn a_deletion_whose_answer_was_lost_is_done_and_no_conflict() {
+async fn a_deletion_with_a_lost_answer_succeeds_without_conflict() {
     for deletion in [TagDeletion::Direct, TagDeletion::ByThrowAway] {
         let fixture = PublishFixture::new();
         fixture.registry.set_tag_deletion(deletion);
@@ -327,7 +327,7 @@ async fn a_deletion_whose_answer_was_lost_is_done_and_no_conflict() {
 }
 
 #[tokio::test]
-async fn a_tag_that_moved_is_not_deleted() {
+async fn a_moved_tag_is_not_deleted() {
     let fixture = PublishFixture::new();
     let (overlay, before, now) = moved(&fixture, async |edit| edit.file("theirs", b"1").await).await;
     overlay.upper().remove().unwrap();
@@ -364,7 +364,7 @@ async fn the_safety_check_skips_a_publish_that_would_lose_most_of_a_tag() {
 }
 
 #[tokio::test]
-async fn droppings_stay_here_unless_the_tag_has_them_upstream() {
+async fn ignored_files_stay_local_unless_the_tag_already_has_them() {
     let fixture = PublishFixture::new();
     let overlay = fixture.empty("v1").await;
     let edit = Edit(&fixture, &overlay);
@@ -392,7 +392,7 @@ async fn droppings_stay_here_unless_the_tag_has_them_upstream() {
 }
 
 #[tokio::test]
-async fn leftovers_of_a_container_runtime_are_published_only_if_copied_with_the_whole_tree() {
+async fn container_runtime_leftovers_are_published_only_if_copied_with_the_whole_tree() {
     let fixture = PublishFixture::new();
     let overlay = fixture.empty("v1").await;
     let edit = Edit(&fixture, &overlay);
@@ -418,7 +418,7 @@ async fn leftovers_of_a_container_runtime_are_published_only_if_copied_with_the_
 }
 
 #[tokio::test]
-async fn files_that_a_power_cut_may_have_damaged_are_published_only_when_that_is_meant() {
+async fn files_possibly_damaged_by_a_power_cut_are_published_only_with_force() {
     let fixture = PublishFixture::new();
     for force in [false, true] {
         let tag = if force { "forced" } else { "mended" };

@@ -238,7 +238,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn docker_hub_has_the_key_that_docker_uses_and_a_file_is_made_where_none_is() {
+    async fn docker_hub_uses_docker_s_key_and_a_missing_file_is_created() {
         let place = Place::new(None);
         place.store().put(&Registry::docker_hub(), &Credential::IdentityToken(Secret::new("t"))).await.unwrap();
         assert!(place.content()["auths"]["https://index.docker.io/v1/"].is_object());
@@ -256,14 +256,14 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_file_that_is_no_json_is_left_alone() {
+    async fn a_file_that_is_not_json_is_left_alone() {
         let place = Place::new(Some(&json!([1])));
         assert!(place.store().put(&registry("reg.io"), &password("secret")).await.is_err());
         assert_eq!(place.content(), json!([1]));
     }
 
     #[tokio::test]
-    async fn a_helper_keeps_the_secret_and_the_file_only_an_empty_entry() {
+    async fn a_helper_stores_the_secret_and_the_file_only_an_empty_entry() {
         let place = Place::new(Some(&json!({"credHelpers": {"reg.io": "test"}, "credsStore": "missing"})));
         let script = "#!/bin/sh\ncd \"$(dirname \"$0\")\"\ncase $1 in\nstore) cat >kept ;;\nget) cat >/dev/null; [ -e kept ] && cat kept || { echo credentials not found in native keychain; exit 1; } ;;\nerase) cat >/dev/null; rm kept ;;\nesac\n";
         let helper = place.folder.path().join("docker-credential-test");

@@ -78,7 +78,7 @@ async fn the_longest_match_by_whole_segments_wins_and_nothing_else_matches() {
 }
 
 #[tokio::test]
-async fn a_key_that_names_https_is_not_used_over_plain_http() {
+async fn an_https_credential_is_not_used_over_plain_http() {
     let directory = tempfile::tempdir().unwrap();
     let file =
         written(directory.path(), "auth.json", &json!({"auths": {"https://reg.io/v1/": auth("tls"), "http://plain.io": auth("plain")}}));
@@ -89,7 +89,7 @@ async fn a_key_that_names_https_is_not_used_over_plain_http() {
 }
 
 #[tokio::test]
-async fn the_first_file_with_a_match_counts_and_changes_are_seen() {
+async fn the_first_file_with_a_match_wins_and_changes_are_seen() {
     let directory = tempfile::tempdir().unwrap();
     let first = written(directory.path(), "first.json", &json!({"auths": {"one.io": auth("first")}}));
     let second = written(directory.path(), "second.json", &json!({"auths": {"one.io/a": auth("second"), "two.io": auth("second")}}));
@@ -103,7 +103,7 @@ async fn the_first_file_with_a_match_counts_and_changes_are_seen() {
 }
 
 #[tokio::test]
-async fn tokens_are_told_from_passwords() {
+async fn tokens_are_distinguished_from_passwords() {
     let directory = tempfile::tempdir().unwrap();
     let mut identity = auth("00000000-0000-0000-0000-000000000000");
     identity["identitytoken"] = json!("refresh");
@@ -114,7 +114,7 @@ async fn tokens_are_told_from_passwords() {
 }
 
 #[tokio::test]
-async fn helpers_come_before_auths_and_are_asked_for_the_server() {
+async fn helpers_precede_auths_and_are_asked_for_the_server() {
     let directory = tempfile::tempdir().unwrap();
     let log = directory.path().join("log");
     helper(directory.path(), "one", &format!(r#"cat >> {0}; echo >> {0}; echo '{{"Username":"one","Secret":"secret"}}'"#, log.display()));
@@ -135,7 +135,7 @@ async fn helpers_come_before_auths_and_are_asked_for_the_server() {
 }
 
 #[tokio::test]
-async fn a_failing_helper_is_a_note_and_the_next_place_is_tried() {
+async fn a_failing_helper_is_noted_and_the_next_source_is_tried() {
     let directory = tempfile::tempdir().unwrap();
     helper(directory.path(), "broken", "echo secret-in-message >&2; exit 3");
     helper(directory.path(), "garbage", "echo '<html>'");
@@ -154,7 +154,7 @@ async fn a_failing_helper_is_a_note_and_the_next_place_is_tried() {
 }
 
 #[tokio::test]
-async fn many_that_wait_start_a_helper_once_and_one_that_failed_is_left_alone() {
+async fn concurrent_callers_start_a_helper_once_and_a_failed_one_is_not_retried() {
     let directory = tempfile::tempdir().unwrap();
     let log = directory.path().join("log");
     for (name, answer) in [("good", r#"echo '{"Username":"me","Secret":"secret"}'"#), ("bad", "exit 3")] {

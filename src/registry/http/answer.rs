@@ -156,7 +156,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn statuses_have_kinds_and_only_the_registry_itself_says_not_found() {
+    fn statuses_map_to_kinds_and_only_the_registry_itself_can_say_not_found() {
         let kind = |status, own| refused("x", status, &HeaderMap::new(), b"", own).kind;
         assert_eq!(kind(404, true), ErrorKind::NotFound);
         assert_eq!(kind(404, false), ErrorKind::Unreachable);
@@ -166,7 +166,7 @@ mod tests {
     }
 
     #[test]
-    fn the_words_of_a_registry_are_shown_escaped_and_cut() {
+    fn registry_messages_are_escaped_and_truncated() {
         let body = format!(r#"{{"errors":[{{"code":"DENIED","message":"no\u001b]0;x\u0007 {}"}}]}}"#, "y".repeat(1000));
         let message = refused("tags of a", 403, &HeaderMap::new(), body.as_bytes(), true).message;
         assert!(message.starts_with("tags of a: the registry denies access (status 403): DENIED, no\\u{1b}]0;x\\u{7}"), "{message}");

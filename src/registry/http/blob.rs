@@ -264,7 +264,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_content_range_is_read_strictly() {
+    fn content_range_is_parsed_strictly() {
         assert_eq!(content_range("bytes 0-9/100"), Some((0..10, Some(100))));
         assert_eq!(content_range("bytes 5-5/*"), Some((5..6, None)));
         for bad in [

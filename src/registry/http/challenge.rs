@@ -116,7 +116,7 @@ mod tests {
     }
 
     #[test]
-    fn several_challenges_in_one_or_more_headers_are_told_apart_and_bearer_comes_first() {
+    fn multiple_challenges_are_split_and_bearer_is_preferred() {
         let one = r#"Negotiate abc==, Basic realm="a, b", Bearer realm="https://x/t",service="s""#;
         assert_eq!(parse([one].into_iter()), [bearer("https://x/t", Some("s"), None), Challenge::Basic]);
         assert_eq!(parse(["Basic", r#"Bearer realm="r""#].into_iter()), [bearer("r", None, None), Challenge::Basic]);

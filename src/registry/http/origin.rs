@@ -206,7 +206,7 @@ mod tests {
     }
 
     #[test]
-    fn only_the_own_origin_and_known_realms_are_trusted() {
+    fn only_the_registry_s_origin_and_known_realms_are_trusted() {
         let registry = Registry::parse("reg.io").unwrap();
         let own = Origin::of(&url("https://reg.io/")).unwrap();
         let extra = [TrustedRealm::parse("https://auth.corp.io").unwrap()];
@@ -333,7 +333,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_shown_has_no_query_and_no_control_characters() {
+    fn displayed_urls_have_no_query_and_no_control_characters() {
         assert_eq!(shown(&url("https://s3.io/b/x?X-Amz-Signature=secret")), "https://s3.io/b/x");
     }
 }

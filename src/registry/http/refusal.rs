@@ -86,7 +86,7 @@ mod tests {
     }
 
     #[test]
-    fn a_full_disk_and_a_quota_are_no_space_however_they_are_told() {
+    fn full_disks_and_quotas_are_no_space_in_every_wording() {
         let full = r#"{"errors":[{"code":"UNKNOWN","message":"unknown error","detail":{"DriverName":"filesystem","Enclosed":{"Op":"write","Err":28}}}]}"#;
         let harbor = r#"{"errors":[{"code":"DENIED","message":"adding 1.0 GiB of storage resource, which when updated to current usage of 9 GiB will exceed the configured upper limit of 9.5 GiB."}]}"#;
         for (status, body) in [(413, ""), (507, ""), (500, full), (403, harbor), (403, r#"{"message":"Quota exceeded"}"#)] {

@@ -268,7 +268,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn attempts_end_at_the_limit_and_the_last_error_is_told() {
+    async fn attempts_end_at_the_limit_with_the_last_error() {
         let mut attempts = Attempts::new(Timing { retries: 2, ..Timing::default() });
         let failure = || Failure::passing(Error::new(ErrorKind::Unreachable, "refused"), Cause::Silent);
         assert!(attempts.pause(failure()).await.is_ok());
@@ -278,7 +278,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn a_registry_that_restarts_is_waited_for_as_long_as_it_is_patient_and_no_longer() {
+    async fn a_restarting_registry_is_awaited_within_the_time_limit() {
         let timing = Timing { retries: 0, progress: Duration::from_secs(60), ..Timing::default() };
         let refused = || Failure::passing(Error::new(ErrorKind::Unreachable, "connection refused"), Cause::Refused);
         assert!(Attempts::new(timing).pause(refused()).await.is_err());

@@ -136,7 +136,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_range_of_an_upload_is_read_strictly() {
+    fn the_range_of_an_upload_is_parsed_strictly() {
         let read = |value: &str| range(&HeaderMap::from_iter([(RANGE, value.parse().unwrap())]));
         for (value, expected) in [
             ("0-999", Reached::Offset(1000)),

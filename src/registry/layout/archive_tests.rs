@@ -67,7 +67,7 @@ impl Place {
 }
 
 #[tokio::test]
-async fn an_archive_that_is_added_to_keeps_what_it_had_and_its_readers_see_the_old_or_the_new() {
+async fn an_extended_archive_keeps_its_content_and_readers_see_old_or_new() {
     let place = Place::with("v1", &[1; 100_000]).await;
     let before = Layout::open_archive(&place.file).unwrap();
     let layout = Layout::open_or_begin_archive(&place.file).unwrap();
@@ -100,7 +100,7 @@ async fn nothing_to_add_leaves_the_archive_alone() {
 }
 
 #[tokio::test]
-async fn blobs_of_a_stopped_writer_are_taken_up_and_what_is_torn_is_not() {
+async fn blobs_of_an_interrupted_writer_are_reused_but_torn_ones_are_not() {
     let place = Place::with("v1", b"data").await;
     let layout = Layout::open_or_begin_archive(&place.file).unwrap();
     for data in [[3; 5000], [4; 5000], [5; 5000]] {
@@ -136,7 +136,7 @@ async fn a_second_writer_is_refused_and_a_reader_cannot_write() {
 }
 
 #[tokio::test]
-async fn a_blob_that_did_not_arrive_leaves_no_archive_behind() {
+async fn a_missing_blob_leaves_no_archive_behind() {
     let place = Place::new();
     let layout = Layout::open_or_begin_archive(&place.file).unwrap();
     let source: Arc<dyn UploadSource> = Arc::new(Bytes::from_static(b"wrong"));
@@ -146,7 +146,7 @@ async fn a_blob_that_did_not_arrive_leaves_no_archive_behind() {
 }
 
 #[test]
-fn what_is_no_oci_archive_is_refused_by_what_it_is() {
+fn files_that_are_not_oci_archives_are_refused_and_named() {
     let place = Place::new();
     let mut builder = tar::Builder::new(Vec::new());
     let mut header = tar::Header::new_gnu();

@@ -166,7 +166,7 @@ mod tests {
     }
 
     #[test]
-    fn a_tag_moves_in_its_place_and_what_is_not_understood_stays() {
+    fn a_tag_moves_in_place_and_unknown_fields_stay() {
         let text = json!({"schemaVersion": 2, "x": 1, "manifests": [7, {"digest": "odd", "annotations": {NAME: "v0"}}]}).to_string();
         let mut entries = Entries::parse(text.as_bytes(), "oci:/x").unwrap();
         for (name, content) in [("v1", "one"), ("v2", "two"), ("v1", "three")] {
@@ -193,7 +193,7 @@ mod tests {
     }
 
     #[test]
-    fn what_a_tag_had_hidden_keeps_its_full_name_and_does_not_become_the_tag() {
+    fn an_entry_hidden_by_a_deleted_tag_keeps_its_full_name() {
         let entry = |content: &str, full: &str| {
             let mut entry = plain(&manifest(content));
             entry["annotations"] = json!({NAME: "latest", FULL_NAME: full});
@@ -221,7 +221,7 @@ mod tests {
     }
 
     #[test]
-    fn an_index_that_is_broken_is_not_replaced() {
+    fn a_broken_index_is_not_replaced() {
         for text in ["", "[]", "{}", r#"{"manifests":3}"#] {
             assert_eq!(Entries::parse(text.as_bytes(), "oci:/x").err().map(|error| error.kind), Some(ErrorKind::Integrity), "{text}");
         }

@@ -94,7 +94,7 @@ mod tests {
     }
 
     #[test]
-    fn full_references_are_odd_names_and_nothing_is_lost_when_two_share_a_tag() {
+    fn full_references_are_separate_names_even_if_they_share_a_tag() {
         let text = json!({"manifests": [
             entry("a", json!({NAME: "docker.io/library/alpine:3.20"})),
             entry("b", json!({NAME: "latest", FULL_NAME: "docker.io/library/b:latest"})),
@@ -110,7 +110,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_index_is_refused() {
+    fn malformed_indexes_are_refused() {
         for text in ["", "[]", "{}", r#"{"manifests":3}"#] {
             assert_eq!(Names::parse(text.as_bytes(), "oci:/x").unwrap_err().kind, ErrorKind::Integrity, "{text}");
         }

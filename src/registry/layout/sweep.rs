@@ -188,7 +188,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_deleted_tag_takes_along_what_only_it_needed() {
+    async fn deleting_a_tag_removes_blobs_only_it_needed() {
         let place = Place::new();
         let one = place.artifact(Some("v1"), "one", None).await;
         place.artifact(Some("v2"), "two", None).await;
@@ -205,7 +205,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn what_another_tag_or_an_index_names_stays_with_its_referrers() {
+    async fn content_named_by_another_tag_or_index_stays_with_its_referrers() {
         let place = Place::new();
         let one = place.artifact(Some("v1"), "one", None).await;
         place.artifact(None, "sbom", Some(&one)).await;
@@ -220,7 +220,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_manifest_whose_blob_was_swept_meanwhile_is_refused() {
+    async fn a_manifest_whose_blob_was_just_swept_is_refused() {
         let place = Place::new();
         let one = place.artifact(Some("v1"), "one", None).await;
         place.layout.delete_manifest(&repository(), &one.digest).await.unwrap();
@@ -230,7 +230,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_blob_of_an_artifact_is_not_deleted_and_a_loose_one_is() {
+    async fn a_referenced_blob_is_not_deleted_but_a_loose_one_is() {
         let place = Place::new();
         place.artifact(Some("v1"), "one", None).await;
         let loose = place.blob("loose").await;

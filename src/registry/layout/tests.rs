@@ -115,7 +115,7 @@ async fn a_blob_that_is_short_long_flipped_or_missing_gives_no_byte() {
 }
 
 #[tokio::test]
-async fn a_blob_that_is_a_link_is_read_only_where_it_stays_in_the_layout() {
+async fn a_symlinked_blob_is_read_only_inside_the_layout() {
     let (directory, layout, blob) = made(b"data");
     let outside = tempfile::NamedTempFile::new().unwrap();
     fs::write(outside.path(), "data").unwrap();
@@ -154,7 +154,7 @@ async fn a_large_or_swapped_manifest_is_an_integrity_error() {
 }
 
 #[test]
-fn what_is_no_layout_is_refused_with_its_reason() {
+fn directories_that_are_not_layouts_are_refused_with_a_reason() {
     let directory = tempfile::tempdir().unwrap();
     assert_eq!(Layout::open(&directory.path().join("none")).err().unwrap().kind, ErrorKind::NotFound);
     assert_eq!(Layout::open(directory.path()).err().unwrap().kind, ErrorKind::Invalid);
@@ -181,7 +181,7 @@ fn noted(note: &str) -> Manifest {
 }
 
 #[tokio::test]
-async fn a_place_where_a_layout_may_begin_stays_untouched_until_the_first_push() {
+async fn an_empty_target_stays_untouched_until_the_first_push() {
     let directory = tempfile::tempdir().unwrap();
     for name in ["absent", "empty"] {
         let path = directory.path().join(name);
@@ -208,7 +208,7 @@ async fn a_place_where_a_layout_may_begin_stays_untouched_until_the_first_push()
 }
 
 #[test]
-fn no_layout_begins_among_other_files_or_without_a_parent() {
+fn no_layout_is_created_among_other_files_or_without_a_parent() {
     let directory = tempfile::tempdir().unwrap();
     fs::write(directory.path().join("letter"), "").unwrap();
     let refused = |path: &Path| Layout::open_or_begin(path).err().map(|error| error.kind);
@@ -220,7 +220,7 @@ fn no_layout_begins_among_other_files_or_without_a_parent() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
-async fn writers_at_the_same_time_lose_no_tag_of_each_other() {
+async fn concurrent_writers_lose_none_of_each_other_s_tags() {
     let (directory, layout, _) = made(b"data");
     push(&layout, b"{}").await.unwrap();
     let mut writers = tokio::task::JoinSet::new();
@@ -260,7 +260,7 @@ async fn a_failed_push_leaves_no_file_and_the_old_index() {
 }
 
 #[tokio::test]
-async fn nothing_is_written_through_a_link_that_leads_out() {
+async fn nothing_is_written_through_a_link_leading_outside() {
     let (directory, outside) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
     fs::write(directory.path().join("oci-layout"), r#"{"imageLayoutVersion":"1.0.0"}"#).unwrap();
     fs::write(directory.path().join("index.json"), r#"{"manifests":[]}"#).unwrap();
@@ -271,7 +271,7 @@ async fn nothing_is_written_through_a_link_that_leads_out() {
 }
 
 #[tokio::test]
-async fn a_blob_that_is_pushed_again_mends_a_wrong_one() {
+async fn pushing_a_blob_again_repairs_a_wrong_one() {
     let (directory, layout, blob) = made(b"data");
     fs::write(directory.path().join("blobs/sha256").join(blob.digest.hex()), "dat").unwrap();
     assert!(!layout.has_blob(&repository(), &blob).await.unwrap());

@@ -47,7 +47,7 @@ fn wants_token(request: &Received, realm: &str, token: &str) -> Reply {
 }
 
 #[tokio::test]
-async fn a_password_is_sent_when_it_is_asked_for_and_then_at_once() {
+async fn a_password_is_sent_after_the_first_challenge_and_then_preemptively() {
     let server = Server::start(|request, _| match request.header("authorization") {
         Some(header) if header == basic() => empty_list(),
         _ => reply(401, &[("WWW-Authenticate", r#"Basic realm="x""#)], b""),
@@ -75,7 +75,7 @@ async fn a_wrong_password_is_denied_and_named_by_its_file_only() {
 }
 
 #[tokio::test]
-async fn a_rotated_password_counts_without_a_new_client() {
+async fn a_rotated_password_takes_effect_without_a_new_client() {
     let server = Server::start(|request, _| match request.header("authorization") {
         Some(header) if header == basic() => empty_list(),
         _ => reply(401, &[("WWW-Authenticate", r#"Basic realm="x""#)], b""),
@@ -89,7 +89,7 @@ async fn a_rotated_password_counts_without_a_new_client() {
 }
 
 #[tokio::test]
-async fn a_token_is_asked_for_once_however_many_wait_and_used_until_it_is_refused() {
+async fn a_token_is_requested_once_for_all_callers_and_used_until_refused() {
     let realm: Arc<std::sync::OnceLock<String>> = Arc::default();
     let (known, current) = (Arc::clone(&realm), Arc::new(std::sync::atomic::AtomicU32::new(1)));
     let valid = Arc::clone(&current);
@@ -148,7 +148,7 @@ async fn a_token_server_elsewhere_gets_no_credentials_unless_it_is_trusted() {
 }
 
 #[tokio::test]
-async fn realms_that_are_no_plain_http_urls_get_no_request_at_all() {
+async fn malformed_realms_get_no_request() {
     let foreign = Server::start(|_, _| reply(200, &[], br#"{"token":"x"}"#)).await;
     let with_user = foreign.url("/token").replace("http://", "http://u:p@");
     for realm in
@@ -188,7 +188,7 @@ async fn an_identity_token_is_exchanged_by_post_and_goes_nowhere_else() {
 }
 
 #[tokio::test]
-async fn token_answers_that_cannot_be_used_are_refused_and_redirects_of_token_servers_not_followed() {
+async fn unusable_token_responses_are_refused_and_token_redirects_not_followed() {
     let foreign = Server::start(|_, _| reply(200, &[], br#"{"token":"good"}"#)).await;
     let elsewhere = foreign.url("/token");
     let large = json!({"token": "x".repeat(70_000)}).to_string();
@@ -215,7 +215,7 @@ async fn token_answers_that_cannot_be_used_are_refused_and_redirects_of_token_se
 }
 
 #[tokio::test]
-async fn what_a_token_server_says_in_vain_is_as_absent() {
+async fn useless_token_responses_count_as_none() {
     for answer in [
         json!({"token": "good", "access_token": null, "expires_in": null}),
         json!({"token": null, "access_token": "good", "expires_in": 0}),
@@ -241,7 +241,7 @@ async fn what_a_token_server_says_in_vain_is_as_absent() {
 }
 
 #[tokio::test]
-async fn a_challenge_that_cannot_be_met_does_not_hide_one_that_can() {
+async fn an_unmeetable_challenge_does_not_hide_a_meetable_one() {
     let foreign = Server::start(|_, _| reply(200, &[], br#"{"token":"stranger"}"#)).await;
     for unusable in ["file:///etc/passwd".to_owned(), "/token".to_owned(), "http://u:p@127.0.0.1/t".to_owned(), foreign.url("/token")] {
         let challenge = format!(r#"Bearer realm="{unusable}", Basic realm="x""#);
@@ -261,7 +261,7 @@ async fn a_challenge_that_cannot_be_met_does_not_hide_one_that_can() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_token_server_that_asks_to_wait_is_waited_for() {
+async fn retry_after_of_a_token_server_is_honoured() {
     for status in [429, 503] {
         let realm: Arc<std::sync::OnceLock<String>> = Arc::default();
         let (known, asked) = (Arc::clone(&realm), std::sync::atomic::AtomicU32::new(0));
@@ -280,7 +280,7 @@ async fn a_token_server_that_asks_to_wait_is_waited_for() {
 }
 
 #[tokio::test]
-async fn no_more_is_asked_of_a_token_server_than_the_request_needs() {
+async fn a_token_is_requested_only_for_the_needed_scope() {
     for (wanted, expected) in [
         ("repository:team/app:pull,push,delete", "repository:team/app:pull"),
         ("repository:other/app:pull", "repository:team/app:pull"),
@@ -314,7 +314,7 @@ async fn no_more_is_asked_of_a_token_server_than_the_request_needs() {
 }
 
 #[tokio::test]
-async fn a_registry_gets_no_token_for_another_one_that_its_token_server_serves() {
+async fn a_registry_gets_no_token_for_another_registry_of_its_token_server() {
     let shared = Server::start(|_, _| reply(200, &[], br#"{"token":"good"}"#)).await;
     let origin = shared.url("");
     let realm = shared.url("/token");
@@ -338,7 +338,7 @@ async fn a_registry_gets_no_token_for_another_one_that_its_token_server_serves()
 }
 
 #[tokio::test]
-async fn redirects_lose_the_credentials_for_good() {
+async fn redirects_drop_the_credentials_for_good() {
     let data = b"blob".to_vec();
     let blob = Descriptor::new("a/b", Digest::of(&data), 4);
     let back: Arc<std::sync::OnceLock<String>> = Arc::default();
@@ -360,7 +360,7 @@ async fn redirects_lose_the_credentials_for_good() {
 }
 
 #[tokio::test]
-async fn a_redirect_to_plain_text_on_another_machine_ends_the_trust_in_the_transport() {
+async fn a_redirect_to_plain_http_elsewhere_makes_the_transport_untrusted() {
     let blob = Descriptor::new("a/b", Digest::of(b"blob"), 4);
     // Not loopback by name, yet this machine.
     for (host, trust) in [("127.0.0.1", Trust::Transport), ("0.0.0.0", Trust::Digest)] {
@@ -376,7 +376,7 @@ async fn a_redirect_to_plain_text_on_another_machine_ends_the_trust_in_the_trans
 }
 
 #[tokio::test]
-async fn the_target_of_a_redirect_is_used_again_and_dropped_when_it_is_refused() {
+async fn a_redirect_target_is_reused_until_it_refuses() {
     let blob = Descriptor::new("a/b", Digest::of(b"blob"), 4);
     let storage = Server::start(|_, before| match before {
         2 => reply(403, &[], b"expired"),
@@ -393,7 +393,7 @@ async fn the_target_of_a_redirect_is_used_again_and_dropped_when_it_is_refused()
 }
 
 #[tokio::test]
-async fn the_registry_is_asked_again_when_the_target_of_a_redirect_is_gone() {
+async fn the_registry_is_asked_again_when_a_redirect_target_is_gone() {
     let blob = Descriptor::new("a/b", Digest::of(b"blob"), 4);
     let part = || reply(206, &[("Content-Range", "bytes 1-2/4")], b"lo");
     let first = Server::start(move |_, before| if before == 0 { part() } else { Reply(Vec::new()) }).await;
@@ -408,7 +408,7 @@ async fn the_registry_is_asked_again_when_the_target_of_a_redirect_is_gone() {
 }
 
 #[tokio::test]
-async fn redirects_that_go_round_or_leave_http_end_with_an_error() {
+async fn redirect_loops_and_non_http_redirects_are_errors() {
     let server = Server::start(|_, _| reply(302, &[("Location", "/again")], b"")).await;
     let error = client(&server.authority).tags(&repository(), None).await.unwrap_err();
     assert_eq!((error.kind, server.log().len()), (ErrorKind::Unreachable, 6), "{error}");
@@ -420,7 +420,7 @@ async fn redirects_that_go_round_or_leave_http_end_with_an_error() {
 }
 
 #[tokio::test]
-async fn a_storage_host_that_says_404_is_no_proof_of_absence() {
+async fn a_404_from_a_storage_host_does_not_prove_absence() {
     let blob = Descriptor::new("a/b", Digest::of(b"blob"), 4);
     let storage = Server::start(|_, _| reply(404, &[], b"")).await;
     let away = storage.url("/signed?secret=query");

@@ -44,7 +44,7 @@ fn takes_tag(request: &Received) -> bool {
 }
 
 #[tokio::test]
-async fn a_throw_away_manifest_takes_the_tag_along_and_nothing_is_left_of_it() {
+async fn a_tag_is_deleted_through_a_throwaway_manifest_that_leaves_no_trace() {
     let (registry, one) = prepared(STUBBORN).await;
     let server = registry.serve(|_, _| None).await;
     assert_eq!(delete(&server, &one.digest).await.unwrap(), TagDeletion::ByThrowAway);
@@ -55,7 +55,7 @@ async fn a_throw_away_manifest_takes_the_tag_along_and_nothing_is_left_of_it() {
 }
 
 #[tokio::test]
-async fn where_nothing_is_deleted_the_tag_is_not_touched() {
+async fn without_delete_support_the_tag_is_not_touched() {
     let (registry, one) = prepared(Manner { deletes: false, ..STUBBORN }).await;
     let server = registry.serve(|_, _| None).await;
     let refused = delete(&server, &one.digest).await.unwrap_err();
@@ -66,7 +66,7 @@ async fn where_nothing_is_deleted_the_tag_is_not_touched() {
 }
 
 #[tokio::test]
-async fn what_the_tag_held_is_put_back_when_the_deletion_is_refused_after_all() {
+async fn the_tag_is_restored_when_the_deletion_is_refused_late() {
     for (struck, expected) in [(error(405, "UNSUPPORTED"), ErrorKind::Unsupported), (error(403, "DENIED"), ErrorKind::Denied)] {
         let (registry, one) = prepared(STUBBORN).await;
         let seen = AtomicUsize::new(0);
@@ -80,7 +80,7 @@ async fn what_the_tag_held_is_put_back_when_the_deletion_is_refused_after_all() 
 }
 
 #[tokio::test]
-async fn a_lost_answer_to_the_deletion_is_no_failure() {
+async fn a_lost_answer_to_a_deletion_is_not_a_failure() {
     for lost in 0..2 {
         let (registry, one) = prepared(STUBBORN).await;
         let seen = AtomicUsize::new(0);
@@ -99,7 +99,7 @@ async fn a_lost_answer_to_the_deletion_is_no_failure() {
 }
 
 #[tokio::test]
-async fn a_lost_answer_to_taking_the_tag_leaves_the_tag_as_it_was() {
+async fn a_lost_answer_to_moving_the_tag_leaves_it_unchanged() {
     for done in [true, false] {
         let (registry, one) = prepared(STUBBORN).await;
         let seen = AtomicUsize::new(0);
@@ -125,7 +125,7 @@ async fn a_lost_answer_to_taking_the_tag_leaves_the_tag_as_it_was() {
 }
 
 #[tokio::test]
-async fn a_tag_that_somebody_takes_meanwhile_is_theirs() {
+async fn a_tag_moved_by_somebody_else_meanwhile_stays_theirs() {
     let (registry, one) = prepared(STUBBORN).await;
     let two = manifest(&[], "two", None);
     let theirs = two.clone();
@@ -146,7 +146,7 @@ async fn a_tag_that_somebody_takes_meanwhile_is_theirs() {
 }
 
 #[tokio::test]
-async fn a_deletion_that_was_interrupted_is_finished_by_the_next_one() {
+async fn an_interrupted_deletion_is_finished_by_the_next_one() {
     let (registry, one) = prepared(STUBBORN).await;
     // The registry becomes unreachable once the throw-away manifest has the tag.
     let away = AtomicUsize::new(0);
@@ -171,7 +171,7 @@ async fn a_deletion_that_was_interrupted_is_finished_by_the_next_one() {
 }
 
 #[tokio::test]
-async fn a_registry_that_says_deleted_and_keeps_the_tag_is_found_out() {
+async fn a_registry_that_only_claims_to_delete_is_detected() {
     let (registry, one) = prepared(FULL).await;
     let server = registry.serve(|request, _| (request.method == "DELETE").then(|| super::scripted::reply(202, &[], b""))).await;
     let kept = delete(&server, &one.digest).await.unwrap_err();

@@ -60,7 +60,7 @@ async fn a_broken_transfer_is_resumed_where_it_broke() {
 }
 
 #[tokio::test]
-async fn a_transfer_that_never_gets_on_ends_after_the_retries() {
+async fn a_transfer_without_progress_ends_after_the_retries() {
     let server = Server::start(|_, _| raw(200, &[("Content-Length", "200000")], b"")).await;
     let error = read(&client(&server.authority), 0..SIZE as u64).await.unwrap_err();
     assert_eq!(error.kind, ErrorKind::Unreachable, "{error}");
@@ -68,7 +68,7 @@ async fn a_transfer_that_never_gets_on_ends_after_the_retries() {
 }
 
 #[tokio::test]
-async fn a_registry_that_ignores_ranges_is_cut_to_the_range() {
+async fn a_full_response_to_a_range_request_is_cut_to_the_range() {
     let server = Server::start(|_, _| reply(200, &[], &data())).await;
     let client = client(&server.authority);
     for range in [0..10, 65_000..130_000, 199_999..200_000] {
@@ -94,7 +94,7 @@ async fn a_blob_that_is_longer_or_shorter_than_its_descriptor_is_an_integrity_er
 }
 
 #[tokio::test]
-async fn a_part_that_is_not_the_one_asked_for_is_an_integrity_error() {
+async fn a_response_with_the_wrong_range_is_an_integrity_error() {
     for (range, length) in
         [("bytes 0-9/200000", 10), ("bytes 100-110/200000", 11), ("bytes 100-109/200001", 10), ("bytes 100-109/200000", 9), ("garbage", 10)]
     {
@@ -123,7 +123,7 @@ async fn a_stall_times_out_and_a_trickle_does_not() {
 }
 
 #[tokio::test]
-async fn a_stalled_connection_is_replaced_before_the_time_is_over() {
+async fn a_stalled_connection_is_replaced_before_the_deadline() {
     let stalled = raw(200, &[("Content-Length", "200000")], &data()[..1000]).then(Part::Hang);
     let server = Server::start(move |request, before| if before == 0 { stalled.clone() } else { honest(request) }).await;
     let mut config = config(&server.authority);
@@ -141,7 +141,7 @@ async fn a_registry_that_accepts_and_says_nothing_times_out() {
 }
 
 #[tokio::test]
-async fn passing_statuses_are_retried_and_final_ones_are_not() {
+async fn transient_statuses_are_retried_and_permanent_ones_are_not() {
     for (status, kind, requests) in [
         (503, ErrorKind::Unreachable, 6),
         (500, ErrorKind::Unreachable, 6),
@@ -160,14 +160,14 @@ async fn passing_statuses_are_retried_and_final_ones_are_not() {
 }
 
 #[tokio::test]
-async fn whether_a_registry_is_there_at_all_is_told_after_three_attempts() {
+async fn reachability_is_decided_after_three_attempts() {
     let server = Server::start(|_, _| reply(503, &[], b"{}")).await;
     let error = client(&server.authority).ping(None).await.unwrap_err();
     assert_eq!((error.kind, server.log().len()), (ErrorKind::Unreachable, 3), "{error}");
 }
 
 #[tokio::test]
-async fn retry_after_is_obeyed_within_reason() {
+async fn retry_after_is_honoured_within_reason() {
     let server = Server::start(|_, before| match before {
         0 => reply(429, &[("Retry-After", "0")], b""),
         1 => reply(429, &[("Retry-After", "soon")], b""),
@@ -181,7 +181,7 @@ async fn retry_after_is_obeyed_within_reason() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn retry_after_is_waited_for_between_a_second_and_a_minute_and_no_longer() {
+async fn retry_after_is_clamped_between_a_second_and_a_minute() {
     for (seconds, waited) in [(1, true), (7, true), (60, true), (61, false)] {
         let server = Server::start(move |_, before| match before {
             0 => reply(503, &[("Retry-After", &format!("{seconds}"))], b""),
@@ -197,7 +197,7 @@ async fn retry_after_is_waited_for_between_a_second_and_a_minute_and_no_longer()
 }
 
 #[tokio::test]
-async fn a_registry_that_hangs_is_waited_for_once_and_then_only_looked_at() {
+async fn a_hung_registry_is_awaited_once_and_then_only_probed() {
     let hanging = Arc::new(AtomicBool::new(true));
     let hangs = Arc::clone(&hanging);
     let server = Server::start(move |_, _| match hangs.load(Ordering::SeqCst) {
@@ -223,7 +223,7 @@ async fn a_registry_that_hangs_is_waited_for_once_and_then_only_looked_at() {
 }
 
 #[tokio::test]
-async fn a_registry_that_ignores_ranges_and_breaks_is_not_read_for_ever() {
+async fn downloads_that_restart_from_zero_end_eventually() {
     let served = Arc::new(AtomicUsize::new(0));
     let counted = Arc::clone(&served);
     // A little more each time, always from the start.
@@ -243,7 +243,7 @@ async fn a_registry_that_ignores_ranges_and_breaks_is_not_read_for_ever() {
 }
 
 #[tokio::test]
-async fn a_registry_that_is_away_is_unreachable_and_not_asked_over_and_over() {
+async fn an_absent_registry_is_unreachable_and_not_hammered() {
     let server = Server::start(|_, _| reply(200, &[], b"")).await;
     let authority = server.authority.clone();
     drop(server);
@@ -290,7 +290,7 @@ async fn a_manifest_must_have_the_digest_that_was_asked_for_or_named() {
 }
 
 #[tokio::test]
-async fn bodies_that_are_no_manifest_are_integrity_errors() {
+async fn bodies_that_are_not_manifests_are_integrity_errors() {
     let index = media_type::OCI_INDEX;
     for (kind, body) in [("text/html", "<html>".to_owned()), (index, manifest()), ("", r#"{"manifests":[],"layers":[]}"#.to_owned())] {
         let server = Server::start(move |_, _| reply(200, &[("Content-Type", kind)], body.as_bytes())).await;
@@ -299,20 +299,20 @@ async fn bodies_that_are_no_manifest_are_integrity_errors() {
 }
 
 #[tokio::test]
-async fn an_encoding_that_was_not_asked_for_is_refused() {
+async fn an_unrequested_content_encoding_is_refused() {
     let server = Server::start(|_, _| reply(200, &[("Content-Encoding", "gzip")], &data())).await;
     assert_eq!(read(&client(&server.authority), 0..SIZE as u64).await.unwrap_err().kind, ErrorKind::Integrity);
     assert_eq!(server.log()[0].header("accept-encoding"), Some("identity"));
 }
 
 #[tokio::test]
-async fn an_encoded_refusal_is_still_that_refusal() {
+async fn an_encoded_refusal_keeps_its_status() {
     let server = Server::start(|_, _| reply(404, &[("Content-Encoding", "gzip")], b"garbage")).await;
     assert_eq!(read(&client(&server.authority), 0..SIZE as u64).await.unwrap_err().kind, ErrorKind::NotFound);
 }
 
 #[tokio::test]
-async fn one_reset_connection_costs_the_others_no_attempts() {
+async fn one_reset_connection_costs_other_requests_no_attempts() {
     let server = Server::start(|request, before| match (request.path.as_str(), before % 2) {
         (_, 0) => Reply(Vec::new()),
         _ => reply(200, &[], br#"{"tags":[]}"#),
@@ -326,7 +326,7 @@ async fn one_reset_connection_costs_the_others_no_attempts() {
 }
 
 #[tokio::test]
-async fn a_list_never_goes_on_elsewhere_and_never_for_ever() {
+async fn pagination_never_leaves_the_host_and_always_ends() {
     let foreign = Server::start(|_, _| reply(200, &[], br#"{"tags":["evil"]}"#)).await;
     let elsewhere = format!("<{}>; rel=\"next\"", foreign.url("/v2/team/app/tags/list?last=a"));
     for link in [
@@ -361,7 +361,7 @@ async fn null_and_missing_lists_are_empty_and_registries_without_a_catalog_say_u
 }
 
 #[tokio::test]
-async fn what_a_registry_says_reaches_no_terminal_as_it_is() {
+async fn registry_text_is_escaped_before_display() {
     let body = "{\"errors\":[{\"code\":\"X\",\"message\":\"\\u001b]0;x\\u0007\\u001b[2J\\u202e\"}]}";
     let server = Server::start(move |_, _| reply(403, &[], body.as_bytes())).await;
     let error = client(&server.authority).tags(&repository(), None).await.unwrap_err();

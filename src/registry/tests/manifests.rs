@@ -44,7 +44,7 @@ async fn the_bytes_of_a_manifest_are_sent_as_they_are_with_their_type() {
 }
 
 #[tokio::test]
-async fn a_lost_answer_to_a_manifest_is_asked_for_and_a_tag_is_never_put_blindly_again() {
+async fn after_a_lost_answer_a_tag_is_checked_before_it_is_put_again() {
     let one = manifest(&[b"{}"], "one", None);
     for (version, done, expected, sent) in [
         (tag("v1"), true, Ok(()), 1),
@@ -93,7 +93,7 @@ async fn listed(
 }
 
 #[tokio::test]
-async fn referrers_are_found_by_their_tag_whatever_the_api_says_and_named_by_their_manifest() {
+async fn referrers_from_the_fallback_tag_are_found_whatever_the_api_says() {
     let elsewhere = Server::start(|_, _| error(404, "NOT_FOUND")).await;
     let away = elsewhere.url("/login");
     let answers: [Option<Reply>; 8] = [
@@ -115,7 +115,7 @@ async fn referrers_are_found_by_their_tag_whatever_the_api_says_and_named_by_the
 }
 
 #[tokio::test]
-async fn a_list_of_referrers_that_cannot_be_had_is_an_error_and_not_none() {
+async fn an_unavailable_list_of_referrers_is_an_error_not_empty() {
     for (answer, expected) in [
         (reply(429, &[], b""), ErrorKind::Unreachable),
         (error(500, "UNKNOWN"), ErrorKind::Unreachable),
@@ -141,7 +141,7 @@ async fn a_busy_registry_gets_the_manifest_again() {
 }
 
 #[tokio::test]
-async fn a_manifest_that_is_refused_is_invalid_with_the_words_of_the_registry() {
+async fn a_refused_manifest_is_invalid_with_the_registry_s_message() {
     let words = r#"{"errors":[{"code":"MANIFEST_INVALID","message":"no \u001b]0;x\u0007 layers"}]}"#;
     for (struck, expected) in [
         (reply(400, &[], words.as_bytes()), ErrorKind::Invalid),
@@ -161,7 +161,7 @@ async fn a_manifest_that_is_refused_is_invalid_with_the_words_of_the_registry() 
 }
 
 #[tokio::test]
-async fn a_manifest_that_is_stored_as_something_else_is_an_integrity_error() {
+async fn a_manifest_stored_with_another_digest_is_an_integrity_error() {
     let other = Digest::of(b"other").to_string();
     let server = Server::start(move |_, _| reply(201, &[("Docker-Content-Digest", &other)], b"")).await;
     let client = writer(&server.authority);
@@ -183,7 +183,7 @@ async fn pushed(client: &HttpRegistry, note: &str) -> (Manifest, Manifest, Versi
 }
 
 #[tokio::test]
-async fn where_the_registry_keeps_referrers_itself_nothing_is_put() {
+async fn no_fallback_tag_is_written_if_the_registry_lists_referrers() {
     let (_, client, server) = prepared(FULL).await;
     let (subject, referrer, _) = pushed(&client, "one").await;
     let before = server.log().len();
@@ -194,7 +194,7 @@ async fn where_the_registry_keeps_referrers_itself_nothing_is_put() {
 }
 
 #[tokio::test]
-async fn the_fallback_tag_keeps_what_others_wrote_and_drops_what_is_gone() {
+async fn the_fallback_tag_keeps_entries_of_others_and_drops_missing_manifests() {
     let (registry, client, _server) = prepared(Manner { referrers: false, ..FULL }).await;
     let (subject, first, name) = pushed(&client, "first").await;
     client.link_referrer(&repository(), &subject.digest, &first.descriptor()).await.unwrap();
@@ -237,7 +237,7 @@ async fn referrers_that_are_linked_at_once_are_all_found() {
 }
 
 #[tokio::test]
-async fn an_entry_that_others_overwrite_is_added_again_and_not_for_ever() {
+async fn an_overwritten_entry_is_added_again_a_limited_number_of_times() {
     for (overwritten, expected) in [(1, Ok(())), (usize::MAX, Err(ErrorKind::Busy))] {
         let (registry, client, _server) = prepared(Manner { referrers: false, ..FULL }).await;
         let (subject, referrer, name) = pushed(&client, "one").await;

@@ -115,7 +115,7 @@ fn stored(authority: &str, password: &str) -> serde_json::Value {
 }
 
 #[tokio::test]
-async fn docker_registry_takes_the_right_password_and_no_other() {
+async fn docker_registry_accepts_only_the_right_password() {
     let Some(registry) = start(Settings { password: true, ..Settings::default() }).await else { return };
     let stored = |password: &str| stored(&registry.authority, password);
     let directory = tempfile::tempdir().unwrap();
@@ -137,7 +137,7 @@ fn writer(authority: &str) -> HttpRegistry {
 }
 
 #[tokio::test]
-async fn docker_registry_takes_what_is_pushed_with_deletes_and_without() {
+async fn docker_registry_conforms_to_pushes_with_and_without_deletes() {
     for deletes in [true, false] {
         let Some(registry) = start(Settings { deletes, ..Settings::default() }).await else { return };
         let manner = Manner { mounts: true, deletion: deletes.then_some(TagDeletion::ByThrowAway), large: 5 << 20 };
@@ -146,7 +146,7 @@ async fn docker_registry_takes_what_is_pushed_with_deletes_and_without() {
 }
 
 #[tokio::test]
-async fn docker_registry_takes_what_is_pushed_with_the_right_password_only() {
+async fn docker_registry_accepts_pushes_only_with_the_right_password() {
     let Some(registry) = start(Settings { password: true, deletes: true, ..Settings::default() }).await else { return };
     let directory = tempfile::tempdir().unwrap();
     let manner = Manner { mounts: true, deletion: Some(TagDeletion::ByThrowAway), large: 3 << 20 };
@@ -208,7 +208,7 @@ async fn breaking(authority: &str, after: u64) -> (String, Arc<AtomicBool>, toki
 }
 
 #[tokio::test]
-async fn docker_registry_has_the_whole_blob_after_a_connection_broke_in_a_chunk() {
+async fn docker_registry_has_the_whole_blob_after_a_broken_chunk() {
     let Some(registry) = start(Settings::default()).await else { return };
     let (authority, broken, proxy) = breaking(&registry.authority, 3 << 20).await;
     let data: Vec<u8> = (0..7_u32 << 20).map(|number| (number % 241) as u8).collect();

@@ -252,12 +252,12 @@ async fn table(operations: &[Operation], lures: &[Lure], reached: impl Fn(Operat
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn reads_follow_a_redirect_and_take_nothing_secret_along() {
+async fn reads_follow_redirects_without_secrets() {
     table(&READS, &REDIRECTS.map(Lure::Redirect), |_, _| Some(true)).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn reads_follow_no_other_pointer_to_another_host() {
+async fn reads_follow_no_other_pointers_to_other_hosts() {
     table(&READS, &[Lure::Location, Lure::Link], |_, _| Some(false)).await;
 }
 
@@ -267,7 +267,7 @@ async fn writes_follow_no_redirect_to_another_host() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn only_a_blob_is_sent_to_where_a_location_points_and_nothing_secret_with_it() {
+async fn only_blob_bytes_follow_a_location_elsewhere_without_secrets() {
     let uploads = [Operation::Upload, Operation::Chunks];
     table(&WRITES, &[Lure::Location], |operation, _| Some(uploads.contains(&operation))).await;
 }
@@ -278,7 +278,7 @@ async fn a_token_server_of_another_host_sees_nothing_secret() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_token_server_that_is_trusted_gets_password_and_certificate_for_tokens_alone() {
+async fn a_trusted_token_server_gets_password_and_certificate_only_for_tokens() {
     let scene = Scene::new(Secret::Password, Lure::Realm, false).await;
     let trusted = vec![format!("https://{}", scene.stranger.authority)];
     run(&scene.client(Secret::Password, trusted.clone()), Operation::Tags).await.unwrap();
@@ -294,7 +294,7 @@ async fn a_token_server_that_is_trusted_gets_password_and_certificate_for_tokens
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_redirect_back_home_shows_no_certificate() {
+async fn a_redirect_back_to_the_registry_sends_no_certificate() {
     let (authority, folder) = (Authority::new(), tempfile::tempdir().unwrap());
     let back: Arc<std::sync::OnceLock<String>> = Arc::default();
     let target = Arc::clone(&back);

@@ -197,7 +197,7 @@ async fn an_archive_of_a_layout_conforms() {
 }
 
 #[tokio::test]
-async fn the_http_client_conforms_against_every_manner_of_registry() {
+async fn the_http_client_conforms_against_every_kind_of_registry() {
     for manner in reference::MANNERS {
         let sample = Sample::new();
         let server = reference::start(&sample, manner).await;

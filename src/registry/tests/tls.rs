@@ -57,7 +57,7 @@ fn client(address: &str, tls: Tls) -> HttpRegistry {
 }
 
 #[tokio::test]
-async fn an_own_authority_is_trusted_from_a_file_or_a_directory_and_nothing_else_is() {
+async fn a_private_ca_is_trusted_only_if_configured_by_file_or_directory() {
     let sample = Sample::new();
     let (address, issued) = start(&sample, Asking::No).await;
     let pem = issued.pem;
@@ -80,7 +80,7 @@ async fn an_own_authority_is_trusted_from_a_file_or_a_directory_and_nothing_else
 }
 
 #[tokio::test]
-async fn a_client_certificate_is_shown_from_files_or_a_directory() {
+async fn a_client_certificate_is_sent_from_files_or_a_directory() {
     let sample = Sample::new();
     let (address, issued) = start(&sample, Asking::Required).await;
     let directory = tempfile::tempdir().unwrap();
@@ -108,7 +108,7 @@ async fn a_redirect_from_tls_to_plain_text_is_not_followed() {
 }
 
 #[tokio::test]
-async fn a_registry_that_speaks_plain_http_is_said_to_do_so() {
+async fn a_registry_speaking_plain_http_is_reported_as_such() {
     let server = reference::start(&Sample::new(), reference::full()).await;
     let file = tempfile::NamedTempFile::new().unwrap();
     std::fs::write(file.path(), rcgen::generate_simple_self_signed(vec!["x".to_owned()]).unwrap().cert.pem()).unwrap();
@@ -118,7 +118,7 @@ async fn a_registry_that_speaks_plain_http_is_said_to_do_so() {
 }
 
 #[test]
-fn files_that_cannot_be_used_are_told_when_the_client_is_made() {
+fn unusable_files_are_reported_when_the_client_is_created() {
     let error = HttpRegistry::new(HttpConfig {
         plain_http: Some(false),
         tls: Tls { ca_file: Some("/nonexistent/ca.pem".into()), ..Tls::default() },

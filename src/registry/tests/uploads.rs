@@ -47,7 +47,7 @@ fn nothing() -> Reply {
 }
 
 #[tokio::test]
-async fn every_manner_of_registry_takes_what_is_pushed() {
+async fn every_kind_of_registry_accepts_pushes() {
     let direct = Some(TagDeletion::Direct);
     for (manner, deletion) in [
         (FULL, direct),
@@ -75,7 +75,7 @@ async fn small_blobs_are_one_request_and_large_ones_chunks_in_order() {
 }
 
 #[tokio::test]
-async fn chunks_are_as_large_as_the_registry_wants_them() {
+async fn chunks_respect_the_registry_s_minimum_size() {
     let server = Writable::new(Manner { least: 3000, ..FULL }).serve(|_, _| None).await;
     push(&writer(&server.authority)).await.unwrap();
     assert_eq!(trail(&server), ["POST", "0-2999", "3000-3499", "PUT"]);
@@ -131,7 +131,7 @@ async fn a_chunk_that_is_too_large_is_made_smaller_down_to_a_limit() {
 }
 
 #[tokio::test]
-async fn a_busy_registry_is_obeyed_and_one_that_asks_for_too_much_is_unreachable() {
+async fn retry_after_is_honoured_for_uploads_up_to_a_limit() {
     let registry = Writable::new(FULL);
     let server = registry.serve(once("POST", 0, reply(429, &[("Retry-After", "0")], b""))).await;
     push(&writer(&server.authority)).await.unwrap();
@@ -142,7 +142,7 @@ async fn a_busy_registry_is_obeyed_and_one_that_asks_for_too_much_is_unreachable
 }
 
 #[tokio::test]
-async fn a_blob_is_there_only_with_its_size_and_as_the_registry_itself_says() {
+async fn a_blob_exists_only_with_the_right_size_on_the_registry_itself() {
     let blob = descriptor(b"small");
     for (answer, expected) in [
         (reply(200, &[], b"small"), Ok(true)),

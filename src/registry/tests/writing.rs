@@ -183,13 +183,13 @@ async fn referrers_are_found(push: &dyn Push) {
 }
 
 #[tokio::test]
-async fn memory_takes_what_is_pushed() {
+async fn memory_conforms_to_pushes() {
     let manner = Manner { mounts: true, deletion: Some(TagDeletion::Direct), large: 1 << 20 };
     takes(&Memory::new(), manner).await;
 }
 
 #[tokio::test]
-async fn an_archive_takes_what_is_pushed_and_has_it_once_it_is_finished() {
+async fn an_archive_conforms_to_pushes_once_finished() {
     let directory = tempfile::tempdir().unwrap();
     let manner = Manner { mounts: false, deletion: Some(TagDeletion::Direct), large: 9 << 20 };
     let path = directory.path().join("new.tar");
@@ -203,7 +203,7 @@ async fn an_archive_takes_what_is_pushed_and_has_it_once_it_is_finished() {
 }
 
 #[tokio::test]
-async fn a_layout_takes_what_is_pushed_also_one_that_begins_with_that() {
+async fn a_layout_conforms_to_pushes_even_if_created_by_them() {
     let directory = tempfile::tempdir().unwrap();
     let manner = Manner { mounts: false, deletion: Some(TagDeletion::Direct), large: 9 << 20 };
     let path = directory.path().join("new");

@@ -172,7 +172,7 @@ mod tests {
     }
 
     #[test]
-    fn what_may_lead_elsewhere_is_refused() {
+    fn paths_that_could_lead_elsewhere_are_refused() {
         for name in ["..", ".", "%2e%2e", ".%2E", "a/../b", "a//b", "a%2fb", "%2F", "..%2f..", "a%00", "%00", "/"] {
             let refused = Address::parse(&format!("/files/a:v1/{name}")).unwrap_err();
             assert_eq!((refused.status.as_u16(), refused.code), (400, Code::NameInvalid), "{name}");

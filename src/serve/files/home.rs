@@ -105,7 +105,7 @@ mod tests {
     }
 
     #[test]
-    fn pages_follow_each_other_without_gap() {
+    fn pages_follow_each_other_without_gaps() {
         let names: Vec<String> = (0..250).map(|number| format!("r{number:03}")).collect();
         let (first, more) = slice(&names, "");
         assert_eq!((first.len(), more), (ROWS, true));
@@ -115,7 +115,7 @@ mod tests {
     }
 
     #[test]
-    fn a_reference_that_is_typed_can_be_opened() {
+    fn a_typed_reference_can_be_opened() {
         assert_eq!(typed("docker/library/alpine:3").map(|address| address.url(true)).as_deref(), Some("/files/docker/library/alpine:3/"));
         assert_eq!(typed("<img onerror>"), None);
     }

@@ -191,7 +191,7 @@ mod tests {
     }
 
     #[test]
-    fn what_can_carry_script_is_never_shown() {
+    fn files_that_can_carry_script_are_never_displayed() {
         for name in
             ["a.html", "a.HTM", "a.xhtml", "a.svg", "a.xml", "a.js", "a.css", "a.pdf", "a.txt.html", "a", "a.unknown", "a.wasm", "a.exe"]
         {
@@ -203,7 +203,7 @@ mod tests {
     }
 
     #[test]
-    fn a_name_cannot_leave_its_header() {
+    fn a_file_name_cannot_break_out_of_its_header() {
         let shown = |name: &str| disposition(name.as_bytes(), false).to_str().unwrap().to_owned();
         assert_eq!(shown("a b.txt"), "attachment; filename=\"a b.txt\"");
         assert_eq!(shown("a\"; x=\".html"), "attachment; filename=\"a__ x=_.html\"; filename*=UTF-8''a%22%3B%20x%3D%22.html");

@@ -47,7 +47,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn browsers_get_pages_and_programs_data() {
+    fn browsers_get_html_and_programs_json() {
         for (accept, expected) in [
             (None, Wanted::Anything),
             (Some("*/*"), Wanted::Anything),

@@ -29,7 +29,7 @@ pub(super) async fn asking(
 }
 
 #[tokio::test]
-async fn without_a_password_nothing_is_told() {
+async fn without_a_password_nothing_is_revealed() {
     let upstream = memory("memory:a");
     let digest = add_image(&upstream, "app", "v1", b"layer");
     let server = asking(&[("up", "reg.example", &upstream)], None, false).await;
@@ -45,7 +45,7 @@ async fn without_a_password_nothing_is_told() {
 }
 
 #[tokio::test]
-async fn of_two_users_each_reads_its_own_repositories_only() {
+async fn each_user_reads_only_their_own_repositories() {
     let upstream = memory("memory:a");
     let digest = add_image(&upstream, "a/app", "v1", b"a secret layer");
     add_image(&upstream, "b/app", "v1", b"b");
@@ -64,7 +64,7 @@ async fn of_two_users_each_reads_its_own_repositories_only() {
 }
 
 #[tokio::test]
-async fn mounting_needs_the_right_to_pull_where_the_blob_is() {
+async fn mounting_a_blob_needs_pull_rights_on_its_source() {
     let rules = "alice: {a: [pull, push]}\nbob: {b: [pull, push]}\n";
     let server = asking(&[], Some(rules), false).await;
     let digest = Digest::of(b"secret");
@@ -88,7 +88,7 @@ async fn an_upload_belongs_to_its_user() {
 }
 
 #[tokio::test]
-async fn strangers_pull_where_that_is_allowed_and_do_not_push() {
+async fn anonymous_clients_pull_where_allowed_and_do_not_push() {
     let upstream = memory("memory:a");
     add_image(&upstream, "app", "v1", b"layer");
     let server = asking(&[("up", "reg.example", &upstream)], None, true).await;
@@ -98,7 +98,7 @@ async fn strangers_pull_where_that_is_allowed_and_do_not_push() {
 }
 
 #[tokio::test]
-async fn a_read_only_server_takes_nothing() {
+async fn a_read_only_server_refuses_writes() {
     let setup = Setup { access: Access { read_only: true, ..Access::default() }, ..Setup::hosting() };
     let server = setup.start().await;
     let push = server.request(Method::POST, "/v2/app/blobs/uploads/").send().await.unwrap();
@@ -106,7 +106,7 @@ async fn a_read_only_server_takes_nothing() {
 }
 
 #[tokio::test]
-async fn tls_is_spoken_with_the_certificate_that_is_there_now() {
+async fn tls_uses_the_current_certificate() {
     let setup = Setup::hosting();
     let path = |name: &str| setup.directory.path().join(name);
     let (certificate, key) = (path("cert.pem"), path("key.pem"));

@@ -44,7 +44,7 @@ async fn is_well(server: &TestServer) {
 const SHORT: Duration = Duration::from_millis(200);
 
 #[tokio::test]
-async fn a_client_that_does_not_end_its_head_is_cut_off() {
+async fn a_client_that_never_finishes_its_request_head_is_cut_off() {
     let server = limited(Limits { head: SHORT, ..Limits::default() }).start().await;
     for begin in ["", "G", "GET /v2/ HTTP/1.1\r\nHost: loc", "PRI * HTTP/2.0\r\n\r\n"] {
         let answer = exchange(&server, begin.as_bytes()).await;
@@ -54,7 +54,7 @@ async fn a_client_that_does_not_end_its_head_is_cut_off() {
 }
 
 #[tokio::test]
-async fn a_client_that_stops_in_its_body_is_told_and_what_arrived_stays() {
+async fn a_client_that_stalls_in_its_body_gets_408_and_received_bytes_stay() {
     let server = limited(Limits { stall: SHORT, ..Limits::default() }).start().await;
     let location = server.begin("app").await;
     let head = format!("PATCH {location} HTTP/1.1\r\nHost: localhost\r\nContent-Length: 100\r\n\r\n0123456789");
@@ -67,7 +67,7 @@ async fn a_client_that_stops_in_its_body_is_told_and_what_arrived_stays() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_client_that_takes_nothing_of_its_answer_is_cut_off() {
+async fn a_client_that_does_not_read_its_response_is_cut_off() {
     let lines = Lines::default();
     let access_log = Some(AccessLog::new(AccessFormat::Json, lines.clone()).unwrap());
     let server = Setup { access_log, ..limited(Limits { stall: SHORT, ..Limits::default() }) }.start().await;
@@ -92,7 +92,7 @@ async fn connections_beyond_the_limit_wait_for_one_that_ends() {
 }
 
 #[tokio::test]
-async fn a_body_without_end_is_refused_at_its_limit() {
+async fn an_endless_body_is_refused_at_its_limit() {
     let server = Setup::hosting().start().await;
     let head = "PUT /v2/app/manifests/v1 HTTP/1.1\r\nHost: localhost\r\nTransfer-Encoding: chunked\r\n\r\n";
     let mut stream = connect(&server).await;
@@ -119,7 +119,7 @@ async fn a_manifest_of_five_mebibytes_is_too_large() {
 }
 
 #[tokio::test]
-async fn lengths_that_contradict_each_other_are_refused() {
+async fn contradictory_lengths_are_refused() {
     let server = Setup::hosting().start().await;
     let digest = Digest::of(b"0123456789");
     for lengths in
@@ -132,7 +132,7 @@ async fn lengths_that_contradict_each_other_are_refused() {
 }
 
 #[tokio::test]
-async fn bytes_behind_a_request_that_are_none_end_the_connection_and_nothing_else() {
+async fn garbage_after_a_request_ends_only_its_connection() {
     let server = Setup::hosting().start().await;
     let good = "GET /v2/ HTTP/1.1\r\nHost: localhost\r\n\r\n";
     for garbage in ["GARBAGE\r\n\r\n", "\0\0\0\0\r\n\r\n", "GET\r\n\r\n", "GET /v2/ HTTP/9.9\r\n\r\n", "\u{16}\u{3}\u{1}\u{2}\u{0}"] {
@@ -149,7 +149,7 @@ async fn bytes_behind_a_request_that_are_none_end_the_connection_and_nothing_els
 }
 
 #[tokio::test]
-async fn paths_that_climb_or_hide_a_separator_get_nowhere_on_the_wire() {
+async fn paths_with_dot_segments_or_encoded_separators_are_refused_on_the_wire() {
     let server = Setup::hosting().start().await;
     server.push_blob("secret", b"secret").await;
     let digest = Digest::of(b"secret");
@@ -190,7 +190,7 @@ async fn ten_thousand_headers_and_an_endless_header_are_refused() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn an_upload_under_way_ends_before_the_server_does() {
+async fn an_upload_in_progress_finishes_before_the_server_stops() {
     let server = Setup::hosting().start().await;
     let location = server.begin("app").await;
     let mut stream = connect(&server).await;
@@ -210,7 +210,7 @@ async fn an_upload_under_way_ends_before_the_server_does() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn an_upload_that_does_not_end_in_time_keeps_what_has_arrived() {
+async fn an_upload_cut_off_at_shutdown_keeps_received_bytes() {
     let setup = limited(Limits { drain: SHORT, ..Limits::default() });
     let directory = Arc::clone(&setup.directory);
     let server = setup.start().await;

@@ -31,7 +31,7 @@ async fn thirty_two_cold_clients_fetch_each_byte_once() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn ranges_and_heads_have_their_headers() {
+async fn ranges_and_head_requests_have_correct_headers() {
     let (upstream, data) = (memory("memory:a"), noise(3 * MIB as usize));
     let digest = upstream.add_blob("app", "a/b", data.clone()).digest;
     let server = server_of(&upstream).await;
@@ -53,7 +53,7 @@ async fn ranges_and_heads_have_their_headers() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn wrong_bytes_end_the_connection_before_the_end_and_are_not_kept() {
+async fn wrong_bytes_cut_the_connection_and_are_not_kept() {
     for trust in [Trust::Transport, Trust::Digest] {
         let (upstream, data) = (Arc::new(Memory::with_origin("memory:a", trust)), noise(4 * MIB as usize + 5));
         let digest = upstream.add_blob("app", "a/b", data.clone()).digest;
@@ -86,7 +86,7 @@ async fn a_small_blob_with_wrong_bytes_is_a_bad_gateway() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_client_that_leaves_stops_nobody() {
+async fn a_client_that_leaves_does_not_stop_others() {
     let (upstream, data) = (memory("memory:a"), noise(6 * MIB as usize));
     let digest = upstream.add_blob("app", "a/b", data.clone()).digest;
     upstream.plan(RequestKind::Blob, 0, 1, Fault::StallAfter(MIB / 2));
@@ -103,7 +103,7 @@ async fn a_client_that_leaves_stops_nobody() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn an_upstream_that_breaks_off_is_never_a_whole_blob() {
+async fn a_truncated_upstream_response_is_never_a_complete_blob() {
     let (upstream, data) = (memory("memory:a"), noise(4 * MIB as usize));
     let digest = upstream.add_blob("app", "a/b", data.clone()).digest;
     let server = server_of(&upstream).await;
@@ -123,7 +123,7 @@ async fn an_upstream_that_breaks_off_is_never_a_whole_blob() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_blob_without_bytes_is_served() {
+async fn an_empty_blob_is_served() {
     let upstream = memory("memory:a");
     let digest = upstream.add_blob("app", "a/b", &b""[..]).digest;
     let server = server_of(&upstream).await;

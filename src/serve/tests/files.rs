@@ -68,7 +68,7 @@ async fn entries(server: &TestServer, path: &str) -> Value {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn only_what_a_range_needs_is_fetched() {
+async fn a_range_fetches_only_what_it_needs() {
     let (upstream, data) = (memory("memory:a"), noise(16 * MIB));
     upstream.add_artifact("data", "v1", ("a/b", b"{}"), &[("a/b", &data, &[(TITLE, "big/model.bin")])], &[]);
     let server = server_of(&upstream).await;
@@ -112,7 +112,7 @@ async fn a_file_in_an_archive_is_sent_whole_in_part_or_not_at_all() {
 }
 
 #[tokio::test]
-async fn what_a_digest_names_is_kept_for_ever_and_an_empty_file_is_sent() {
+async fn content_by_digest_is_cacheable_forever_and_empty_files_are_served() {
     let upstream = memory("memory:a");
     let digest = add_archive(&upstream, "v1", &[("empty", Made::File(b""))]);
     let server = server_of(&upstream).await;
@@ -123,7 +123,7 @@ async fn what_a_digest_names_is_kept_for_ever_and_an_empty_file_is_sent() {
 }
 
 #[tokio::test]
-async fn links_are_followed_inside_the_artifact_and_never_out_of_it() {
+async fn links_are_followed_only_inside_the_artifact() {
     let upstream = memory("memory:a");
     let entries: &[(&str, Made<'_>)] = &[
         ("dir/sub/file", Made::File(b"inside")),
@@ -152,7 +152,7 @@ async fn links_are_followed_inside_the_artifact_and_never_out_of_it() {
 }
 
 #[tokio::test]
-async fn a_directory_is_a_page_for_people_and_data_for_programs() {
+async fn a_directory_is_html_for_browsers_and_json_for_programs() {
     let upstream = memory("memory:a");
     let digest = add_archive(&upstream, "v1", &[("a b/<x>", Made::File(b"hello")), ("z", Made::Link("a b"))]);
     let server = server_of(&upstream).await;
@@ -191,7 +191,7 @@ async fn a_large_directory_comes_page_by_page() {
 }
 
 #[tokio::test]
-async fn files_of_others_run_nothing_in_a_browser() {
+async fn untrusted_files_run_nothing_in_a_browser() {
     let upstream = memory("memory:a");
     let names = ["a.html", "a.svg", "a.js", "a.xml", "a", "a.txt"];
     let made: Vec<(&str, Made<'_>)> = names.iter().map(|name| (*name, Made::File(b"<script>alert(1)</script>"))).collect();
@@ -258,7 +258,7 @@ async fn a_layer_is_read_by_its_title() {
 }
 
 #[tokio::test]
-async fn a_platform_chooses_the_member_of_an_index() {
+async fn a_platform_selects_the_member_of_an_index() {
     let upstream = memory("memory:a");
     let members: Vec<Value> = ["amd64", "arm64"]
         .into_iter()
@@ -288,7 +288,7 @@ async fn a_platform_chooses_the_member_of_an_index() {
 }
 
 #[tokio::test]
-async fn an_encrypted_artifact_says_that_a_key_is_needed() {
+async fn an_encrypted_artifact_reports_that_a_key_is_needed() {
     let upstream = memory("memory:a");
     let labels = [("io.oci-sync.version", "1"), ("io.oci-sync.encrypted", "true")];
     upstream.add_artifact("app", "v1", CONFIG, &[("application/vnd.oci.image.layer.v1.tar+gzip", &noise(4096), &[])], &labels);
@@ -306,7 +306,7 @@ async fn an_encrypted_artifact_says_that_a_key_is_needed() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_manifest_that_names_blobs_of_another_repository_opens_nothing() {
+async fn a_manifest_naming_blobs_of_another_repository_gives_no_access() {
     let upstream = memory("memory:a");
     let layer = archive(&[("secret-name", Made::File(b"secret bytes"))]);
     let secret: &[PlainLayer<'_>] = &[(LAYER, &layer, &[])];
@@ -377,7 +377,7 @@ async fn files_of_the_store_are_served_until_they_are_deleted() {
 }
 
 #[tokio::test]
-async fn failures_of_the_upstream_are_told_and_the_last_known_artifact_serves() {
+async fn upstream_failures_are_reported_and_the_last_known_artifact_is_served() {
     let upstream = memory("memory:a");
     add_archive(&upstream, "v1", &[("file", Made::File(b"known"))]);
     let server = Setup { tag_ttl: Duration::ZERO, ..Setup::of(&[("up", "reg.example", &upstream)]) }.start().await;
@@ -392,7 +392,7 @@ async fn failures_of_the_upstream_are_told_and_the_last_known_artifact_serves() 
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn wrong_bytes_are_never_sent_to_their_end() {
+async fn wrong_bytes_are_never_sent_completely() {
     for by_digest in [false, true] {
         let (upstream, data) = (memory("memory:a"), noise(3 * MIB));
         let digest = upstream.add_artifact("app", "v1", ("a/b", b"{}"), &[("a/b", &data, &[(TITLE, "file")])], &[]);

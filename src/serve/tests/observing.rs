@@ -71,7 +71,7 @@ async fn requests_hits_and_saved_bytes_are_counted() {
 }
 
 #[tokio::test]
-async fn an_upstream_that_fails_is_counted_and_what_serves_meanwhile_is_stale() {
+async fn failed_upstream_requests_and_stale_responses_are_counted() {
     let upstream = memory("memory:a");
     add_image(&upstream, "app", "v1", b"one");
     let setup = Setup { tag_ttl: Duration::ZERO, ..Setup::of(&[("up", "reg.example", &upstream)]) };
@@ -85,7 +85,7 @@ async fn an_upstream_that_fails_is_counted_and_what_serves_meanwhile_is_stale() 
 }
 
 #[tokio::test]
-async fn no_client_makes_a_series_of_its_own() {
+async fn clients_cannot_create_metric_series() {
     let server = Setup::hosting().start().await;
     for number in 0..5 {
         let method = Method::from_bytes(format!("X{number}").as_bytes()).unwrap();
@@ -98,7 +98,7 @@ async fn no_client_makes_a_series_of_its_own() {
 }
 
 #[tokio::test]
-async fn counters_come_in_the_form_that_is_asked_for() {
+async fn metrics_come_in_the_requested_format() {
     let server = Setup::hosting().start().await;
     let plain = server.get("/metrics").await;
     assert_eq!(header(&plain, "content-type"), Some("text/plain; version=0.0.4; charset=utf-8"));
@@ -109,7 +109,7 @@ async fn counters_come_in_the_form_that_is_asked_for() {
 }
 
 #[tokio::test]
-async fn strangers_see_no_counters_where_users_have_passwords() {
+async fn with_passwords_anonymous_clients_see_no_metrics() {
     for anonymous_pull in [false, true] {
         let server = asking(&[], None, anonymous_pull).await;
         assert_eq!(refusal(server.get("/metrics").await).await, (401, "UNAUTHORIZED".to_owned()));
@@ -146,7 +146,7 @@ async fn every_request_is_logged_once_without_its_secrets() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn the_log_tells_hits_lengths_and_answers_that_were_cut() {
+async fn the_log_shows_hits_lengths_and_truncated_responses() {
     let (upstream, lines) = (memory("memory:a"), Lines::default());
     let layer = noise(2 << 20);
     let digest = upstream.add_blob("app", "a/b", layer.clone()).digest;

@@ -56,7 +56,7 @@ async fn tags_are_listed_filtered_and_paged() {
 }
 
 #[tokio::test]
-async fn names_and_annotations_are_text_and_never_markup() {
+async fn names_and_annotations_are_never_markup() {
     let upstream = memory("memory:a");
     let layers: &[PlainLayer<'_>] = &[("a/b", b"one", &[(TITLE, EVIL)]), ("a/b\"><b>", b"two", &[(TITLE, "\u{202e}gpj")])];
     upstream.add_artifact("app", "v1", ("a/b", b"{}"), layers, &[("<b>key", EVIL), ("x", "</dd><script>")]);
@@ -71,7 +71,7 @@ async fn names_and_annotations_are_text_and_never_markup() {
 }
 
 #[tokio::test]
-async fn a_page_says_what_an_artifact_is_and_what_refers_to_it() {
+async fn a_page_describes_an_artifact_and_its_referrers() {
     let upstream = memory("memory:a");
     let digest = upstream.add_artifact("app", "v1", ("a/b", b"{}"), &[("c/d", b"data", &[(TITLE, "file")])], &[("k", "v")]);
     let referrer = serde_json::json!({"schemaVersion": 2, "mediaType": "application/vnd.oci.image.manifest.v1+json",

@@ -178,7 +178,7 @@ fn two_repositories(guarded: &Guarded) -> Vec<String> {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn what_one_user_has_cached_no_other_one_reads() {
+async fn one_user_s_cached_content_is_not_served_to_another() {
     for hides in [false, true] {
         let guarded = Guarded::new(&[("alice", "a/app"), ("bob", "b/app")]);
         guarded.rules.lock().hides = hides;
@@ -207,7 +207,7 @@ async fn what_one_user_has_cached_no_other_one_reads() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_login_is_checked_once_and_asks_with_itself_only() {
+async fn a_login_is_checked_once_and_used_only_for_its_own_requests() {
     let guarded = Guarded::new(&[("alice", "a/app"), ("bob", "b/app")]);
     let paths = two_repositories(&guarded);
     let server = guarded.setup(LONG).start().await;
@@ -226,7 +226,7 @@ async fn a_login_is_checked_once_and_asks_with_itself_only() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_right_that_is_taken_away_ends_with_the_time_of_the_login() {
+async fn a_revoked_right_ends_when_the_login_expires() {
     let guarded = Guarded::new(&[("alice", "a/app"), ("bob", "a/app")]);
     let paths = two_repositories(&guarded);
     let server = guarded.setup(Duration::from_millis(300)).start().await;
@@ -245,7 +245,7 @@ async fn a_right_that_is_taken_away_ends_with_the_time_of_the_login() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_password_that_no_longer_holds_ends_with_the_time_of_the_login_and_so_does_its_copy() {
+async fn a_changed_password_ends_when_the_login_expires_and_is_wiped() {
     let guarded = Guarded::new(&[("alice", "a/app")]);
     let paths = two_repositories(&guarded);
     let server = guarded.setup(Duration::from_millis(300)).start().await;
@@ -263,7 +263,7 @@ async fn a_password_that_no_longer_holds_ends_with_the_time_of_the_login_and_so_
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_login_that_the_upstream_refuses_meanwhile_gets_nothing_that_another_one_fetched() {
+async fn a_login_refused_meanwhile_gets_nothing_another_one_fetched() {
     let guarded = Guarded::new(&[("alice", "a/app"), ("bob", "a/app")]);
     let paths = two_repositories(&guarded);
     let server = guarded.setup(LONG).start().await;
@@ -279,7 +279,7 @@ async fn a_login_that_the_upstream_refuses_meanwhile_gets_nothing_that_another_o
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn while_the_upstream_is_away_only_known_readers_are_served() {
+async fn during_an_outage_only_known_logins_are_served() {
     let guarded = Guarded::new(&[("alice", "a/app"), ("bob", "a/app")]);
     let paths = two_repositories(&guarded);
     let server = Setup { tag_ttl: Duration::ZERO, ..guarded.setup(LONG) }.start().await;
@@ -291,7 +291,7 @@ async fn while_the_upstream_is_away_only_known_readers_are_served() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn strangers_read_what_the_upstream_shows_everybody_where_that_is_allowed() {
+async fn anonymous_clients_read_public_content_where_allowed() {
     for anonymous_pull in [false, true] {
         let guarded = Guarded::new(&[("", "b/app"), ("alice", "a/app")]);
         let paths = two_repositories(&guarded);
@@ -312,7 +312,7 @@ async fn strangers_read_what_the_upstream_shows_everybody_where_that_is_allowed(
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_wrong_password_that_is_repeated_reaches_the_upstream_once() {
+async fn a_repeated_wrong_password_reaches_the_upstream_once() {
     let guarded = Guarded::new(&[]);
     let server = guarded.setup(LONG).start().await;
     for _ in 0..5 {
@@ -336,7 +336,7 @@ async fn a_user_of_the_upstream_has_rights_in_the_store() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_long_answer_goes_on_when_the_time_of_its_login_is_up() {
+async fn a_long_response_continues_after_its_login_expires() {
     let guarded = Guarded::new(&[("alice", "a/app")]);
     let data = noise(8 << 20);
     let digest = guarded.memory.add_blob("a/app", "x/y", data.clone()).digest;
@@ -349,7 +349,7 @@ async fn a_long_answer_goes_on_when_the_time_of_its_login_is_up() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn files_and_pages_are_for_those_whom_the_upstream_lets_read() {
+async fn files_and_pages_are_served_only_to_those_the_upstream_admits() {
     let guarded = Guarded::new(&[("alice", "a/app"), ("bob", "b/app")]);
     let layers: &[PlainLayer<'_>] = &[("a/b", b"a secret file", &[(TITLE, "file")])];
     let digest = guarded.memory.add_artifact("a/app", "v1", ("a/b", b"{}"), layers, &[]);

@@ -8,7 +8,7 @@ use crate::oci::media_type;
 use crate::registry::{Fault, RequestKind};
 
 #[tokio::test]
-async fn the_base_path_says_which_api_this_is() {
+async fn the_base_path_names_the_api_version() {
     let server = Setup::of(&[]).start().await;
     for path in ["/v2", "/v2/"] {
         let answer = server.get(path).await;
@@ -22,7 +22,7 @@ async fn the_base_path_says_which_api_this_is() {
 }
 
 #[tokio::test]
-async fn a_manifest_is_read_by_tag_and_by_digest_and_its_head_is_the_same() {
+async fn a_manifest_is_served_by_tag_and_by_digest_and_to_head() {
     let upstream = memory("memory:a");
     let digest = add_image(&upstream, "team/sub/app", "v1", b"layer");
     let server = Setup::of(&[("up", "reg.example", &upstream)]).start().await;
@@ -48,7 +48,7 @@ async fn a_manifest_is_read_by_tag_and_by_digest_and_its_head_is_the_same() {
 }
 
 #[tokio::test]
-async fn a_type_that_the_client_does_not_accept_is_not_sent() {
+async fn unaccepted_media_types_are_not_sent() {
     let upstream = memory("memory:a");
     add_image(&upstream, "app", "v1", b"layer");
     let server = Setup::of(&[("up", "reg.example", &upstream)]).start().await;
@@ -59,7 +59,7 @@ async fn a_type_that_the_client_does_not_accept_is_not_sent() {
 }
 
 #[tokio::test]
-async fn a_fresh_tag_costs_one_request_and_an_old_one_a_head() {
+async fn a_fresh_tag_costs_one_request_and_an_expired_one_a_head() {
     let upstream = memory("memory:a");
     add_image(&upstream, "app", "v1", b"one");
     let server = Setup::of(&[("up", "reg.example", &upstream)]).start().await;
@@ -81,7 +81,7 @@ async fn a_fresh_tag_costs_one_request_and_an_old_one_a_head() {
 }
 
 #[tokio::test]
-async fn the_last_known_manifest_serves_while_the_upstream_fails_and_says_so() {
+async fn the_last_known_manifest_is_served_with_a_warning_while_the_upstream_fails() {
     for kind in [ErrorKind::Unreachable, ErrorKind::TimedOut] {
         let upstream = memory("memory:a");
         let digest = add_image(&upstream, "app", "v1", b"one");
@@ -108,7 +108,7 @@ async fn the_last_known_manifest_serves_while_the_upstream_fails_and_says_so() {
 }
 
 #[tokio::test]
-async fn what_was_pulled_is_pulled_again_without_the_upstream() {
+async fn pulled_content_is_pulled_again_without_the_upstream() {
     let upstream = memory("memory:a");
     add_image(&upstream, "app", "v1", b"a layer");
     let setup = Setup::of(&[("up", "reg.example", &upstream)]);
@@ -129,7 +129,7 @@ async fn what_was_pulled_is_pulled_again_without_the_upstream() {
 }
 
 #[tokio::test]
-async fn failures_of_the_upstream_are_told_apart() {
+async fn upstream_failures_are_distinguished() {
     let upstream = memory("memory:a");
     let server = Setup::of(&[("up", "reg.example", &upstream)]).start().await;
     for (kind, status, code) in [
@@ -181,7 +181,7 @@ async fn a_digest_of_one_repository_is_unknown_in_another() {
 }
 
 #[tokio::test]
-async fn docker_hub_keeps_plain_names_below_library() {
+async fn docker_hub_serves_plain_names_below_library() {
     let hub = memory("memory:hub");
     add_image(&hub, "library/alpine", "3", b"root");
     let server = Setup { default_upstream: Some("docker".to_owned()), ..Setup::of(&[("docker", "docker.io", &hub)]) }.start().await;
@@ -262,7 +262,7 @@ async fn nothing_is_written_to_an_upstream() {
 }
 
 #[tokio::test]
-async fn other_names_of_this_machine_are_not_answered() {
+async fn foreign_host_names_are_refused() {
     let server = Setup::of(&[]).start().await;
     let asked = |name: &'static str, value: &'static str| server.request(Method::GET, "/v2/").header(name, value).send();
     assert_eq!(asked("host", "evil.example").await.unwrap().status().as_u16(), 421);

@@ -27,7 +27,7 @@ fn blob_file(directory: &TempDir, repository: &str, digest: &Digest) -> PathBuf 
 }
 
 #[tokio::test]
-async fn an_upload_goes_on_after_a_restart() {
+async fn an_upload_resumes_after_a_restart() {
     let (setup, data) = (Setup::hosting(), noise(5000));
     let directory = Arc::clone(&setup.directory);
     let server = setup.start().await;
@@ -43,7 +43,7 @@ async fn an_upload_goes_on_after_a_restart() {
 }
 
 #[tokio::test]
-async fn a_broken_off_chunk_leaves_what_arrived() {
+async fn an_interrupted_chunk_keeps_received_bytes() {
     use tokio::io::AsyncWriteExt;
     let server = Setup::hosting().start().await;
     let location = server.begin("app").await;
@@ -82,7 +82,7 @@ async fn an_upload_belongs_to_its_repository() {
 }
 
 #[tokio::test]
-async fn every_repository_is_a_layout_and_equal_blobs_lie_there_once() {
+async fn every_repository_is_a_layout_and_equal_blobs_are_stored_once() {
     use std::os::unix::fs::MetadataExt;
     let setup = Setup::hosting();
     let directory = Arc::clone(&setup.directory);
@@ -108,7 +108,7 @@ async fn a_digest_of_one_hosted_repository_is_unknown_in_another() {
 }
 
 #[tokio::test]
-async fn a_damaged_blob_is_cut_off_and_mended_by_the_next_push() {
+async fn a_damaged_blob_is_cut_off_and_repaired_by_the_next_push() {
     let setup = Setup::hosting();
     let directory = Arc::clone(&setup.directory);
     let server = setup.start().await;
@@ -126,7 +126,7 @@ async fn a_damaged_blob_is_cut_off_and_mended_by_the_next_push() {
 }
 
 #[tokio::test]
-async fn errors_do_not_tell_where_the_store_is() {
+async fn errors_do_not_reveal_the_store_s_path() {
     let setup = Setup::hosting();
     let directory = Arc::clone(&setup.directory);
     let server = setup.start().await;
@@ -149,7 +149,7 @@ async fn errors_do_not_tell_where_the_store_is() {
 }
 
 #[tokio::test]
-async fn collecting_removes_what_nothing_refers_to_and_nothing_else() {
+async fn gc_removes_only_unreferenced_content() {
     let setup = Setup::hosting();
     let directory = Arc::clone(&setup.directory);
     let server = setup.start().await;
@@ -188,7 +188,7 @@ async fn collecting_removes_what_nothing_refers_to_and_nothing_else() {
 }
 
 #[tokio::test]
-async fn uploads_that_were_left_expire() {
+async fn abandoned_uploads_expire() {
     let setup = Setup::hosting();
     let directory = Arc::clone(&setup.directory);
     let server = setup.start().await;
@@ -203,7 +203,7 @@ async fn uploads_that_were_left_expire() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn many_writers_lose_no_tag() {
+async fn concurrent_writers_lose_no_tag() {
     let server = Arc::new(Setup::hosting().start().await);
     let writers = (0..16).map(|number| {
         let server = Arc::clone(&server);
@@ -214,7 +214,7 @@ async fn many_writers_lose_no_tag() {
 }
 
 #[tokio::test]
-async fn a_directory_of_something_else_is_no_store() {
+async fn a_directory_with_other_content_is_not_a_store() {
     let directory = TempDir::new().unwrap();
     std::fs::write(directory.path().join("letter"), "dear").unwrap();
     assert!(Store::open(directory.path()).is_err());

@@ -15,7 +15,7 @@ fn limited(quota: u64) -> (tempfile::TempDir, Uppers, Upper) {
 }
 
 #[test]
-fn bytes_are_read_as_they_were_written_and_never_beyond_the_end() {
+fn bytes_are_read_as_written_and_never_past_the_end() {
     let (directory, _uppers, upper) = begin();
     let data = upper.new_data().unwrap();
     assert_eq!(read_at(&data, 0, 100).len(), 0);
@@ -35,7 +35,7 @@ fn bytes_are_read_as_they_were_written_and_never_beyond_the_end() {
 }
 
 #[test]
-fn times_are_kept_to_the_nanosecond_also_those_that_no_disk_can_hold() {
+fn times_are_kept_to_the_nanosecond_even_if_the_disk_cannot_hold_them() {
     let (_directory, uppers, upper) = begin();
     let (_, id) = add(&upper, b"a", b"bytes");
     let (_, rewritten) = add(&upper, b"b", b"bytes");
@@ -74,7 +74,7 @@ fn holes_are_found_and_made() {
 }
 
 #[test]
-fn fallocate_follows_its_mode_and_refuses_modes_that_move_bytes() {
+fn fallocate_follows_its_mode_and_refuses_modes_that_shift_bytes() {
     let (_directory, uppers, upper) = begin();
     let data = upper.new_data().unwrap();
     data.allocate(0, 0, 1 << 20).unwrap();
@@ -93,7 +93,7 @@ fn fallocate_follows_its_mode_and_refuses_modes_that_move_bytes() {
 }
 
 #[test]
-fn all_who_open_the_same_bytes_share_one_account() {
+fn all_openers_of_the_same_bytes_share_one_account() {
     let (_directory, uppers, upper) = begin();
     let (_, id) = add(&upper, b"a", &vec![1; MIB]);
     let (one, two) = (upper.data(id).unwrap(), upper.data(id).unwrap());
@@ -145,7 +145,7 @@ fn all_uppers_share_one_quota_that_counts_existing_bytes() {
 }
 
 #[test]
-fn writing_and_removing_for_ever_never_fills_the_quota() {
+fn endless_writing_and_removing_never_fills_the_quota() {
     let (directory, uppers, upper) = limited(4 << 20);
     for round in 0..10 {
         let (key, id) = add(&upper, b"a", &vec![round; 3 * MIB]);
@@ -162,7 +162,7 @@ fn writing_and_removing_for_ever_never_fills_the_quota() {
 }
 
 #[test]
-fn bytes_that_are_open_count_until_they_are_closed() {
+fn open_bytes_count_until_closed() {
     let (directory, uppers, upper) = begin();
     let (key, id) = add(&upper, b"a", &vec![1; MIB]);
     let data = upper.data(id).unwrap();
@@ -192,7 +192,7 @@ fn replaced_bytes_are_unlinked_only_when_the_change_is_durable() {
 }
 
 #[test]
-fn bytes_that_another_node_takes_over_in_the_same_change_stay() {
+fn bytes_taken_over_by_another_node_in_one_change_stay() {
     let (directory, _uppers, upper) = begin();
     let (key, id) = add(&upper, b"a", b"bytes");
     let moved = upper
@@ -305,7 +305,7 @@ fn a_read_only_disk_is_named_in_the_error() {
 }
 
 #[test]
-fn a_disk_that_vanished_is_an_error_and_no_panic() {
+fn a_vanished_disk_is_an_error_not_a_panic() {
     let directory = tempfile::tempdir().unwrap();
     let state = directory.path().join("state");
     let uppers = open(&state);

@@ -266,7 +266,7 @@ fn run_child(directory: &Path, from: u64, random: &mut rand::rngs::StdRng) -> u6
 }
 
 #[test]
-fn a_process_killed_at_any_moment_loses_nothing_that_it_acknowledged() {
+fn a_process_killed_at_any_moment_loses_nothing_acknowledged() {
     let rounds: u64 = std::env::var("OCIFS_TEST_KILLS").map_or(12, |text| text.parse().unwrap());
     let (directory, uppers, upper) = begin();
     drop((upper, uppers));
@@ -351,7 +351,7 @@ fn a_power_cut_leaves_everything_up_to_the_last_sync_and_no_half_step() {
 }
 
 #[test]
-fn a_power_cut_makes_suspects_of_exactly_the_files_that_were_not_synced() {
+fn a_power_cut_makes_exactly_the_unsynced_files_suspect() {
     let Some(disk) = Disk::new() else { return };
     let uppers = open(&disk.path());
     let upper = uppers.create(&tag_key("v1"), bound(), None).unwrap();

@@ -137,7 +137,7 @@ fn a_missing_empty_or_foreign_database_is_damaged_and_nothing_is_deleted() {
 }
 
 #[test]
-fn a_schema_that_says_more_than_ours_is_not_run() {
+fn a_schema_with_extra_objects_is_not_executed() {
     let (directory, database) = filled();
     let connection = rusqlite::Connection::open(&database).unwrap();
     connection.execute_batch("CREATE TRIGGER evil AFTER INSERT ON nodes BEGIN DELETE FROM names; END").unwrap();
@@ -165,7 +165,7 @@ fn a_database_of_a_newer_version_is_left_alone_with_one_clear_message() {
 }
 
 #[test]
-fn values_that_no_version_stores_are_damage() {
+fn impossible_values_are_reported_as_damage() {
     let (directory, database) = filled();
     for (statement, restore) in [
         ("UPDATE nodes SET kind = 99 WHERE key = (SELECT max(key) FROM nodes)", "UPDATE nodes SET kind = 1"),
@@ -184,7 +184,7 @@ fn values_that_no_version_stores_are_damage() {
 }
 
 #[test]
-fn a_database_of_an_older_version_that_is_damaged_is_left_alone() {
+fn a_damaged_database_of_an_older_version_is_left_alone() {
     let (directory, database) = filled();
     let run = |statements: &str| rusqlite::Connection::open(&database).unwrap().execute_batch(statements).unwrap();
     // Claims version 1 but has version 2 tables.

@@ -44,7 +44,7 @@ fn a_generation_shows_the_old_state_while_the_upper_changes() {
 }
 
 #[test]
-fn frozen_bytes_refuse_every_change_and_a_file_over_them_takes_it() {
+fn frozen_bytes_never_change_and_a_file_over_them_takes_writes() {
     let (_directory, _uppers, upper) = begin();
     let (key, id) = add(&upper, b"a", b"one");
     let data = upper.data(id).unwrap();
@@ -66,7 +66,7 @@ fn frozen_bytes_refuse_every_change_and_a_file_over_them_takes_it() {
 }
 
 #[test]
-fn a_file_that_is_only_open_keeps_its_bytes_and_is_no_edit() {
+fn an_open_unlinked_file_keeps_its_bytes_and_is_not_an_edit() {
     let (directory, _uppers, upper) = begin();
     let (key, id) = add(&upper, b"a", b"one");
     let frozen = upper.freeze().unwrap();
@@ -77,7 +77,7 @@ fn a_file_that_is_only_open_keeps_its_bytes_and_is_no_edit() {
 }
 
 #[test]
-fn settling_keeps_attributes_takes_the_time_of_the_bytes_and_follows_new_trees() {
+fn a_commit_keeps_attributes_takes_the_bytes_times_and_follows_new_trees() {
     let (_directory, uppers, upper) = begin();
     let (key, id) = add(&upper, b"a", b"one");
     upper.data(id).unwrap().set_mtime((1234, 5)).unwrap();
@@ -122,7 +122,7 @@ fn changes_between_two_batches_of_a_commit_stay_staged() {
 }
 
 #[test]
-fn many_files_settle_in_batches_and_are_all_freed() {
+fn many_files_are_committed_in_batches_and_all_freed() {
     let (directory, uppers, upper) = begin();
     let keys: Vec<_> = (0..700_u32).map(|number| add(&upper, format!("{number}").as_bytes(), b"x").0).collect();
     let frozen = upper.freeze().unwrap();
@@ -156,7 +156,7 @@ fn a_digest_is_known_again_until_its_bytes_change() {
 }
 
 #[test]
-fn generations_grow_for_ever_and_only_one_lives_at_a_time() {
+fn generation_numbers_only_grow_and_one_lives_at_a_time() {
     let (_directory, uppers, mut upper) = begin();
     let mut last = 0;
     for _ in 0..6 {
@@ -172,7 +172,7 @@ fn generations_grow_for_ever_and_only_one_lives_at_a_time() {
 }
 
 #[test]
-fn the_journal_is_kept_until_it_is_cleared_or_settled() {
+fn the_journal_is_kept_until_cleared_or_committed() {
     let (_directory, uppers, upper) = begin();
     assert_eq!(upper.journal().unwrap(), None);
     let journal = Journal { generation: 3, expected: None, digest: digest(4).to_string() };
@@ -192,7 +192,7 @@ fn the_journal_is_kept_until_it_is_cleared_or_settled() {
 }
 
 #[test]
-fn asking_who_is_open_may_look_at_the_upper() {
+fn an_open_check_may_look_at_the_upper() {
     let (_directory, _uppers, upper) = begin();
     let (key, _) = add(&upper, b"a", b"one");
     let ask = |_: DataId| upper.rows().node(key).unwrap().is_none();

@@ -24,7 +24,7 @@ pub(super) fn fill(data: &DataFile) -> bool {
 }
 
 #[test]
-fn a_file_over_a_tree_holds_only_written_bytes() {
+fn a_file_over_a_tree_stores_only_written_bytes() {
     let (directory, uppers, upper) = begin();
     let (_, data) = over_tree(&upper);
     assert_eq!((data.length().unwrap(), read(&data)), (10, vec![b't'; 10]));
@@ -63,7 +63,7 @@ fn cut_bytes_never_come_back() {
 }
 
 #[test]
-fn a_cut_that_a_kill_interrupted_is_made_at_the_next_opening() {
+fn a_truncation_interrupted_by_a_kill_is_finished_at_the_next_opening() {
     let (directory, uppers, upper) = begin();
     let (_, data) = over_tree(&upper);
     data.write_at(7, b"own").unwrap();
@@ -81,7 +81,7 @@ fn a_cut_that_a_kill_interrupted_is_made_at_the_next_opening() {
 }
 
 #[test]
-fn filling_in_changes_nothing_that_is_seen_and_ends_the_layer() {
+fn filling_in_changes_no_visible_byte_and_detaches_the_base() {
     let (_directory, uppers, upper) = begin();
     let (_, data) = over_tree(&upper);
     data.write_at(3, b"own").unwrap();
@@ -99,7 +99,7 @@ fn filling_in_changes_nothing_that_is_seen_and_ends_the_layer() {
 }
 
 #[test]
-fn writes_cuts_and_holes_made_while_a_file_is_filled_in_stay() {
+fn writes_truncations_and_holes_made_during_a_fill_stay() {
     let (_directory, _uppers, upper) = begin();
     let (_, data) = over_tree(&upper);
     let (_, spoiled) = data.begin_filling().unwrap();
@@ -114,7 +114,7 @@ fn writes_cuts_and_holes_made_while_a_file_is_filled_in_stay() {
 }
 
 #[test]
-fn zeros_are_filled_in_as_holes_also_over_leftovers_of_an_attempt() {
+fn zeros_are_filled_in_as_holes_even_over_leftovers() {
     let (_directory, uppers, upper) = begin();
     let tree = TreeNode { size: 1 << 20, ..tree_node(1) };
     let key = upper.change(|change| change.add_node(&Node { content: Content::Tree(tree.clone()), ..file(Content::None) })).unwrap();
@@ -149,7 +149,7 @@ fn a_failed_write_cannot_show_through_a_filled_file() {
 }
 
 #[test]
-fn files_over_one_another_are_read_through_and_go_with_the_last() {
+fn stacked_files_are_read_through_and_removed_with_the_last() {
     let (directory, uppers, upper) = begin();
     let (key, mut data) = over_tree(&upper);
     for round in 0..4_u8 {
@@ -174,7 +174,7 @@ fn files_over_one_another_are_read_through_and_go_with_the_last() {
 }
 
 #[test]
-fn all_of_a_chain_goes_with_its_node() {
+fn a_whole_chain_is_removed_with_its_node() {
     let (directory, uppers, upper) = begin();
     let (key, data) = over_tree(&upper);
     let data = lay(&upper, key, Below::Data(data));
@@ -187,7 +187,7 @@ fn all_of_a_chain_goes_with_its_node() {
 }
 
 #[test]
-fn a_new_file_that_no_change_came_to_refer_to_goes_with_its_user() {
+fn an_unreferenced_new_file_is_removed_with_its_user() {
     let (directory, uppers, upper) = begin();
     let data = upper.new_data().unwrap();
     data.write_at(0, &[1; 100_000]).unwrap();
@@ -205,7 +205,7 @@ fn a_new_file_that_no_change_came_to_refer_to_goes_with_its_user() {
 }
 
 #[test]
-fn a_frozen_file_that_lies_over_something_is_read_through_after_the_upper_goes_on() {
+fn a_frozen_stacked_file_is_read_through_while_the_upper_changes() {
     let (_directory, _uppers, upper) = begin();
     let (key, data) = over_tree(&upper);
     data.write_at(0, b"F").unwrap();
@@ -224,7 +224,7 @@ fn a_frozen_file_that_lies_over_something_is_read_through_after_the_upper_goes_o
 }
 
 #[test]
-fn where_staged_bytes_lie_is_checked_when_it_is_read() {
+fn recorded_locations_of_staged_bytes_are_validated() {
     for damage in [
         "UPDATE bases SET base = data, manifest = NULL",
         "UPDATE bases SET manifest = NULL",

@@ -198,7 +198,7 @@ fn a_second_opener_is_told_who_holds_the_upper() {
 }
 
 #[test]
-fn a_frozen_generation_stays_as_it_was_and_settling_frees_its_bytes() {
+fn a_frozen_generation_never_changes_and_its_commit_frees_bytes() {
     let directory = tempfile::tempdir().unwrap();
     let uppers = open(directory.path());
     let upper = uppers.create(&tag_key("v1"), Binding::default(), None).unwrap();

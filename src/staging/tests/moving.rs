@@ -6,7 +6,7 @@ use super::error::system;
 use super::*;
 
 #[test]
-fn a_moved_upper_goes_on_under_its_new_tag_with_its_lock() {
+fn a_moved_upper_continues_under_its_new_tag_with_its_lock() {
     let (directory, uppers, upper) = begin();
     let (key, id) = add(&upper, b"a", b"one");
     let data = upper.data(id).unwrap();
@@ -49,7 +49,7 @@ fn an_upper_does_not_move_onto_another() {
 }
 
 #[test]
-fn the_next_opening_finishes_a_move_that_was_killed() {
+fn the_next_opening_finishes_a_killed_move() {
     let (_directory, uppers, upper) = begin();
     let (key, _) = add(&upper, b"a", b"one");
     let directory = upper.packs().parent().unwrap().to_path_buf();
@@ -60,7 +60,7 @@ fn the_next_opening_finishes_a_move_that_was_killed() {
 }
 
 #[test]
-fn a_removed_upper_is_gone_at_once_for_everybody_who_has_it() {
+fn a_removed_upper_is_gone_at_once_for_all_its_users() {
     let (directory, uppers, upper) = begin();
     let (_, id) = add(&upper, b"a", b"one");
     let data = upper.data(id).unwrap();
@@ -96,7 +96,7 @@ fn a_removed_upper_is_gone_at_once_for_everybody_who_has_it() {
 }
 
 #[test]
-fn a_sync_that_a_removal_overtakes_answers_gone() {
+fn a_sync_overtaken_by_a_removal_reports_gone() {
     let (directory, _uppers, upper) = begin();
     let (_, id) = add(&upper, b"a", b"one");
     let data = upper.data(id).unwrap();
@@ -124,7 +124,7 @@ fn leftovers_of_killed_makers_and_removers_are_swept() {
 }
 
 #[test]
-fn an_upper_that_cannot_be_read_is_listed_beside_the_others_and_can_be_given_up() {
+fn an_unreadable_upper_is_listed_and_can_be_discarded() {
     let (directory, uppers, upper) = begin();
     drop(upper);
     drop(uppers.create(&tag_key("v2"), bound(), None).unwrap());
@@ -145,7 +145,7 @@ fn an_upper_that_cannot_be_read_is_listed_beside_the_others_and_can_be_given_up(
 }
 
 #[test]
-fn one_that_is_held_is_not_given_up() {
+fn a_held_upper_is_not_discarded() {
     let (_directory, uppers, upper) = begin();
     assert_eq!(uppers.give_up(&tag_key("v1")).unwrap_err().kind, ErrorKind::Busy);
     drop(upper);
@@ -165,7 +165,7 @@ fn tags_of_different_places_have_different_uppers() {
 }
 
 #[test]
-fn messages_escape_names_that_come_from_a_registry() {
+fn messages_escape_names_from_a_registry() {
     let evil = TagKey { repository: "a\u{1b}[31m".to_owned(), ..tag_key("v1") };
     assert_eq!(evil.shown(), "reg.io/a\\u{1b}[31m:v1");
     let layout = TagKey { authority: "oci:/srv/layout".to_owned(), ..tag_key("v1") };
@@ -173,7 +173,7 @@ fn messages_escape_names_that_come_from_a_registry() {
 }
 
 #[test]
-fn the_lock_of_a_killed_process_is_free_and_that_of_a_living_one_names_it() {
+fn the_lock_of_a_killed_process_is_free_and_a_live_one_is_named() {
     let (directory, uppers, upper) = begin();
     drop(upper);
     let mut child = Command::new(std::env::current_exe().unwrap())
@@ -207,7 +207,7 @@ fn an_upper_with_edits_is_neither_retired_nor_removed_as_clean() {
 }
 
 #[test]
-fn an_upper_that_was_retired_or_removed_as_clean_fails_every_later_edit_with_gone() {
+fn later_edits_of_a_retired_or_removed_upper_fail_with_gone() {
     let directory = tempfile::tempdir().unwrap();
     let uppers = open(directory.path());
     let edit = |upper: &Upper| upper.change(|change| change.put_name(0, b"name", Named::Whiteout)).unwrap_err().kind;
@@ -232,7 +232,7 @@ fn a_new_or_deleted_tag_is_never_removed_as_clean() {
 }
 
 #[test]
-fn an_upper_that_was_changed_since_its_freeze_is_kept_and_one_that_was_not_is_removed() {
+fn an_upper_is_removed_after_its_publish_only_if_unchanged_since_the_freeze() {
     let directory = tempfile::tempdir().unwrap();
     let uppers = open(directory.path());
     let upper = uppers.create(&tag_key("v1"), bound(), None).unwrap();
@@ -247,7 +247,7 @@ fn an_upper_that_was_changed_since_its_freeze_is_kept_and_one_that_was_not_is_re
 }
 
 #[test]
-fn bytes_are_staged_and_read_while_the_upper_moves_to_and_fro() {
+fn bytes_are_staged_and_read_while_the_upper_moves_back_and_forth() {
     let (_directory, _uppers, upper) = begin();
     let (_, id) = add(&upper, b"a", b"one");
     let is_over = std::sync::atomic::AtomicBool::new(false);
@@ -269,7 +269,7 @@ fn bytes_are_staged_and_read_while_the_upper_moves_to_and_fro() {
 }
 
 #[test]
-fn a_released_tag_is_free_and_is_taken_back_by_the_next_change_unless_another_has_it() {
+fn a_released_tag_is_reacquired_by_the_next_change_unless_taken() {
     let directory = tempfile::tempdir().unwrap();
     let uppers = open(directory.path());
     let upper = uppers.create(&tag_key("v1"), bound(), None).unwrap();
@@ -294,7 +294,7 @@ fn a_released_tag_is_free_and_is_taken_back_by_the_next_change_unless_another_ha
 }
 
 #[test]
-fn a_released_upper_can_be_retired_and_not_reclaimed_after_that() {
+fn a_retired_upper_cannot_be_reacquired() {
     let directory = tempfile::tempdir().unwrap();
     let uppers = open(directory.path());
     let upper = uppers.create(&tag_key("v1"), bound(), None).unwrap();

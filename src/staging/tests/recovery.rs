@@ -13,7 +13,7 @@ pub(super) fn kill(directory: &Path, upper: Upper) -> (tempfile::TempDir, Uppers
 }
 
 #[test]
-fn every_acknowledged_change_is_there_without_a_close_or_a_sync() {
+fn acknowledged_changes_survive_without_close_or_sync() {
     let (directory, _uppers, upper) = begin();
     let added: Vec<_> = (0..300_u32).map(|number| add(&upper, format!("{number}").as_bytes(), &number.to_be_bytes())).collect();
     let (_copy, uppers) = kill(directory.path(), upper);
@@ -26,7 +26,7 @@ fn every_acknowledged_change_is_there_without_a_close_or_a_sync() {
 }
 
 #[test]
-fn bytes_that_no_node_came_to_refer_to_are_unlinked_after_a_kill() {
+fn unreferenced_bytes_are_unlinked_after_a_kill() {
     let (directory, _uppers, upper) = begin();
     let (_, kept) = add(&upper, b"a", b"kept");
     let unused = upper.new_data().unwrap();
@@ -46,7 +46,7 @@ fn bytes_that_no_node_came_to_refer_to_are_unlinked_after_a_kill() {
 }
 
 #[test]
-fn nodes_that_were_only_open_end_with_their_process() {
+fn unlinked_open_nodes_end_with_their_process() {
     let (directory, _uppers, upper) = begin();
     let (key, id) = add(&upper, b"a", b"open");
     let (kept, _) = add(&upper, b"b", b"kept");
@@ -66,7 +66,7 @@ fn nodes_that_were_only_open_end_with_their_process() {
 }
 
 #[test]
-fn a_file_whose_bytes_a_power_cut_took_is_empty_and_suspected() {
+fn a_file_that_lost_its_bytes_in_a_power_cut_is_empty_and_suspect() {
     let (directory, _uppers, upper) = begin();
     let (key, id) = add(&upper, b"a", b"lost");
     let (_, kept) = add(&upper, b"b", b"kept");
@@ -81,7 +81,7 @@ fn a_file_whose_bytes_a_power_cut_took_is_empty_and_suspected() {
 }
 
 #[test]
-fn a_frozen_generation_that_was_killed_is_dropped() {
+fn the_frozen_generation_of_a_killed_process_is_dropped() {
     let (directory, _uppers, upper) = begin();
     let (key, id) = add(&upper, b"a", b"one");
     let frozen = upper.freeze().unwrap();
@@ -102,7 +102,7 @@ fn a_frozen_generation_that_was_killed_is_dropped() {
 }
 
 #[test]
-fn a_log_that_was_cut_short_leaves_the_changes_before_the_cut() {
+fn a_truncated_log_keeps_the_changes_before_the_cut() {
     let (directory, _uppers, upper) = begin();
     for number in 0..200_u32 {
         upper.change(|change| change.put_name(0, format!("{number:03}").as_bytes(), Named::Whiteout)).unwrap();

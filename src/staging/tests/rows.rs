@@ -7,7 +7,7 @@ use proptest::prelude::*;
 use super::*;
 
 #[test]
-fn every_attribute_of_a_node_comes_back_as_it_was_put() {
+fn every_attribute_of_a_node_survives_a_round_trip() {
     let (_directory, uppers, upper) = begin();
     let kinds = [
         NodeKind::File,
@@ -81,7 +81,7 @@ fn a_change_that_fails_or_panics_leaves_nothing() {
 }
 
 #[test]
-fn a_change_that_changes_nothing_is_no_edit() {
+fn a_no_op_change_is_not_an_edit() {
     let (_directory, uppers, upper) = begin();
     upper.change(|change| change.rows().node(5)).unwrap();
     upper.change(|change| change.bind(bound())).unwrap();
@@ -91,7 +91,7 @@ fn a_change_that_changes_nothing_is_no_edit() {
 }
 
 #[test]
-fn a_change_that_takes_everything_back_leaves_no_edit_whatever_else_it_does() {
+fn a_change_that_reverts_everything_leaves_no_edit() {
     let (_directory, uppers, mut upper) = begin();
     let other = Binding { expected: Some(digest(2)), ..bound() };
     for binding in [bound(), other, bound()] {
@@ -113,7 +113,7 @@ fn a_change_that_takes_everything_back_leaves_no_edit_whatever_else_it_does() {
 }
 
 #[test]
-fn a_new_tag_a_retag_and_a_deletion_are_edits_from_the_beginning() {
+fn new_tags_retags_and_deletions_count_as_edits_at_once() {
     let directory = tempfile::tempdir().unwrap();
     let uppers = open(directory.path());
     let retag = Binding { under: Some(digest(1)), ..Binding::default() };
@@ -125,7 +125,7 @@ fn a_new_tag_a_retag_and_a_deletion_are_edits_from_the_beginning() {
 }
 
 #[test]
-fn numbers_of_nodes_and_names_are_never_given_again() {
+fn node_and_name_numbers_are_never_reused() {
     let (_directory, uppers, mut upper) = begin();
     let (mut keys, mut cookies) = (Vec::new(), Vec::new());
     for _ in 0..5 {
@@ -155,7 +155,7 @@ fn numbers_of_nodes_and_names_are_never_given_again() {
 }
 
 #[test]
-fn a_number_that_was_never_given_out_is_refused() {
+fn an_unallocated_number_is_refused() {
     let (_directory, _uppers, upper) = begin();
     let refused = upper.change(|change| change.put_node(STAGED + 5000, &file(Content::None)));
     assert_eq!(refused.unwrap_err().kind, ErrorKind::Invalid);
@@ -324,7 +324,7 @@ impl Model {
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(64))]
     #[test]
-    fn an_upper_says_what_a_map_would_say(changes in proptest::collection::vec(proptest::collection::vec(step(), 1..6), 1..12)) {
+    fn an_upper_behaves_like_a_map(changes in proptest::collection::vec(proptest::collection::vec(step(), 1..6), 1..12)) {
         let (_directory, uppers, mut upper) = begin();
         let mut model = Model { binding: bound(), ..Model::default() };
         for steps in changes {

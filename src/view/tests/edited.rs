@@ -36,7 +36,7 @@ async fn edits_are_shown_even_if_nobody_waited_for_the_first_attempt() {
 }
 
 #[tokio::test]
-async fn edits_that_are_being_begun_are_waited_for() {
+async fn edits_being_started_are_awaited() {
     let fixture = TagFixture::new();
     let (view, _) = tagged(&fixture);
     assert!(view.begun().await.is_none());

@@ -40,7 +40,7 @@ for folder, folders, files in os.walk(top):
 const TOOLS: [Need; 3] = [Need::Root, Need::Tool("interop"), Need::Tool("python3")];
 
 #[test]
-fn time_zones_come_back_as_they_were_installed() {
+fn time_zone_files_survive_a_round_trip() {
     if lacks(&NEEDS) || lacks(&TOOLS) || lacks(&[Need::File("/usr/share/zoneinfo")]) {
         return;
     }
@@ -49,7 +49,7 @@ fn time_zones_come_back_as_they_were_installed() {
 
 /// No package of Debian has many hard links, yet installations of languages do.
 #[test]
-fn a_library_with_hard_links_between_its_folders_comes_back_and_oras_pulls_it() {
+fn a_library_with_hard_links_across_directories_survives_and_oras_pulls_it() {
     if lacks(&NEEDS) || lacks(&TOOLS) || lacks(&[Need::File("/usr/share/perl")]) {
         return;
     }
@@ -64,7 +64,7 @@ done"#;
 }
 
 #[test]
-fn programs_and_sources_of_whole_languages_come_back() {
+fn whole_language_installations_survive_a_round_trip() {
     let trees = ["/usr/lib/git-core", "/usr/share/perl", "/usr/lib/python3.11", "/usr/share/go-1.19"];
     if !crate::support::is_long() || lacks(&NEEDS) || lacks(&TOOLS) || lacks(&trees.map(Need::File)) {
         return;

@@ -18,11 +18,11 @@ const EMPTY: usize = 100_000;
 const LOADED: usize = 100;
 
 #[test]
-fn an_index_and_a_tree_are_made_in_bounded_memory() {
+fn index_and_tree_are_built_in_bounded_memory() {
     if std::env::var_os(CHILD).is_some() {
         return make_both();
     }
-    let name = "artifact::merge::tests::peak::an_index_and_a_tree_are_made_in_bounded_memory";
+    let name = "artifact::merge::tests::peak::index_and_tree_are_built_in_bounded_memory";
     let child = Command::new(std::env::current_exe().unwrap()).args(["--exact", name, "--nocapture"]).env(CHILD, "1").output().unwrap();
     let said = String::from_utf8_lossy(&child.stdout);
     assert!(child.status.success() && said.contains("1 passed"), "{said}{}", String::from_utf8_lossy(&child.stderr));

@@ -289,7 +289,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn an_entry_takes_the_place_of_one_with_its_digest() {
+    fn an_entry_replaces_one_with_the_same_digest() {
         let entry = |content: &str, note: u32| json!({"digest": Digest::of(content.as_bytes()).to_string(), "note": note});
         let mut list = vec![entry("a", 1), json!({"odd": true}), entry("b", 1)];
         insert(&mut list, entry("b", 2));

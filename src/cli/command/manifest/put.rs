@@ -152,7 +152,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_manifest_names_its_media_type_or_is_given_one_and_has_the_digest_that_was_named() {
+    fn a_manifest_needs_a_media_type_and_must_match_the_given_digest() {
         let config = format!(r#"{{"mediaType":"a/b","digest":"{}","size":2}}"#, Digest::of(b"{}"));
         let text = |own: &str| Bytes::from(format!(r#"{{"schemaVersion":2,{own}"config":{config},"layers":[]}}"#));
         let oci = "application/vnd.oci.image.manifest.v1+json";

@@ -23,7 +23,7 @@ async fn read(memory: &Memory, descriptor: &Descriptor) -> Result<Vec<u8>, Error
 }
 
 #[tokio::test]
-async fn planned_faults_strike_the_requests_they_are_planned_for_and_no_others() {
+async fn planned_faults_hit_only_their_requests() {
     let memory = Memory::new();
     let blob = memory.add_blob("team/app", "a/b", vec![7; 100_000]);
     memory.plan(RequestKind::Blob, 1, 1, Fault::Error(ErrorKind::Unreachable));
@@ -39,7 +39,7 @@ async fn planned_faults_strike_the_requests_they_are_planned_for_and_no_others()
 }
 
 #[tokio::test]
-async fn what_stalls_goes_on_when_it_is_released() {
+async fn stalled_requests_continue_when_released() {
     let memory = Memory::new();
     let blob = memory.add_blob("team/app", "a/b", vec![7; 100]);
     memory.plan(RequestKind::Blob, 0, 1, Fault::StallAfter(10));
@@ -76,7 +76,7 @@ async fn a_lost_answer_is_an_error_of_something_that_was_done() {
 }
 
 #[tokio::test]
-async fn an_upload_ends_or_stalls_where_it_is_planned() {
+async fn an_upload_fails_or_stalls_as_planned() {
     let memory = Memory::new();
     let data = Bytes::from(vec![7; 200_000]);
     let blob = Descriptor::new("a/b", Digest::of(&data), 200_000);

@@ -120,7 +120,7 @@ fn by_method(request: &Received) -> String {
 }
 
 #[tokio::test]
-async fn one_token_for_pulling_and_pushing_serves_a_whole_upload_and_another_one_a_deletion() {
+async fn one_token_serves_a_whole_upload_and_another_a_deletion() {
     let guarded = Guarded::start(by_method).await;
     let client = writer(&guarded.server.authority);
     assert!(!client.has_blob(&repository(), &descriptor(&data())).await.unwrap());
@@ -146,7 +146,7 @@ async fn a_mount_asks_for_both_repositories() {
 }
 
 #[tokio::test]
-async fn a_token_that_ends_in_the_middle_of_an_upload_is_replaced() {
+async fn a_token_that_expires_during_an_upload_is_replaced() {
     let guarded = Guarded::start(by_method).await;
     let client = writer(&guarded.server.authority);
     client.push_blob(&repository(), &descriptor(b"small"), source(b"small"), silent()).await.unwrap();
@@ -163,7 +163,7 @@ async fn a_token_that_ends_in_the_middle_of_an_upload_is_replaced() {
 }
 
 #[tokio::test]
-async fn the_session_of_a_refused_mount_is_used_by_the_upload_or_given_up() {
+async fn the_session_of_a_refused_mount_is_reused_or_cancelled() {
     let registry = Writable::new(Manner { mounts: false, ..FULL });
     let server = registry.serve(|_, _| None).await;
     let client = writer(&server.authority);

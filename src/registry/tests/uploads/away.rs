@@ -17,7 +17,7 @@ fn closed_port() -> (String, impl FnOnce(&Writable) -> Server) {
 }
 
 #[tokio::test]
-async fn several_uploads_wait_for_a_registry_that_restarts() {
+async fn concurrent_uploads_wait_for_a_restarting_registry() {
     let registry = Writable::new(FULL);
     let (authority, back) = closed_port();
     let mut config = config(&authority);
@@ -42,7 +42,7 @@ async fn several_uploads_wait_for_a_registry_that_restarts() {
 }
 
 #[tokio::test]
-async fn uploads_to_a_registry_that_stays_away_end_together_and_the_next_do_not_wait_again() {
+async fn uploads_to_an_absent_registry_fail_together_and_later_ones_fail_fast() {
     let (authority, _held) = closed_port();
     let mut config = config(&authority);
     config.timing.progress = Duration::from_secs(1);
@@ -61,7 +61,7 @@ async fn uploads_to_a_registry_that_stays_away_end_together_and_the_next_do_not_
 }
 
 #[tokio::test]
-async fn uploads_under_way_go_on_when_the_registry_restarts() {
+async fn uploads_in_progress_survive_a_registry_restart() {
     let registry = Writable::new(FULL);
     let before = registry.serve(|_, _| None).await;
     let authority = before.authority.clone();

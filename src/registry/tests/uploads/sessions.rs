@@ -12,7 +12,7 @@ use super::*;
 use crate::registry::UploadSource;
 
 #[tokio::test]
-async fn a_lost_session_begins_anew_and_says_so() {
+async fn a_lost_session_restarts_and_is_logged() {
     for method in ["PATCH", "PUT"] {
         let registry = Writable::new(FULL);
         let server = registry.serve(once(method, usize::from(method == "PATCH"), error(404, "BLOB_UPLOAD_UNKNOWN"))).await;
@@ -29,7 +29,7 @@ async fn a_lost_session_begins_anew_and_says_so() {
 }
 
 #[tokio::test]
-async fn a_session_that_is_lost_again_and_again_is_unreachable_and_not_absent() {
+async fn repeatedly_lost_sessions_are_unreachable_not_absent() {
     let registry = Writable::new(FULL);
     // The first chunk is accepted, so the registry takes chunks.
     let second = |request: &Received| is(request, "PATCH") && request.header("content-range") != Some("0-999");
@@ -39,7 +39,7 @@ async fn a_session_that_is_lost_again_and_again_is_unreachable_and_not_absent() 
 }
 
 #[tokio::test]
-async fn a_connection_that_breaks_in_a_chunk_goes_on_where_the_registry_says() {
+async fn a_broken_chunk_resumes_where_the_registry_says() {
     let registry = Writable::new(FULL);
     let (honest, cut) = (registry.clone(), AtomicUsize::new(0));
     let limit = move |request: &Received| match is(request, "PATCH") && cut.fetch_add(1, Ordering::SeqCst) == 1 {
@@ -62,7 +62,7 @@ async fn a_connection_that_breaks_in_a_chunk_goes_on_where_the_registry_says() {
 }
 
 #[tokio::test]
-async fn a_chunk_is_never_repeated_without_asking_how_far_the_registry_got() {
+async fn a_chunk_is_never_resent_without_asking_for_the_offset() {
     for struck in [nothing(), error(500, "UNKNOWN"), error(416, "RANGE_INVALID"), reply(429, &[("Retry-After", "0")], b"")] {
         let registry = Writable::new(FULL);
         let server = registry.serve(once("PATCH", 1, struck)).await;
@@ -73,7 +73,7 @@ async fn a_chunk_is_never_repeated_without_asking_how_far_the_registry_got() {
 }
 
 #[tokio::test]
-async fn a_wrong_range_is_checked_with_the_session_and_what_is_too_much_is_given_up() {
+async fn a_wrong_range_is_checked_and_excess_data_abandons_the_session() {
     // Accepted but reported wrongly: the session query is right.
     let registry = Writable::new(FULL);
     let (seen, done) = (AtomicUsize::new(0), registry.clone());
@@ -106,7 +106,7 @@ async fn a_wrong_range_is_checked_with_the_session_and_what_is_too_much_is_given
 }
 
 #[tokio::test]
-async fn a_registry_that_never_moves_on_ends_the_upload() {
+async fn an_upload_without_progress_ends() {
     let registry = Writable::new(FULL);
     let second = |request: &Received| is(request, "PATCH") && request.header("content-range") != Some("0-999");
     let server = registry.serve(move |request, _| second(request).then(|| error(416, "RANGE_INVALID"))).await;
@@ -137,7 +137,7 @@ async fn back_and_forth(forgets: usize) -> (Result<(), Error>, Server, bool) {
 }
 
 #[tokio::test]
-async fn an_upload_that_goes_back_and_forth_ends() {
+async fn an_upload_that_oscillates_ends() {
     let (pushed, server, there) = back_and_forth(0).await;
     assert!(pushed.is_ok() && there, "what is confirmed and kept is progress: {pushed:?}");
     assert_eq!(server.log().iter().filter(|request| is(request, "PATCH")).count(), 7);
@@ -151,7 +151,7 @@ async fn an_upload_that_goes_back_and_forth_ends() {
 }
 
 #[tokio::test]
-async fn a_registry_that_takes_no_chunks_gets_large_blobs_in_one_request() {
+async fn a_registry_without_chunk_support_gets_large_blobs_in_one_request() {
     for (status, remembered) in [(400, false), (404, false), (405, true), (411, true), (415, true), (416, false), (501, true)] {
         let registry = Writable::new(FULL);
         let server = registry.serve(move |request, _| is(request, "PATCH").then(|| error(status, "UNSUPPORTED"))).await;
@@ -176,7 +176,7 @@ async fn a_registry_that_takes_no_chunks_gets_large_blobs_in_one_request() {
 }
 
 #[tokio::test]
-async fn a_chunk_that_is_answered_by_201_is_taken() {
+async fn a_chunk_answered_with_201_completes_the_upload() {
     let registry = Writable::new(FULL);
     let server = registry
         .serve(|request, registry| {
@@ -194,7 +194,7 @@ async fn a_chunk_that_is_answered_by_201_is_taken() {
 }
 
 #[tokio::test]
-async fn a_final_answer_that_was_lost_is_asked_for() {
+async fn a_lost_final_answer_is_checked() {
     for data in [data(), b"small".to_vec()] {
         for done in [true, false] {
             let registry = Writable::new(FULL);
@@ -249,7 +249,7 @@ impl UploadSource for Unsteady {
 }
 
 #[tokio::test]
-async fn bytes_that_are_not_those_of_the_digest_are_an_integrity_error_and_nothing_is_stored() {
+async fn bytes_with_a_wrong_digest_are_an_integrity_error_and_not_stored() {
     let wrong = data().iter().map(|byte| byte ^ 1).collect();
     let registry = Writable::new(FULL);
     let server = registry.serve(|_, _| None).await;
@@ -262,7 +262,7 @@ async fn bytes_that_are_not_those_of_the_digest_are_an_integrity_error_and_nothi
 }
 
 #[tokio::test]
-async fn a_session_that_was_disturbed_and_has_the_wrong_digest_begins_anew() {
+async fn a_disturbed_session_with_a_wrong_digest_restarts() {
     // The session holds other bytes than were sent, of the same length.
     let registry = Writable::new(FULL);
     let seen = AtomicUsize::new(0);
@@ -281,7 +281,7 @@ async fn a_session_that_was_disturbed_and_has_the_wrong_digest_begins_anew() {
 }
 
 #[tokio::test]
-async fn a_source_that_cannot_be_read_is_told_and_its_session_given_up() {
+async fn an_unreadable_source_is_reported_and_its_session_cancelled() {
     let registry = Writable::new(FULL);
     let server = registry.serve(|_, _| None).await;
     let unsteady = Unsteady { right: data(), wrong: Vec::new(), reads: AtomicUsize::new(0), wrong_reads: 0, fails: true };
@@ -292,7 +292,7 @@ async fn a_source_that_cannot_be_read_is_told_and_its_session_given_up() {
 }
 
 #[tokio::test]
-async fn a_registry_that_takes_nothing_more_times_out() {
+async fn a_registry_that_stops_reading_times_out() {
     for silent_after in [500, usize::MAX] {
         let limit = move |request: &Received| if is(request, "PATCH") { silent_after } else { usize::MAX };
         let registry = Writable::new(FULL);

@@ -9,7 +9,7 @@ async fn writer(fixture: &TagFixture, tag: &Arc<Overlay>, path: &str) -> Arc<sup
 }
 
 #[tokio::test]
-async fn the_first_write_moves_only_its_own_bytes_and_the_inode_stays() {
+async fn the_first_write_stores_only_its_own_bytes_and_keeps_the_inode() {
     let fixture = TagFixture::new();
     let tag = fixture.sample().await;
     let number = node(&tag, "file");
@@ -59,7 +59,7 @@ async fn truncating_to_nothing_fetches_nothing() {
 }
 
 #[tokio::test]
-async fn cutting_and_extending_keep_the_rest_and_read_as_zeros_behind() {
+async fn truncating_and_extending_keep_the_rest_and_append_zeros() {
     let fixture = TagFixture::new();
     let tag = fixture.sample().await;
     for (size, expected) in [(3, &b"hel"[..]), (6, b"hel\0\0\0"), (6, b"hel\0\0\0"), (1, b"h")] {
@@ -138,7 +138,7 @@ async fn many_writers_share_one_file_while_it_is_filled_in() {
 }
 
 #[tokio::test]
-async fn a_write_needs_none_of_the_old_bytes_and_a_failed_read_says_why() {
+async fn a_write_needs_no_old_bytes_and_a_failed_read_reports_why() {
     let fixture = TagFixture::new();
     let layers = [("text/plain", &b"hello"[..], [("org.opencontainers.image.title", "file")].as_slice())];
     let digest = fixture.registry.add_artifact("app", "v1", (media_type::OCI_EMPTY, b"{}"), &layers, &[]);
@@ -162,7 +162,7 @@ async fn a_write_needs_none_of_the_old_bytes_and_a_failed_read_says_why() {
 }
 
 #[tokio::test]
-async fn a_file_for_which_there_is_no_room_stays_over_the_tree_and_is_published() {
+async fn a_file_too_large_to_fill_in_stays_over_the_tree_and_is_published() {
     let mut fixture = TagFixture::new();
     let data = vec![b'.'; 1 << 20];
     let digest = fixture.push("v1", &[Item::File("big", data)]);
@@ -212,7 +212,7 @@ async fn a_whole_unchanged_file_is_copied_without_its_bytes() {
 }
 
 #[tokio::test]
-async fn ranges_are_copied_between_files_also_from_staged_ones() {
+async fn ranges_are_copied_between_published_and_staged_files() {
     let fixture = TagFixture::new();
     let tag = fixture.sample().await;
     fixture.write(&tag, "new", b"0123456789").await;
@@ -225,7 +225,7 @@ async fn ranges_are_copied_between_files_also_from_staged_ones() {
 }
 
 #[tokio::test]
-async fn a_write_moves_the_times_and_a_time_that_was_set_stays() {
+async fn a_write_updates_the_times_and_an_explicit_time_stays() {
     let fixture = TagFixture::new();
     let tag = fixture.sample().await;
     fixture.write(&tag, "file", b"x").await;

@@ -31,7 +31,7 @@ async fn everything(fixture: &TagFixture, tag: &Arc<Overlay>) -> Vec<String> {
 }
 
 #[tokio::test]
-async fn all_that_was_done_is_taken_back_at_once() {
+async fn everything_is_discarded_at_once() {
     let fixture = TagFixture::new();
     let tag = fixture.sample().await;
     let before = everything(&fixture, &tag).await;
@@ -58,7 +58,7 @@ async fn all_that_was_done_is_taken_back_at_once() {
 }
 
 #[tokio::test]
-async fn one_path_is_taken_back_and_its_neighbours_stay() {
+async fn one_path_is_discarded_and_its_neighbours_stay() {
     let fixture = TagFixture::new();
     let tag = fixture.sample().await;
     fixture.write(&tag, "dir/inner", b"changed").await;
@@ -74,7 +74,7 @@ async fn one_path_is_taken_back_and_its_neighbours_stay() {
 }
 
 #[tokio::test]
-async fn directories_on_the_way_to_a_path_are_made_again() {
+async fn missing_parents_of_a_discarded_path_are_recreated() {
     let fixture = TagFixture::new();
     let tag = fixture.sample().await;
     for (path, is_directory) in [("dir/deep/bottom", false), ("dir/deep", true), ("dir/inner", false), ("dir", true)] {
@@ -103,7 +103,7 @@ async fn a_discard_after_a_publish_restores_the_published_state() {
 }
 
 #[tokio::test]
-async fn a_file_that_is_open_goes_on_without_a_name() {
+async fn an_open_discarded_file_stays_usable_without_a_name() {
     let fixture = TagFixture::new();
     let tag = fixture.sample().await;
     let writer = tag.open_writer(&fixture.context, node(&tag, "file"), false).await.unwrap();
@@ -149,7 +149,7 @@ async fn edited_all_over(fixture: &TagFixture) -> Arc<Overlay> {
 }
 
 #[tokio::test]
-async fn a_discard_blocks_no_one_and_changes_made_meanwhile_are_discarded_or_stay_edits() {
+async fn a_discard_blocks_nobody_and_concurrent_changes_stay_edits_or_are_discarded() {
     let fixture = TagFixture::new();
     let tag = edited_all_over(&fixture).await;
     let mut pauses = 0;
@@ -168,7 +168,7 @@ async fn a_discard_blocks_no_one_and_changes_made_meanwhile_are_discarded_or_sta
 }
 
 #[tokio::test]
-async fn a_discard_that_was_killed_leaves_a_valid_state_and_the_next_one_ends_it() {
+async fn a_killed_discard_leaves_a_valid_state_and_the_next_one_finishes_it() {
     for after in [1, 3, 7] {
         let fixture = TagFixture::new();
         let before = {

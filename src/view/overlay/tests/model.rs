@@ -520,7 +520,7 @@ proptest! {
     })]
 
     #[test]
-    fn any_sequence_of_operations_leaves_the_state_of_the_reference(
+    fn any_sequence_of_operations_matches_the_reference_model(
         with_base in prop::bool::weighted(0.8),
         operations in prop::collection::vec(operation(), 1..40),
     ) {

@@ -69,7 +69,7 @@ async fn a_listing_under_way_names_every_entry_that_stays_exactly_once() {
 }
 
 #[tokio::test]
-async fn names_that_cannot_be_are_refused() {
+async fn impossible_names_are_refused() {
     let fixture = TagFixture::new();
     let tag = fixture.sample().await;
     let long = "x".repeat(256);
@@ -178,7 +178,7 @@ async fn a_moved_directory_keeps_its_number_and_content() {
 }
 
 #[tokio::test]
-async fn a_directory_with_the_group_bit_gives_its_group_and_directories_the_bit() {
+async fn a_setgid_directory_passes_on_its_group_and_bit() {
     let fixture = TagFixture::new();
     let tag = fixture.empty("v1").await;
     let shared = NewNode { mode: 0o2775, owner: (5, 50), ..new(Kind::Directory) };
@@ -237,7 +237,7 @@ async fn an_unlinked_file_lives_until_its_last_handle_is_closed() {
 }
 
 #[tokio::test]
-async fn a_removed_directory_takes_nothing_new() {
+async fn a_removed_directory_accepts_nothing_new() {
     let fixture = TagFixture::new();
     let tag = fixture.sample().await;
     let gone = node(&tag, "empty");
@@ -251,7 +251,7 @@ fn rename_into(tag: &Overlay, from: &str, directory: ViewNode) -> Result<(), Err
 }
 
 #[tokio::test]
-async fn attributes_that_are_set_copy_no_bytes_and_survive_a_restart() {
+async fn setting_attributes_copies_no_bytes_and_survives_a_restart() {
     let fixture = TagFixture::new();
     let tag = fixture.sample().await;
     fixture.blobs_read();

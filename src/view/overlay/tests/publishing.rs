@@ -65,7 +65,7 @@ async fn unset_attributes_stay_unset_through_unrelated_edits() {
 }
 
 #[tokio::test]
-async fn after_a_settlement_clean_files_refer_to_the_new_tree_and_keep_their_inodes() {
+async fn after_a_commit_clean_files_refer_to_the_new_tree_and_keep_their_inodes() {
     let fixture = TagFixture::new();
     let tag = fixture.sample().await;
     fixture.mkdir(&tag, "new");
@@ -92,7 +92,7 @@ async fn after_a_settlement_clean_files_refer_to_the_new_tree_and_keep_their_ino
 }
 
 #[tokio::test]
-async fn a_loop_of_write_and_sync_holds_no_artifact_that_nothing_refers_to() {
+async fn repeated_writes_and_syncs_hold_no_unreferenced_artifact() {
     let fixture = TagFixture::new();
     let tag = fixture.sample().await;
     for number in 0..20 {
@@ -196,7 +196,7 @@ async fn a_generation_that_is_dropped_changes_nothing() {
 }
 
 #[tokio::test]
-async fn differences_are_told_by_content_and_attributes_and_not_by_directory_times() {
+async fn differences_are_found_by_content_and_attributes_but_not_directory_times() {
     let fixture = TagFixture::new();
     let tag = fixture.sample().await;
     let chmod = SetAttributes { mode: Some(0o600), ..Default::default() };
@@ -221,7 +221,7 @@ async fn differences_are_told_by_content_and_attributes_and_not_by_directory_tim
 }
 
 #[tokio::test]
-async fn a_tag_that_was_deleted_differs_by_all_it_has_upstream() {
+async fn a_deleted_tag_differs_by_all_its_upstream_files() {
     let fixture = TagFixture::new();
     let tag = fixture.sample().await;
     let binding = Binding { deleted: true, ..tag.binding() };
@@ -244,7 +244,7 @@ async fn a_tag_that_was_bound_to_another_digest_is_compared_with_that() {
 }
 
 #[tokio::test]
-async fn the_upper_of_a_tag_without_edits_goes_with_its_last_user() {
+async fn the_upper_of_a_clean_tag_is_removed_with_its_last_user() {
     let fixture = TagFixture::new();
     let tag = fixture.sample().await;
     let tag_key = tag.tag_key();
@@ -259,7 +259,7 @@ async fn the_upper_of_a_tag_without_edits_goes_with_its_last_user() {
 }
 
 #[tokio::test]
-async fn a_write_that_begins_in_one_generation_and_ends_in_none_is_kept() {
+async fn a_write_spanning_a_freeze_is_kept() {
     let fixture = TagFixture::new();
     let tag = fixture.sample().await;
     fixture.write(&tag, "file", b"staged").await;
@@ -312,7 +312,7 @@ async fn a_freeze_copies_no_bytes_and_shows_open_files_as_they_were() {
 }
 
 #[tokio::test]
-async fn publishes_that_all_fail_while_a_file_is_written_leave_it_whole() {
+async fn failing_publishes_during_a_write_leave_the_file_intact() {
     let fixture = TagFixture::new();
     let tag = fixture.sample().await;
     let writer = tag.open_writer(&fixture.context, node(&tag, "file"), false).await.unwrap();

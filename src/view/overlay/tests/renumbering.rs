@@ -90,7 +90,7 @@ async fn edits_of_published_files_are_found_again_too() {
 }
 
 #[tokio::test]
-async fn a_node_of_the_tree_below_is_found_again_that_was_published_under_another_name_and_written_again() {
+async fn a_node_published_under_another_name_and_written_again_is_found_again() {
     let fixture = TagFixture::new();
     let tag = fixture.sample().await;
     rename(&tag, "one", "symlink", Replace::Yes).unwrap();
