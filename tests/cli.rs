@@ -1,5 +1,4 @@
-//! The command line without a kernel: exit codes, help, configuration, the form of messages. Nothing here needs
-//! FUSE or a network.
+//! The command line without a kernel: exit codes, help, configuration, message format. Needs neither FUSE nor a network.
 
 use std::path::Path;
 use std::process::{Command, Output, Stdio};

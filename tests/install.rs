@@ -1,4 +1,4 @@
-//! What `scripts/install` puts where: into a directory of the test, as a packager does.
+//! Where `scripts/install` puts files, installing into a test directory as a packager would.
 
 use std::path::Path;
 use std::process::{Command, Output};

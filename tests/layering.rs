@@ -1,8 +1,8 @@
-//! The rules of the source tree, checked on every file: which module may import which, which crate belongs to which
-//! module, where unsafe code may stand, how a file begins and how long it may be, and where files form no circle.
+//! The rules of the source tree, checked on every file: allowed imports between modules, crates reserved for a module, where unsafe
+//! code may appear, file headers and length, and import cycles between files.
 //!
-//! The checker works on text, after comments and literals are blanked: it must judge code that does not compile on
-//! this machine too. It promises file, line and rule for each violation. It never reads anything but `.rs` files.
+//! The checker works on text with comments and literals blanked, so that it can check code that does not compile on this machine.
+//! It reports file, line and rule of each violation, and reads only `.rs` files.
 
 #[path = "layering/circles.rs"]
 mod circles;

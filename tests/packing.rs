@@ -1,4 +1,4 @@
-//! Layers as they are written, read by programs that are not ours: GNU tar, gzip, zstd where it is there, Python's tarfile.
+//! Packed layers, read by independent programs: GNU tar, gzip, zstd if installed, Python's tarfile.
 
 #[allow(dead_code)]
 #[path = "support/skip.rs"]

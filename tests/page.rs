@@ -1,4 +1,4 @@
-//! The page of `ocifs serve` in a real browser: browsing, searching, downloading, and names that would like to be markup.
+//! The pages of `ocifs serve` in a real browser: browsing, searching, downloading, and names that try to be markup.
 
 #[path = "support/browser.rs"]
 mod browser;

@@ -84,7 +84,7 @@ impl<'a> Reader<'a> {
         Ok(())
     }
 
-    /// The plan of an image manifest, with its config if only that tells what it is.
+    /// The plan of an image manifest, with its config if only that identifies it.
     pub async fn plan(&self, manifest: &Manifest, base: &[u8]) -> Result<Plan, Error> {
         let config = match manifest.image() {
             Some(image) if self.view != ViewMode::Blobs && dialect::needs_config(image) => Some(self.config(image).await?),

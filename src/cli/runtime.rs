@@ -32,7 +32,7 @@ pub fn until_interrupted<T>(work: impl Future<Output = Result<T, Failure>>) -> R
     })
 }
 
-/// As [`until_interrupted`], with a message that tells what an interruption leaves behind.
+/// As [`until_interrupted`], with a message about what an interruption leaves behind.
 ///
 /// # Errors
 /// As [`until_interrupted`].

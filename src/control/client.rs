@@ -134,7 +134,7 @@ impl Client {
     }
 }
 
-/// Whether a user's record may stand for the owner's mount. A mismatch is logged, since it is no accident.
+/// Whether a user's record may stand for the owner's mount. A mismatch is logged, since it is deliberate.
 fn is_owner_s(user: u32, owner: u32, path: &Path) -> bool {
     if user != owner {
         tracing::warn!(?path, user, owner, "ignoring a record that claims another user's mount");

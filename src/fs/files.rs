@@ -174,7 +174,7 @@ impl OpenFiles {
             if self.handles.has_writer(file.number)
                 && let Some(kernel) = self.namespace.kernel.get()
             {
-                // Bytes that the kernel has not written back yet are no hole.
+                // Bytes that the kernel has not written back yet are not a hole.
                 let (kernel, number) = (Arc::clone(kernel), file.number);
                 blocking(move || {
                     kernel.hand_over(number);

@@ -10,7 +10,7 @@ const ENOKEY: i32 = 126;
 /// "Key was rejected by service".
 const EKEYREJECTED: i32 = 129;
 
-/// The errno of an error kind. ENOENT stands for NotFound alone, so a network failure is never taken for absence.
+/// The errno of an error kind. Only NotFound is ENOENT, so a network failure is never taken for absence.
 pub fn errno(kind: ErrorKind) -> Errno {
     match kind {
         ErrorKind::NotFound => Errno::ENOENT,

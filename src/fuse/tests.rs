@@ -1,5 +1,5 @@
-//! The whole way through the kernel: a registry in memory, mounted by this process. Needs `/dev/fuse` and the right
-//! to mount; where either is missing the tests say so and count as skipped, which is a failure under `CI=true`.
+//! End to end through the kernel: an in-memory registry, mounted by this process. Needs `/dev/fuse` and permission to mount; without them the tests
+//! say so and count as skipped, which is a failure under `CI=true`.
 
 use std::ffi::OsStr;
 use std::fs;

@@ -249,9 +249,9 @@ impl Asked<'_> {
 pub(super) async fn manifest(store: &Store, repository: &Repository, version: &Version) -> Result<Manifest, Problem> {
     let found = store.existing(repository)?.manifest(repository, version).await;
     found.map_err(|error| match error.kind {
-        // Where the store lies is nothing for a client.
+        // The store's path is none of the client's business.
         ErrorKind::NotFound => Problem::not_found(Code::ManifestUnknown, format!("{repository}{version} does not exist")),
-        // The file is there and is no manifest.
+        // The file exists but is not a manifest.
         ErrorKind::Integrity | ErrorKind::Unsupported => Problem::not_found(Code::ManifestUnknown, error.to_string()),
         _ => store::problem(&error, Code::ManifestUnknown),
     })

@@ -44,7 +44,7 @@ pub fn show_size(bytes: u64) -> String {
     if unit == "B" || value >= 100 { format!("{value} {unit}") } else { format!("{value}.{tenths} {unit}") }
 }
 
-/// Seconds since 1970 as RFC 3339 writes them, in UTC; as a number what lies beyond its years.
+/// Seconds since 1970 as RFC 3339 writes them, in UTC; as a number outside its range of years.
 pub fn show_time(seconds: i64) -> String {
     let time = DateTime::from_timestamp(seconds, 0).map(|time| time.to_rfc3339_opts(SecondsFormat::Secs, true));
     time.unwrap_or_else(|| seconds.to_string())

@@ -1,4 +1,4 @@
-//! Mounts that let other users in: owners and modes count from the first operation, and metadata give nothing away.
+//! Mounts with `--allow-other`: owners and modes are enforced from the first operation, and metadata reveals nothing.
 
 use crate::support::mounting::{Home, Mount, text};
 use crate::support::skip::{Need, lacks};

@@ -1,4 +1,4 @@
-//! OCI archives as sources and destinations: those that skopeo writes, those that skopeo reads, and copies that are stopped.
+//! OCI archives as sources and destinations: written by skopeo, read by skopeo, and interrupted copies.
 
 use std::process::Command;
 

@@ -1,4 +1,4 @@
-//! Artifacts that bring the indexes of their layers along: what they spare the network, and what a broken one costs.
+//! Artifacts with attached indexes: the requests they save, and the cost of a broken one.
 
 use std::io::Write;
 use std::os::unix::fs::{FileExt, MetadataExt};

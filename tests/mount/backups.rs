@@ -1,4 +1,4 @@
-//! `backup` and `restore`: what comes back is what was there, and nothing is fetched or sent twice.
+//! `backup` and `restore`: content is restored unchanged, and nothing is fetched or sent twice.
 
 use crate::support::commands::{fails, fixture, json, manifest, prints};
 use crate::support::mounting::Home;

@@ -1,5 +1,5 @@
-//! Archives made to break readers, and the collections of Go and Python: none gets out of its tree, none hides a
-//! neighbour, and where other readers agree on the names we do too.
+//! Archives crafted to break readers, and the test archives of Go and Python: none escapes its tree or hides a neighbour, and names match those of
+//! other readers where they agree.
 
 use crate::support::artifacts::{Draft, LAYER, gzip};
 use crate::support::mounting::{Home, Mount, text};

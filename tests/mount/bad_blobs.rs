@@ -1,5 +1,5 @@
-//! Blobs that are missing, cut, too long, flipped or garbage, and bombs: the errno that says which, never a wrong
-//! byte, nothing of it kept, and no more memory or disk than is allowed.
+//! Missing, truncated, extended, flipped and garbage blobs, and decompression bombs: each has its errno, no wrong byte is served or cached, and
+//! memory and disk stay within limits.
 
 use crate::support::artifacts::{Draft, LAYER, gzip, tar, zstandard};
 use crate::support::mounting::{Home, Mount, text};

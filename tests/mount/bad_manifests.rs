@@ -1,5 +1,4 @@
-//! Manifests that no reader should trust: EBADMSG for the tag, whose neighbours stay readable, and a clear line
-//! from the command that was given it by name.
+//! Untrustworthy manifests: EBADMSG for the tag, readable neighbours, and a clear message from the command that names it.
 
 use crate::support::artifacts::{CONFIG, Draft, LAYER, MANIFEST, tar};
 use crate::support::mounting::{Home, Mount};

@@ -1,4 +1,4 @@
-//! Names and texts with control characters: data in the mount, escaped wherever our own commands show them.
+//! Names and text with control characters: data in the mount, escaped wherever our own commands print them.
 
 use crate::support::artifacts::{Draft, LAYER, MANIFEST, tar};
 use crate::support::mounting::{Home, text};

@@ -1,4 +1,4 @@
-//! Sources that cannot be mounted: the exit code says why, one line says what, and nothing stays mounted.
+//! Sources that cannot be mounted: a specific exit code, a one-line reason, and nothing stays mounted.
 
 use crate::support::artifacts::Draft;
 use crate::support::layouts::Layout;

@@ -1,5 +1,5 @@
-//! The cache through a mount: its budget holds, what is larger than it is read right and not many times over, pins
-//! stay, clearing takes nothing from open files, and damage on its disk never reaches a reader.
+//! The cache through a mount: the budget holds, content larger than it is read correctly without many refetches, pins stay, clearing takes nothing
+//! from open files, and damage on disk never reaches a reader.
 
 use crate::crashes::{disk::Disk, kill};
 use crate::support::artifacts::{Draft, LAYER, gzip, noise, tar, zstandard};

@@ -1,4 +1,4 @@
-//! Cases of oci-sync and ORAS that no other test plays; `tests/CASES.md` names the test of every case by its number.
+//! Cases of oci-sync and ORAS not covered elsewhere; `tests/CASES.md` lists the test of every case by number.
 
 use std::io::{Read, Write};
 use std::net::TcpListener;

@@ -1,4 +1,4 @@
-//! The commands beside `mount`: what they print for people and for programs, and how they end.
+//! Commands besides `mount`: their output as text and JSON, and their exit codes.
 
 use crate::support::artifacts::Draft;
 use crate::support::layouts::{Layout, fixtures};

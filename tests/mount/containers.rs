@@ -1,4 +1,4 @@
-//! Containers use mounts: `podman run -v` of a tag, as root and as the user of an image, also after the mount is gone outside.
+//! Containers on mounts: `podman run -v` of a tag, as root and as an image's user, even after the mount is gone outside.
 
 use crate::support::artifacts::Draft;
 use crate::support::layouts::fixtures;

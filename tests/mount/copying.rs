@@ -1,4 +1,4 @@
-//! Copies, digests and tags by command, with a real registry: what arrives is what skopeo and a mount see.
+//! Copies, digests and tags by command, with a real registry: skopeo and a mount see what arrived.
 
 use std::path::Path;
 use std::process::Command;
@@ -165,7 +165,7 @@ fn a_killed_copy_leaves_no_tag_and_the_next_completes_it() {
 }
 
 #[test]
-fn malformed_references_are_corrected() {
+fn malformed_references_are_explained() {
     let home = Home::new();
     for (arguments, word) in [
         (&["cp", "reg.io/a", "reg.io/b"][..], "reg.io/a:TAG"),

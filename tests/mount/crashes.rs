@@ -1,9 +1,9 @@
-//! Daemons killed and disks cut off at random moments of writing, packing, uploading and putting the manifest.
+//! Kills daemons and cuts off disks at random moments while writing, packing, uploading and putting the manifest.
 //!
-//! An independent checker then looks for every byte that was fsynced: it is staged or published, the tag is the old or
-//! the new one, and no tag of the registry names a blob that is missing.
+//! An independent checker then verifies that every fsynced byte is staged or published, that the tag is the old or the new
+//! one, and that no tag in the registry names a missing blob.
 //!
-//! Short by default; `OCIFS_LONG=1` (scripts/check --long) cuts 200 times each.
+//! Short by default; `OCIFS_LONG=1` (scripts/check --long) runs 200 cuts each.
 
 use crate::support::is_long;
 use crate::support::mounting::{Home, Mount, is_mounted, text};

@@ -1,4 +1,4 @@
-//! Where credentials come from, which one counts, and that nobody ever sees them.
+//! Where credentials come from, which one wins, and that none is ever exposed.
 
 use crate::support::artifacts::Draft;
 use crate::support::mounting::{Home, text};

@@ -1,4 +1,4 @@
-//! `rm` and `label`: what they change in a registry and in a layout, and what they leave alone.
+//! `rm` and `label`: their effect on a registry and a layout, and what they leave alone.
 
 use std::io::Write;
 use std::process::{Output, Stdio};

@@ -1,4 +1,4 @@
-//! `ocifs doctor`: each step says what is there, and what to do where it is not.
+//! `ocifs doctor`: each step reports its finding, with advice if it fails.
 
 use serde_json::Value;
 

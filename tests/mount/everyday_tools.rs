@@ -1,5 +1,5 @@
-//! Everyday programs on a mount: listing, copying, searching, packing, comparing. They work, copy what the artifact
-//! holds and nothing of ocifs, and ask the registry for nothing in vain.
+//! Everyday programs on a mount: listing, copying, searching, packing, comparing. They work, copy only what the artifact holds, and cause no
+//! needless request.
 
 use crate::support::artifacts::Draft;
 use crate::support::layouts::{Layout, fixtures};

@@ -1,4 +1,4 @@
-//! Every fixture, mounted from its layout and from a real registry, shows the tree that the tool's own reader unpacks.
+//! Every fixture, mounted from its layout and from a real registry, shows the tree that its tool's own reader unpacks.
 
 use crate::support::layouts::{Layout, fixtures};
 use crate::support::mounting::{Home, Mount};

@@ -1,4 +1,4 @@
-//! The harness itself: each registry variant asks for what it should, and the proxy spoils what it is told to.
+//! The harness itself: each registry variant demands what it should, and the proxy corrupts what it is told to.
 
 use crate::support::artifacts::{Draft, LAYER, gzip, tar, zstandard};
 use crate::support::proxy::{Fault, Proxy};

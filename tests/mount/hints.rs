@@ -1,4 +1,4 @@
-//! What the old commands say where users go wrong or the world does: each remark fits its reason.
+//! Advice in the output of commands when users or the environment go wrong: each hint fits its cause.
 
 use crate::support::artifacts::Draft;
 use crate::support::commands::{fails, json as printed, prints};

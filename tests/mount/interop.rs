@@ -1,5 +1,5 @@
-//! Other tools read what was pushed, and what other tools pushed is edited and stays theirs: skopeo, umoci, podman, the
-//! ORAS library through a program of its own (`tests/interop`), an independent registry client.
+//! Other tools read what was pushed, and artifacts of other tools can be edited and stay theirs: skopeo, umoci, podman, the ORAS library through a
+//! program of its own (`tests/interop`), and an independent registry client.
 
 use crate::support::mounting::{Home, Mount, text};
 use crate::support::registry::Registry;

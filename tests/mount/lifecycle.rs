@@ -1,4 +1,4 @@
-//! A mount from its first answer to its end: daemons that die, hang or are in use, signals, secrets.
+//! A mount from start to end: daemons that die, hang or are in use, signals, secrets.
 
 use std::fs;
 use std::os::unix::process::CommandExt;

@@ -1,4 +1,4 @@
-//! `ls`, `list`, `repo` and `discover`: what they show of registries, repositories and artifacts, and what they fetch for it.
+//! `ls`, `list`, `repo` and `discover`: their output for registries, repositories and artifacts, and the requests it costs.
 
 use std::process::Stdio;
 

@@ -1,4 +1,4 @@
-//! `login` and `logout`: what is checked, where it is stored, and that no password is told.
+//! `login` and `logout`: checks, storage, and that no password is revealed.
 
 use std::io::Write;
 use std::os::unix::fs::PermissionsExt;

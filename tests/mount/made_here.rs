@@ -1,5 +1,5 @@
-//! Artifacts that the test run makes with the tools that people use: a mount shows what the tool itself unpacks,
-//! content, modes, owners, times, links and extended attributes, from a layout and from a registry.
+//! Artifacts built during the test with common tools: a mount shows what the tool itself unpacks, including content, modes, owners, times, links and
+//! extended attributes, from a layout and from a registry.
 
 use crate::support::artifacts::{Draft, LAYER, gzip, zstandard};
 use crate::support::mounting::Home;

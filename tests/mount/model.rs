@@ -1,7 +1,7 @@
-//! Random sequences of operations on a staged tag and on a directory of the native file system, the reference: both
-//! answer alike and hold the same tree, through syncs, restarts, killed daemons and tags that somebody else moved.
+//! Random sequences of operations on a staged tag and on a native directory as the reference: results and trees must be equal,
+//! through syncs, restarts, killed daemons and tags moved by others.
 //!
-//! Short by default; `OCIFS_LONG=1` (scripts/check --long) runs 200 sequences. A sequence is its seed: one that failed is
+//! Short by default; `OCIFS_LONG=1` (scripts/check --long) runs 200 sequences. A sequence is determined by its seed; failed ones are
 //! kept in [`KEPT`].
 
 use crate::support::is_long;

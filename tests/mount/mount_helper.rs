@@ -1,4 +1,4 @@
-//! mount(8) and fstab: the program by the name `mount.ocifs`, the type `fuse.ocifs`, `-o` options, `/dev/fd/N`.
+//! mount(8) and fstab: the program as `mount.ocifs`, the type `fuse.ocifs`, `-o` options, `/dev/fd/N`.
 
 use crate::support::layouts::fixtures;
 use crate::support::mounting::{Home, text};

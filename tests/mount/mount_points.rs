@@ -1,4 +1,4 @@
-//! Directories that cannot be mounted on: exit code 15 and one line, before the source is asked for anything.
+//! Unusable mount points: exit code 15 and one line, before any request to the source.
 
 use crate::support::layouts::Layout;
 use crate::support::mounting::{Home, any_mounted_below};

@@ -1,4 +1,4 @@
-//! Mounts that others use: another mount namespace, a second mount point, open files behind a lazy unmount.
+//! Mounts in use elsewhere: another mount namespace, a second mount point, open files behind a lazy unmount.
 
 use std::io::{BufRead, BufReader, Write};
 use std::path::Path;

@@ -1,5 +1,4 @@
-//! Registries that stop or hang and daemons that die: what is cached is read, nothing blocks for ever, and what is
-//! left behind can be cleaned up.
+//! Registries that stop or hang, and daemons that die: cached content is readable, nothing blocks forever, and leftovers can be cleaned up.
 
 use crate::support::artifacts::{Draft, LAYER, gzip, noise, tar};
 use crate::support::mounting::{Home, Mount, is_mounted, text};

@@ -1,4 +1,4 @@
-//! `pack` and `unpack` by command: sources on web servers and in S3, members from registries and layouts, and the way back.
+//! `pack` and `unpack` by command: sources on web servers and in S3, members from registries and layouts, and back.
 
 use std::io::Write;
 use std::net::{TcpListener, TcpStream};

@@ -1,4 +1,4 @@
-//! Paths in a mount as references of commands: what lies there, what is refused, what only looks like a path.
+//! Paths in a mount as references of commands: accepted ones, refused ones, and text that only looks like a path.
 
 use std::fs;
 

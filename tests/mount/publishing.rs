@@ -1,4 +1,4 @@
-//! The commands of the write side through real mounts: what they print, how they end, and that nothing staged is lost on the way.
+//! Publishing commands through real mounts: their output, their exit codes, and that no staged edit is lost.
 
 use std::io::{BufRead, BufReader, Write};
 use std::os::unix::process::CommandExt;

@@ -1,5 +1,4 @@
-//! Registries that refuse, fail or change while something is published: a clear answer with its exit code, nothing staged is
-//! lost, and a later sync publishes it.
+//! Registries that refuse, fail or change during a publish: a clear message and exit code, no lost edit, and success with a later sync.
 
 use crate::support::artifacts::{Draft, noise};
 use crate::support::mounting::{Home, Mount, text};

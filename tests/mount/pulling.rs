@@ -1,4 +1,4 @@
-//! Artifacts on a disk by command: what a pull writes is what each artifact's own tool unpacks, and never anything outside.
+//! Pulling by command: the result equals what each artifact's own tool unpacks, and nothing is written outside the target.
 
 use std::ffi::OsString;
 use std::os::unix::fs::{MetadataExt, symlink};

@@ -1,4 +1,4 @@
-//! `manifest`, `blob` and `attach`: bytes as they are stored, and what is put beside them.
+//! `manifest`, `blob` and `attach`: exact stored bytes, and attachments.
 
 use std::io::Write;
 use std::process::Stdio;

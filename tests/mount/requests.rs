@@ -1,4 +1,4 @@
-//! What the registry is asked for: the fewest requests that can answer, and none for what is known.
+//! Requests to the registry: as few as possible, and none for cached content.
 
 use crate::support::artifacts::{Draft, LAYER, gzip, noise, tar};
 use crate::support::layouts::Layout;

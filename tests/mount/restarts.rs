@@ -1,5 +1,4 @@
-//! Registries that hang, go away or restart while something is published: a sync that can be finished is, any other is told and loses
-//! nothing.
+//! Registries that hang, disappear or restart during a publish: a sync completes if it can, else it reports the failure and loses nothing.
 
 use crate::publishing_faults::{ProxiedRegistry, fails, nothing_is_lost, shows_edits, told};
 use crate::support::artifacts::noise;

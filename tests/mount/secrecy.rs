@@ -1,4 +1,4 @@
-//! What is encrypted stays so: copies of an encrypted tag, copies of its files, and a passphrase that comes with a sync.
+//! Encrypted content stays encrypted: copies of an encrypted tag, copies of its files, and a passphrase given to a sync.
 
 use crate::support::artifacts::Draft;
 use crate::support::mounting::{Home, Mount, text};

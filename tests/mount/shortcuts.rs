@@ -1,4 +1,4 @@
-//! Shortcuts, their file and that of oci-sync, and the history of commands.
+//! Shortcuts, their file and oci-sync's, and the command history.
 
 use crate::support::commands::{fails, json, prints};
 use crate::support::mounting::Home;

@@ -1,5 +1,4 @@
-//! What can be mounted and who is let in: each form of SOURCE, TLS, passwords, token servers, and the reason in one
-//! line where it does not work.
+//! Sources and access: each form of SOURCE, TLS, passwords, token servers, and a one-line reason for each failure.
 
 use crate::support::artifacts::Draft;
 use crate::support::mounting::{Home, text};

@@ -1,5 +1,5 @@
-//! Faults of what stages: full, lost and damaged state directories, and names that no archive holds. A clear error, nothing that was
-//! acknowledged is lost, and a later sync publishes it.
+//! Failures of the state directory: full, lost or damaged, and names that no archive can hold. Errors are clear, nothing acknowledged is lost, and a
+//! later sync publishes it.
 
 use crate::crashes::disk::Disk;
 use crate::support::artifacts::noise;

@@ -1,4 +1,4 @@
-//! Users of the same machine who are not to be believed: their sockets, records, processes and directories, seen by root and by a user.
+//! Untrusted users of the same machine: their sockets, records, processes and directories, as seen by root and by a user.
 
 use crate::support::layouts::fixtures;
 use crate::support::mounting::{is_mounted, text};

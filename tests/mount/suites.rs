@@ -1,7 +1,7 @@
-//! Suites written by others, run on a staged tag: pjdfstest (what POSIX says of every call), fsx (random reads, writes and
-//! mappings of one file), fio (verified writes that are published and read back).
+//! Third-party suites on a staged tag: pjdfstest (POSIX semantics of every call), fsx (random reads, writes and mappings of one
+//! file), fio (verified writes that are published and read back).
 //!
-//! Short by default; `OCIFS_LONG=1` (scripts/check --long) runs them whole.
+//! Short by default; `OCIFS_LONG=1` (scripts/check --long) runs them in full.
 
 use crate::support::is_long;
 use crate::support::mounting::{Home, Mount, text};

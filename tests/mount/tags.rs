@@ -1,4 +1,4 @@
-//! Tags that move upstream while they are mounted, and tags that are the same.
+//! Tags that move upstream while mounted, and tags with the same digest.
 
 use crate::support::artifacts::Draft;
 use crate::support::mounting::{Home, text};

@@ -1,4 +1,4 @@
-//! Users without rights mount with `fusermount3`; root needs no helper.
+//! Unprivileged users mount with `fusermount3`; root needs no helper.
 
 use crate::support::layouts::fixtures;
 use crate::support::mounting::{Home, is_mounted, text};

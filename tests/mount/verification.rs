@@ -1,5 +1,5 @@
-//! Bytes that are not those of the digest: who named a digest gets none of them, who trusts the registry is told as
-//! soon as it is known; and nothing of an encrypted artifact lies readable in the cache.
+//! Bytes that do not match the digest: strict readers get none of them, trusting readers get an error as soon as it is known; and nothing of an
+//! encrypted artifact is readable in the cache.
 
 use crate::support::artifacts::{Draft, noise};
 use crate::support::layouts::{Layout, fixtures};

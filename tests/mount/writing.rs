@@ -1,4 +1,4 @@
-//! Writing through a real mount, and what a real registry and other mounts see of it.
+//! Writing through a real mount, as seen by a real registry and by other mounts.
 
 use crate::support::artifacts::Draft;
 use crate::support::mounting::{Home, Mount, text};

@@ -1,5 +1,5 @@
-//! Small artifacts by hand: tars, their compressed forms, manifests and the layout that holds them. Manifests are
-//! plain JSON values, so that a test can also write what no tool would.
+//! Small hand-made artifacts: tars, their compressed forms, manifests and the layout that holds them. Manifests are plain JSON values, so a test can
+//! also write what no tool would.
 
 use super::layouts::Layout;
 use serde_json::{Value, json};

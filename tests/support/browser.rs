@@ -1,5 +1,5 @@
-//! Debian's Chromium without a window, driven over WebDriver (<https://www.w3.org/TR/webdriver2/>) by the few requests that tests need.
-//! Driver and browser end with the value that stands for them.
+//! Headless Chromium (Debian), driven over WebDriver (<https://www.w3.org/TR/webdriver2/>) with the few requests the tests need. Driver and browser
+//! end when their value is dropped.
 
 use std::io::{BufRead, BufReader};
 use std::path::Path;

@@ -1,4 +1,4 @@
-//! Commands that are run to their end: what they print, and how they fail.
+//! Runs commands to completion and captures output and exit code.
 
 use super::mounting::{Home, text};
 use serde_json::Value;

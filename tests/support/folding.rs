@@ -1,5 +1,5 @@
-//! A file system that ignores case, as those of other systems and some of Linux do: names are kept in small letters. It has neither
-//! unnamed files nor hard links. Served by this process, unmounted when the value is dropped.
+//! A case-insensitive file system: names are stored in lower case. It has neither unnamed files nor hard links. Served by this process, unmounted
+//! when dropped.
 
 use std::collections::HashMap;
 use std::ffi::OsStr;

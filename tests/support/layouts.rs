@@ -1,5 +1,5 @@
-//! OCI layouts on disk: the fixtures, and a small uploader that sends their blobs and manifests to a registry byte
-//! for byte. (skopeo refuses artifacts and rewrites what it copies.)
+//! OCI layouts on disk: the fixtures, and a small uploader that sends their blobs and manifests to a registry byte for byte. (skopeo refuses
+//! artifacts and rewrites what it copies.)
 
 use serde_json::Value;
 use std::collections::HashSet;

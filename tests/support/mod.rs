@@ -1,6 +1,5 @@
-//! What the integration tests share: real registries, a proxy that counts and spoils requests, fixture layouts,
-//! hand-made artifacts, and mounts by the built binary. Everything that is started here ends with the value that
-//! stands for it, also when the test fails.
+//! Shared by the integration tests: real registries, a proxy that counts and corrupts requests, fixture layouts, hand-made artifacts, and mounts by
+//! the built binary. Everything started here ends when its value is dropped, even if the test fails.
 
 pub mod artifacts;
 pub mod commands;

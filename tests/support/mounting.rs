@@ -1,5 +1,5 @@
-//! Mounts made by the built binary, each test with a home, cache and state of its own. A mount is gone, its daemon
-//! too, when the value is dropped, whatever the test or the daemon did.
+//! Mounts by the built binary, each test with its own home, cache and state. A mount and its daemon are gone when the value is dropped, whatever the
+//! test or the daemon did.
 
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};

@@ -1,5 +1,5 @@
-//! A reverse proxy in front of a plain registry: records every request, and spoils the answers that a test chooses.
-//! It changes nothing else: hosts, bodies and lengths pass as they are.
+//! A reverse proxy in front of a plain registry: records every request, and corrupts the responses a test chooses. Everything else passes unchanged:
+//! hosts, bodies and lengths.
 
 use axum::body::Body;
 use axum::extract::{Request, State};

@@ -1,4 +1,4 @@
-//! How a command must say no: an exit code, and one line for a person.
+//! The form of a refusal by a command: an exit code and one readable line.
 
 use super::mounting::text;
 use std::process::Output;

@@ -1,5 +1,5 @@
-//! Debian's docker-registry on a free port of the loopback, with storage of its own, in the variants that users meet.
-//! It is ready when `start` returns and gone when the value is dropped.
+//! Debian's docker-registry on a free loopback port, with its own storage, in the variants users meet. It is ready when `start` returns and gone
+//! when the value is dropped.
 
 use super::tokens::TokenServer;
 use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, IsCa, KeyPair};

@@ -1,4 +1,4 @@
-//! Programs that the tests drive as a user would, with their real command lines, in a directory of their own.
+//! Programs driven by tests as a user would, with their real command lines, each in its own directory.
 
 use super::mounting::text;
 use std::ffi::OsStr;

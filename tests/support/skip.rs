@@ -1,5 +1,5 @@
-//! What a test needs from the machine. A need that is not met skips the test and says so loudly; under `CI=true`,
-//! where the scripts have installed everything, it fails the test instead.
+//! Requirements of a test on the machine. An unmet requirement skips the test and says so loudly; under `CI=true`, where the scripts have installed
+//! everything, it fails the test.
 
 use std::ffi::OsString;
 use std::path::Path;

@@ -1,6 +1,5 @@
-//! A small token server for the registry's bearer authentication: checks a password, signs short tokens (ES256) and
-//! remembers what it was asked. It gives pull access to anybody whom the test lets in, and push access only where the test
-//! says so.
+//! A small token server for the registry's bearer authentication: checks a password, signs short-lived tokens (ES256) and records requests. It
+//! grants pull access to anybody the test admits, and push access only where the test says so.
 
 use super::registry::{PASSWORD, USER};
 use axum::extract::{Query, State};

@@ -14,6 +14,8 @@ use crate::oci::{InvalidManifest, Manifest, Version, document, media_type};
 use crate::transfer::{self, Destination};
 
 /// Set and remove labels (annotations) of an artifact; its layers do not change
+///
+/// `ocifs ls REPOSITORY` shows the labels of its tags, `--label` filters by them.
 #[derive(Args, Clone, Debug)]
 pub struct Label {
     /// The action.

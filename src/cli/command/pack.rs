@@ -107,8 +107,8 @@ A Pack file:
     - from: https://example.org/a.tgz   # also s3://BUCKET/KEY, with the AWS_… variables
       sha256: 2c26b46b68ffc68ff99b453c1d30413413422d706483bfa0f98a5e886266e7ae
       mediaType: application/vnd.acme.data
-With `platform: linux/arm64` in an item, or items from cr://REPOSITORY:TAG or oci:DIRECTORY:TAG, the items are the
-members of an index, and each may have a `config` of its own.";
+If an item has a `platform` (linux/arm64) or is an artifact (cr://REPOSITORY:TAG, oci:DIRECTORY:TAG),
+the items become the members of an index, and each may have its own `config`.";
 
 /// The output of `pack`. Its keys are stable.
 #[derive(Debug, Serialize)]

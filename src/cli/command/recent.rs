@@ -11,7 +11,7 @@ use crate::cli::settings::flags::Format;
 use crate::cli::settings::invocation::Invocation;
 use crate::cli::terminal::{escape, output, units};
 
-/// Show the last pushes, pulls, copies and deletions of this user
+/// Show this user's last pushes, pulls, copies, backups and deletions
 #[derive(Args, Clone, Debug)]
 pub struct Recent {
     /// Show at most this many

@@ -220,7 +220,7 @@ impl Serve {
         if let Some(default) = self.default_upstream.as_deref().filter(|default| !prefixes.contains(default)) {
             return Err(Failure::usage(format!("--default-upstream {} is not the prefix of an --upstream", default.escape_default())));
         }
-        // What the configuration file says is no conflict for the command line.
+        // Flags override the configuration file without a conflict.
         if self.tls_cert.is_some() != self.tls_key.is_some() {
             return Err(Failure::usage("a certificate needs its key; give both --tls-cert and --tls-key"));
         }

@@ -1,4 +1,4 @@
-//! Attached indexes: what they save, and that none can lie.
+//! Attached indexes: the requests they save, and that a wrong one does no harm.
 
 use parking_lot::Mutex;
 

@@ -1,4 +1,4 @@
-//! Edits mean what they meant when they were begun, whichever mount or command takes them over.
+//! Edits keep the meaning they had when they were begun, whichever mount or command takes them over.
 
 use std::sync::Arc;
 

@@ -1,4 +1,4 @@
-//! The `.oci` windows and extended attributes.
+//! The `.oci` directories and extended attributes.
 
 use super::super::ROOT;
 use super::test_mount::{Setup, TestMount, add_files};

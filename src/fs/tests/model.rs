@@ -1,7 +1,7 @@
 //! Random work on a few tags while the registry's answers are held back: nothing that was acknowledged is lost or moves to another tag.
 //!
 //! Operations overlap: each runs as a task, and an answer of the registry (about a tag, or to a publish) may be let through many
-//! operations later. What the reference model knows is told by the file system's answers alone. `OCIFS_LONG=1` walks 10,000 sequences.
+//! operations later. The reference model learns only from the file system's answers. `OCIFS_LONG=1` walks 10,000 sequences.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;

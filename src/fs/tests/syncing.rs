@@ -1,4 +1,4 @@
-//! Publishing through a mount's own directories: what goes on, what is replaced, what another mount sees then.
+//! Publishing through a mount's own directories: what survives, what is replaced, what another mount then sees.
 
 use std::sync::Arc;
 use std::time::Duration;

@@ -1,4 +1,4 @@
-//! Tags and repositories that are made, removed and renamed, and what another mount sees of them: nothing, until a sync.
+//! Creating, removing and renaming tags and repositories, invisible to other mounts until a sync.
 
 use std::sync::Arc;
 use std::time::Duration;

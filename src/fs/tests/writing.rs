@@ -1,4 +1,4 @@
-//! Changes inside of tags, through the file system's own calls: what is seen of them, what is refused, what open files show.
+//! Changes inside tags through the file system's own calls: what is visible, what is refused, what open files show.
 
 use super::super::{Lookup, ROOT, Root};
 use super::test_mount::{CALLER, Setup, TestMount, add_files, repository};

@@ -1,4 +1,4 @@
-//! Adds packed layers to the cache: the pack store stands in for the registry, so that nothing of them is ever fetched.
+//! Adds packed layers to the cache, read from the pack store instead of the registry, so that they are never fetched.
 
 use std::collections::{HashMap, HashSet};
 use std::ops::Range;

@@ -125,7 +125,7 @@ async fn ask(client: &Client, key: &Key, credential: &Credential, timing: Timing
     let unusable = || Failure::Final(Error::new(ErrorKind::Denied, format!("{what}: its response contains no usable token")));
     let answer: TokenResponse = serde_json::from_slice(&body).map_err(|_| unusable())?;
     let (secret, life) = answer.token().ok_or_else(unusable)?;
-    // Renew a tenth early, so that no request is under way with an expiring token.
+    // Renew a tenth early, so that no request is in flight with an expiring token.
     Ok(Token { secret, renew: Instant::now() + life.mul_f64(0.9) })
 }
 

@@ -1,4 +1,4 @@
-//! Clients that are slow, lie about lengths, send garbage or never end; and a server that ends while they are at it.
+//! Clients that are slow, lie about lengths, send garbage or never finish; and a server stopping meanwhile.
 
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;

@@ -1,4 +1,4 @@
-//! The page for people, as the HTML that it is.
+//! The pages for people, as HTML.
 
 use super::files::{TITLE, server_of};
 use super::*;

@@ -1,4 +1,4 @@
-//! Logins that are passed on: who reads what, for how long, and with whose login the upstream is asked.
+//! Passed-on logins: who reads what, for how long, and with whose login the upstream is asked.
 
 use std::collections::HashSet;
 use std::ops::Range;

@@ -1,4 +1,4 @@
-//! A disk of its own for one directory of a home: an ext4 file system in a file, whose power can be cut.
+//! A separate disk for one directory of a home: an ext4 file system in a file, whose power can be cut.
 
 use crate::support::mounting::{Home, text};
 use std::path::{Path, PathBuf};

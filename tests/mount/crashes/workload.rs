@@ -1,4 +1,4 @@
-//! Writers and publishers that run until they are stopped, and what they were promised.
+//! Writers and publishers that run until stopped, and a record of what was acknowledged to them.
 
 use super::write_durably;
 use crate::support::mounting::{Home, Mount};

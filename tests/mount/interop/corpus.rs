@@ -1,4 +1,4 @@
-//! Trees that packages install, as people have them: copied into a mount, published, and read by a stranger to all of it.
+//! Trees installed by packages: copied into a mount, published, and read by a reader without prior state.
 
 use super::{NEEDS, same, sync};
 use crate::support::mounting::Home;

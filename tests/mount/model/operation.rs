@@ -1,4 +1,4 @@
-//! One operation, made from random numbers, run on any directory by the calls that programs use.
+//! One operation, generated from random numbers, run on any directory through the calls that programs use.
 
 use rand::RngExt;
 use rand::rngs::StdRng;

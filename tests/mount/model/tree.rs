@@ -1,4 +1,4 @@
-//! All that can be seen of a directory, to compare two of them.
+//! Everything visible of a directory, for comparing two of them.
 
 use std::collections::BTreeMap;
 use std::fs;
