@@ -56,6 +56,8 @@ mod listing;
 mod logins;
 #[path = "mount/made_here.rs"]
 mod made_here;
+#[path = "mount/mirrors.rs"]
+mod mirrors;
 #[path = "mount/model.rs"]
 mod model;
 #[path = "mount/mount_helper.rs"]

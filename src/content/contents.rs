@@ -294,7 +294,7 @@ async fn index_plain(shared: &Arc<Shared>, source: &BlobSource) -> Result<LayerI
         return Ok(index);
     }
     let key = names::stream(&source.descriptor.digest, source.form, source.sealing);
-    let (index, _) = pass::run(shared, source, shared.fill(&key, &Protection::Plain), None).await?;
+    let (index, _) = pass::run(shared, source, || Ok((shared.fill(&key, &Protection::Plain), None))).await?;
     let (storing, source) = (Arc::clone(shared), source.clone());
     shared.working(spawn_blocking(move || storing.store_index(&source, &name, index, &Protection::Plain))).await
 }

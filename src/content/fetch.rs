@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 use bytes::Bytes;
-use tokio::sync::{MutexGuard, OwnedSemaphorePermit};
+use tokio::sync::OwnedSemaphorePermit;
 
 use super::budget::{Budget, Granted, Use};
 use super::decode::{IDLE, SequentialDecoder};
@@ -137,8 +137,25 @@ async fn attempt(reader: &Arc<Reader>, open: &mut BTreeMap<u32, PendingSpan>, ra
     look_again(reader, open);
     let _claims = if open.is_empty() { Vec::new() } else { claims(reader, open.keys().copied()).await };
     look_again(reader, open);
-    let Some((first, last)) = open.keys().next().copied().zip(open.keys().next_back().copied()) else { return Ok(()) };
-    fetch(reader, open, first..last + 1, rank, held.turn.take(), sequence).await
+    let mut how = How { rank, in_sequence: sequence.is_some(), may_repeat: true };
+    loop {
+        let Some((first, last)) = open.keys().next().copied().zip(open.keys().next_back().copied()) else { return Ok(()) };
+        if fetch(reader, open, first..last + 1, how, held.turn.take()).await? {
+            return Ok(());
+        }
+        // Once: another place may have the right bytes.
+        how.may_repeat = false;
+    }
+}
+
+/// How spans are fetched.
+#[derive(Clone, Copy)]
+struct How {
+    rank: Use,
+    /// The decoder that a sequence left behind is used, and left behind again.
+    in_sequence: bool,
+    /// Bytes that turn out wrong may be fetched again, from another place.
+    may_repeat: bool,
 }
 
 /// Completes spans that reached the cache since they were joined.
@@ -163,27 +180,32 @@ async fn claims(reader: &Reader, spans: impl Iterator<Item = u32>) -> Vec<Claim>
     claims
 }
 
-/// Fetches and decodes spans, from the closest preceding restart point.
+/// Fetches and decodes spans, from the closest preceding restart point. False if bytes were wrong and the rest is worth another fetch.
 async fn fetch(
     reader: &Arc<Reader>,
     open: &mut BTreeMap<u32, PendingSpan>,
     spans: Range<u32>,
-    rank: Use,
+    how: How,
     turn: Option<OwnedSemaphorePermit>,
-    sequence: Option<MutexGuard<'_, ()>>,
-) -> Result<(), Error> {
-    let (from, mut decoder) = begin(reader, spans.start, sequence.is_some())?;
+) -> Result<bool, Error> {
+    let (from, mut decoder) = begin(reader, spans.start, how.in_sequence)?;
     let blob = blob_range(reader, from..spans.end)?;
-    let mut input = open_input(reader, blob, rank, turn).await?;
+    let mut input = open_input(reader, blob, how.rank, turn).await?;
     for number in from..spans.end {
         let span = reader.span(number).ok_or_else(|| inconsistent(reader, number))?;
         let blob = input.take(&span.blob).await.map_err(|error| describe(reader, number, &error))?;
         let pending_span = open.remove(&number);
         let keeps = reader.keeps() && spans.end - number <= ON_THE_WAY;
-        let task = Task { number, span, blob, pending_span, keeps, rank };
-        decoder = work(reader, task, decoder).await?;
+        let task = Task { number, span, blob, pending_span, keeps, how };
+        decoder = match work(reader, task, decoder).await? {
+            Worked::Done(decoder) => decoder,
+            Worked::Wrong(pending_span) => {
+                open.extend(pending_span.map(|pending_span| (number, pending_span)));
+                return Ok(false);
+            }
+        };
     }
-    if let (Some(_), Some(decoder)) = (&sequence, decoder)
+    if let Some(decoder) = decoder.filter(|_| how.in_sequence)
         && decoder.next() < reader.layout.count()
         && !can_restart(reader, decoder.next())
     {
@@ -191,7 +213,7 @@ async fn fetch(
         budget.decoder_pool().put(|| budget.is_short(), reader.number, decoder);
         expire_later(reader.shared.budget.clone());
     }
-    Ok(())
+    Ok(true)
 }
 
 /// Where decoding starts and with which decoder; without one the stream is the blob.
@@ -237,19 +259,32 @@ struct Task {
     blob: Bytes,
     pending_span: Option<PendingSpan>,
     keeps: bool,
-    rank: Use,
+    how: How,
+}
+
+/// What became of a span.
+enum Worked {
+    /// It was handed out; the decoder for the next one.
+    Done(Option<SequentialDecoder>),
+    /// Its bytes were wrong, and another place may have the right ones.
+    Wrong(Option<PendingSpan>),
 }
 
 /// Verifies, decodes, stores and hands out one span; returns the decoder. On a blocking thread, however small the span is: storing it may cause an
 /// eviction.
-async fn work(reader: &Arc<Reader>, task: Task, decoder: Option<SequentialDecoder>) -> Result<Option<SequentialDecoder>, Error> {
+async fn work(reader: &Arc<Reader>, task: Task, decoder: Option<SequentialDecoder>) -> Result<Worked, Error> {
     let worker = Arc::clone(reader);
     blocking(move || work_here(&worker, task, decoder)).await
 }
 
-fn work_here(reader: &Reader, task: Task, mut decoder: Option<SequentialDecoder>) -> Result<Option<SequentialDecoder>, Error> {
-    let Task { number, span, blob, pending_span, keeps, rank } = task;
-    let worked = verify(reader, number, &span, &blob).and_then(|trust| Ok((trust, decode(reader, number, &span, blob, decoder.as_mut())?)));
+fn work_here(reader: &Reader, task: Task, mut decoder: Option<SequentialDecoder>) -> Result<Worked, Error> {
+    let Task { number, span, blob, pending_span, keeps, how } = task;
+    let verified = verify(reader, number, &span, &blob);
+    let is_wrong = verified.as_ref().is_err_and(|error| error.kind == ErrorKind::Integrity);
+    if is_wrong && how.may_repeat && reader.shared.is_read_elsewhere(&reader.source) {
+        return Ok(Worked::Wrong(pending_span));
+    }
+    let worked = verified.and_then(|trust| Ok((trust, decode(reader, number, &span, blob, decoder.as_mut())?)));
     let (trust, data) = match worked {
         Ok(worked) => worked,
         Err(error) => {
@@ -264,7 +299,7 @@ fn work_here(reader: &Reader, task: Task, mut decoder: Option<SequentialDecoder>
     };
     let kept = keeps && reader.store(number, &data, trust);
     if keeps {
-        reader.note_room(kept, rank);
+        reader.note_room(kept, how.rank);
     }
     if !kept && pending_span.is_some() {
         reader.shared.recent.put(reader.number, number, data.clone());
@@ -273,7 +308,7 @@ fn work_here(reader: &Reader, task: Task, mut decoder: Option<SequentialDecoder>
         pending_span.complete(Ok(data.clone()));
     }
     reader.advance(Some((number, &data)));
-    Ok(decoder)
+    Ok(Worked::Done(decoder))
 }
 
 /// Compares the bytes of a span with what is known about them.

@@ -27,14 +27,34 @@ struct Hashed {
     probe: Option<KeyProbe>,
 }
 
-/// Reads a blob whole. `probe` sees all its bytes and is returned finished.
+/// A pass over a blob.
+enum Passed {
+    /// It is right; its index, and the probe that saw all of it.
+    Right(Box<(LayerIndex, Option<KeyProbe>)>),
+    /// Its bytes do not match its digest.
+    Wrong(Error),
+}
+
+/// Reads a blob whole, and once more if its bytes were wrong and another place has it. `prepare` makes what takes its bytes: the fill of the
+/// cache, and the probe, which is returned finished.
 pub(super) async fn run(
     shared: &Arc<Shared>,
     source: &BlobSource,
-    fill: Option<Fill>,
-    probe: Option<KeyProbe>,
+    prepare: impl Fn() -> Result<(Option<Fill>, Option<KeyProbe>), Error>,
 ) -> Result<(LayerIndex, Option<KeyProbe>), Error> {
     let _turn = shared.turns.pass().await?;
+    let mut passed = once(shared, source, prepare()?).await?;
+    if matches!(passed, Passed::Wrong(_)) && shared.is_read_elsewhere(source) {
+        passed = once(shared, source, prepare()?).await?;
+    }
+    match passed {
+        Passed::Right(found) => Ok(*found),
+        Passed::Wrong(error) => Err(error),
+    }
+}
+
+async fn once(shared: &Arc<Shared>, source: &BlobSource, prepared: (Option<Fill>, Option<KeyProbe>)) -> Result<Passed, Error> {
+    let (fill, probe) = prepared;
     tracing::debug!(size = source.descriptor.size, "reading {} completely to index it", source.label());
     let scan = ScanThread::start(shared, source, fill);
     let (to_hash, pieces) = mpsc::channel(QUEUE);
@@ -44,9 +64,11 @@ pub(super) async fn run(
     drop(to_hash);
     let hashed = hashing.await?;
     sent?;
-    check(source, &hashed.digest, hashed.length)?;
+    if let Err(error) = check(source, &hashed.digest, hashed.length) {
+        return Ok(Passed::Wrong(error));
+    }
     let index = shared.working(scan.finish(source, hashed.digest)).await?;
-    Ok((index, hashed.probe))
+    Ok(Passed::Right(Box::new((index, hashed.probe))))
 }
 
 /// The thread that scans a logical blob piece by piece.

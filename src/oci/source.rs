@@ -63,6 +63,15 @@ pub enum LayoutName {
 }
 
 impl Source {
+    /// The registry, and the repository or prefix in it; `None` for a layout.
+    pub fn place(&self) -> Option<(&Registry, Option<&Repository>)> {
+        match self {
+            Self::Registry { registry, prefix } => Some((registry, prefix.as_ref())),
+            Self::Artifact { registry, repository, .. } => Some((registry, Some(repository))),
+            Self::Layout { .. } => None,
+        }
+    }
+
     /// Parses SOURCE. `oci:` introduces a layout directory, `oci-archive:` an archive; a bare host (`reg.io`, `localhost:5000`) is a registry; a
     /// trailing slash marks the text as a registry or prefix.
     ///

@@ -15,14 +15,6 @@
 //! Destinations: credentials and client certificates go only to the registry's own origin and to token servers that belong to it. Reads
 //! follow redirects without them; writes never follow a redirect to another origin. Blobs are uploaded elsewhere, again without them, only
 //! if the registry itself names the location. Page links never leave the host, and the `urls` of layers are ignored.
-//!
-//! # Files
-//!
-//! - A request: `exchange` sends it, `retry` repeats it, `authorize` signs it with `challenge`, `token` and `header`, `answer` and `refusal` map its
-//!   outcome; `origin` decides where it may go, `clients` and `certificates` connect
-//! - Reads: `manifest`, `blob`, `pages`
-//! - Writes: `push` delegates to `mount`, `upload` (`session`, `chunked`, `payload`), `put`, `referrer`, `delete`
-//! - `config`, `shared` and `learned` are the client's settings and state; `web` downloads files from other servers
 
 mod answer;
 mod authorize;
@@ -72,6 +64,7 @@ use self::exchange::{Call, Exchange};
 use self::learned::{IdleSessions, Linked, Shortcuts};
 use self::origin::{Origin, TrustedRealm};
 use self::shared::Http;
+use super::mirrors::Root;
 use super::{BlobStream, Page, Pull, Resolved, Trust};
 use crate::error::{Error, ErrorKind};
 use crate::oci::{Descriptor, Digest, Manifest, Repository, Version};
@@ -88,10 +81,10 @@ impl HttpRegistry {
     /// # Errors
     /// `Invalid` for unusable certificate files, trusted realms or headers.
     pub fn new(config: HttpConfig) -> Result<Self, Error> {
-        let HttpConfig { registry, plain_http, tls, credentials, trusted_realms, headers, addresses, timing, upload } = config;
+        let HttpConfig { registry, plain_http, tls, credentials, trusted_realms, headers, addresses, timing, .. } = config;
         let is_tls = !plain_http.unwrap_or_else(|| registry.is_loopback());
         let invalid = || Error::new(ErrorKind::Invalid, format!("{registry} does not form a valid URL"));
-        let base = origin::api(&registry, is_tls).ok_or_else(invalid)?;
+        let base = origin::api(&registry, is_tls, &config.root).ok_or_else(invalid)?;
         let own = Origin::of(&base).ok_or_else(invalid)?;
         let verified = (is_tls && !tls.insecure) || registry.is_loopback();
         let trusted_realms: Vec<TrustedRealm> = trusted_realms.iter().map(|realm| trusted(realm)).collect::<Result<_, _>>()?;
@@ -102,9 +95,10 @@ impl HttpRegistry {
             origin: format!("{}://{registry}", if is_tls { "https" } else { "http" }),
             trust: if verified { Trust::Transport } else { Trust::Digest },
             base,
-            exchange: Exchange::new(clients, authorizer, own, timing),
+            exchange: Exchange::new(clients, authorizer, own, timing, config.rules, config.namespace),
+            is_versioned: matches!(config.root, Root::Below(_)),
             shortcuts: Shortcuts::default(),
-            sizes: upload,
+            sizes: config.upload,
             idle_sessions: IdleSessions::default(),
             chunkless: AtomicBool::new(false),
             linked: Linked::default(),

@@ -1,9 +1,10 @@
-//! Sources and destinations of artifacts: the traits `Pull` and `Push`, an HTTP registry, an OCI layout, and an offline stand-in. Also single
-//! files on web servers and in S3.
+//! Sources and destinations of artifacts: the traits `Pull` and `Push`, an HTTP registry and its mirrors, an OCI layout, and an offline
+//! stand-in. Also single files on web servers and in S3.
 
 mod credentials;
 mod http;
 mod layout;
+mod mirrors;
 mod names;
 mod objects;
 mod offline;
@@ -24,6 +25,7 @@ use crate::oci::{Descriptor, Digest, InvalidManifest, Manifest, Repository, Vers
 pub use credentials::{Credential, CredentialScope, CredentialStore, Credentials, Found, Kept, Secret};
 pub use http::{ClientCertificate, HttpConfig, HttpRegistry, Timing, Tls, UploadSizes, WebFiles};
 pub use layout::{Collected, Layout, layout_directory};
+pub use mirrors::{MirrorFiles, Mirrored, Probed, Reaching, Rules, probe};
 pub use names::{Names, all_names};
 pub use objects::Objects;
 pub use offline::Offline;
@@ -119,6 +121,15 @@ pub trait Pull: Send + Sync {
     fn throttled(&self) -> Option<Duration> {
         None
     }
+
+    /// Called by a reader for whom the bytes of a blob did not match its digest. True if another place is asked for it from now on, so that
+    /// one more try is worthwhile.
+    fn has_wrong_bytes(&self, _repository: &Repository, _digest: &Digest) -> bool {
+        false
+    }
+
+    /// Called after this process changed a tag of a repository: from now on only the registry itself knows where its tags point.
+    fn has_been_written(&self, _repository: &Repository) {}
 
     /// Names in a repository that are full references rather than tags (a layout by `podman save`): name and manifest.
     async fn odd_names(&self, _repository: &Repository) -> Result<Vec<(String, Descriptor)>, Error> {

@@ -6,6 +6,7 @@ mod deleting;
 mod faults;
 mod manifests;
 pub(crate) mod memory;
+mod mirrors;
 mod real;
 mod reference;
 mod scripted;

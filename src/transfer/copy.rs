@@ -249,6 +249,15 @@ impl Copier {
 
     async fn place_blob(&self, blob: Descriptor) -> Result<(), Error> {
         let remote = Arc::new(RemoteBlob::new(self.source.clone(), blob.clone()));
+        match self.place_remote(&blob, &remote).await {
+            Err(_) if remote.is_elsewhere() => {
+                self.place_remote(&blob, &Arc::new(RemoteBlob::new(self.source.clone(), blob.clone()))).await
+            }
+            placed => placed,
+        }
+    }
+
+    async fn place_remote(&self, blob: &Descriptor, remote: &Arc<RemoteBlob>) -> Result<(), Error> {
         let reached = Arc::new(AtomicU64::new(0));
         let open = || -> Result<(Arc<dyn UploadSource>, Uploaded), Error> {
             let (tally, reached) = (Arc::clone(&self.tally), Arc::clone(&reached));
@@ -257,9 +266,9 @@ impl Copier {
                 // A restarted upload goes back; the wrapping sum still comes out right.
                 tally.done.fetch_add(offset.wrapping_sub(before), Ordering::Relaxed);
             });
-            Ok((Arc::clone(&remote) as Arc<dyn UploadSource>, uploaded))
+            Ok((Arc::clone(remote) as Arc<dyn UploadSource>, uploaded))
         };
-        match self.blobs.place(&blob, self.sibling.as_ref(), open).await {
+        match self.blobs.place(blob, self.sibling.as_ref(), open).await {
             Ok(Some(Placed::Uploaded)) => Tally::count(&self.tally.sent, blob.size),
             Ok(Some(Placed::Present | Placed::Mounted)) => Tally::count(&self.tally.reused, blob.size),
             Ok(None) => {}

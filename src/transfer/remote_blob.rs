@@ -4,6 +4,7 @@
 //! receives nothing wrong. Holds at most one piece.
 
 use std::io;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use async_trait::async_trait;
 use bytes::{Bytes, BytesMut};
@@ -21,6 +22,8 @@ pub struct RemoteBlob {
     descriptor: Descriptor,
     /// Never held across an await.
     failure: parking_lot::Mutex<Option<Error>>,
+    /// The bytes were wrong, and another place may have the right ones.
+    is_elsewhere: AtomicBool,
     state: Mutex<StreamState>,
 }
 
@@ -41,12 +44,17 @@ impl RemoteBlob {
     pub fn new(source: Source, descriptor: Descriptor) -> Self {
         let hasher = Hasher::new(descriptor.digest.algorithm());
         let state = StreamState { stream: None, position: 0, rest: Bytes::new(), hasher, hashed: 0 };
-        Self { source, descriptor, failure: parking_lot::Mutex::default(), state: Mutex::new(state) }
+        Self { source, descriptor, failure: parking_lot::Mutex::default(), is_elsewhere: AtomicBool::new(false), state: Mutex::new(state) }
     }
 
     /// Why the source could not be read, if that ended the upload.
     pub fn failure(&self) -> Option<Error> {
         self.failure.lock().clone()
+    }
+
+    /// Whether the bytes were wrong and another place is asked for them from now on.
+    pub fn is_elsewhere(&self) -> bool {
+        self.is_elsewhere.load(Ordering::Relaxed)
     }
 
     /// At most `length` bytes from an offset, in order. The last piece is returned only if the digest matches.
@@ -99,7 +107,12 @@ impl StreamState {
 pub async fn read_small(source: &Source, descriptor: &Descriptor) -> Result<Bytes, Error> {
     let size = usize::try_from(descriptor.size).ok().filter(|_| descriptor.size <= MANIFEST_LIMIT);
     let too_large = || Error::new(ErrorKind::Unsupported, format!("blob {} has {} bytes", descriptor.digest, descriptor.size));
-    RemoteBlob::new(source.clone(), descriptor.clone()).piece(0, size.ok_or_else(too_large)?).await
+    let size = size.ok_or_else(too_large)?;
+    let blob = RemoteBlob::new(source.clone(), descriptor.clone());
+    match blob.piece(0, size).await {
+        Err(_) if blob.is_elsewhere() => RemoteBlob::new(source.clone(), descriptor.clone()).piece(0, size).await,
+        read => read,
+    }
 }
 
 #[async_trait]
@@ -134,6 +147,8 @@ impl UploadSource for RemoteBlob {
         state.position += piece.len() as u64;
         state.hash(offset, &piece);
         if state.hashed == size && offset + piece.len() as u64 == size && state.hasher.clone().finish() != self.descriptor.digest {
+            let is_elsewhere = self.source.pull.has_wrong_bytes(&self.source.repository, &self.descriptor.digest);
+            self.is_elsewhere.store(is_elsewhere, Ordering::Relaxed);
             let message = format!("blob {} of {}: its bytes do not match its digest", self.descriptor.digest, self.source.pull.origin());
             return Err(self.failed(Error::new(ErrorKind::Integrity, message)));
         }

@@ -11,7 +11,7 @@ use crate::cli::source::reference;
 use crate::cli::terminal::units;
 use crate::error::{Error, ErrorKind};
 use crate::oci::{Descriptor, Manifest, Registry, Repository, Source};
-use crate::registry::{CredentialScope, Credentials, Pull, Push};
+use crate::registry::{CredentialScope, Credentials, Probed, Pull, Push};
 
 /// Longest wait for DNS and for a connection.
 const PATIENCE: Duration = Duration::from_secs(10);
@@ -89,6 +89,18 @@ async fn connection(host: &str) -> Vec<Finding> {
         Err(error) => Finding::warning("connection", error, "check port and firewall; behind a proxy this may not matter"),
     };
     vec![name, connected]
+}
+
+/// Reports whether a mirror answers.
+pub fn mirror(probed: Probed) -> Finding {
+    let (name, file) = (probed.name, probed.file.display());
+    match probed.answer {
+        Ok(()) => Finding::ok("mirror", format!("{name} answers (from {file})")),
+        Err(error) => {
+            let advice = "reading goes on without it; start it, log in to it, or change the file (--no-mirrors ignores it)";
+            Finding::warning("mirror", format!("{name} (from {file}): {error}"), advice)
+        }
+    }
 }
 
 async fn credential(registry: &Registry, repository: Option<&Repository>, credentials: &Credentials) -> Finding {

@@ -149,14 +149,14 @@ impl Attach {
         output::show(self.format, &report, |report| if self.quiet { String::new() } else { text(report) })
     }
 
-    /// Resolves the manifest to attach to.
+    /// Resolves the manifest to attach to, as the registry itself knows it.
     async fn subject(&self, source: &Source, parts: &Parts) -> Result<(Repository, Descriptor), Failure> {
-        let (repository, version) = reference::named(source, parts.pull.as_ref()).await?;
-        let mut manifest = parts.pull.manifest(&repository, &version).await?;
+        let (repository, version) = reference::named(source, parts.push.as_ref()).await?;
+        let mut manifest = parts.push.manifest(&repository, &version).await?;
         if let Some(platform) = &self.platform {
             let digest = transfer::member_for(&manifest, platform)?;
             if digest != manifest.digest {
-                manifest = parts.pull.manifest(&repository, &Version::Digest(digest)).await?;
+                manifest = parts.push.manifest(&repository, &Version::Digest(digest)).await?;
             }
         }
         Ok((repository, manifest.descriptor()))

@@ -113,7 +113,7 @@ impl Backup {
         let (from, tags) = repository_and_tags(&self.reference, environment)?;
         let to = layout(self.path.as_ref().or(self.output.as_ref()).map_or(Path::new("."), PathBuf::as_path), environment)?;
         let flags = invocation.registry(reference::registry(&from))?;
-        let pull = wiring::registry(&from, false, &flags, environment)?;
+        let pull = wiring::readable(&from, &flags, environment)?;
         let push = wiring::destination(&to, &flags, environment)?;
         let ends = Ends { from, to, pull, push };
         let reports = until_interrupted(async {
@@ -143,7 +143,7 @@ impl Restore {
         let from = layout(path, environment)?;
         let (to, tags) = repository_and_tags(text, environment)?;
         let flags = invocation.registry(reference::registry(&to))?;
-        let pull = wiring::registry(&from, false, &flags, environment)?;
+        let pull = wiring::readable(&from, &flags, environment)?;
         let push = wiring::destination(&to, &flags, environment)?;
         let ends = Ends { from, to, pull, push };
         until_interrupted(async {

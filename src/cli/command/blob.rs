@@ -155,18 +155,19 @@ fn open(source: &Source, flags: &Invocation) -> Result<Arc<dyn Push>, Failure> {
 impl Get {
     fn run(self, invocation: &Invocation) -> Result<(), Failure> {
         let (source, repository, digest) = named(&self.reference, invocation)?;
-        let push = open(&source, invocation)?;
+        let flags = invocation.registry(reference::registry(&source))?;
+        let pull = wiring::readable(&source, &flags, &invocation.environment)?;
         let mut destination = (!self.descriptor).then(|| Destination::new(self.output.as_deref())).transpose()?;
         if destination.as_ref().is_some_and(Destination::is_terminal) {
             return Err(Failure::usage("refusing to write a blob to a terminal; use -o FILE or a pipe"));
         }
         until_interrupted(async {
-            let size = push.blob_size(&repository, &digest).await?;
+            let size = pull.blob_size(&repository, &digest).await?;
             let descriptor = Descriptor::new(media_type::OCTET_STREAM, digest, size);
             let Some(mut destination) = destination.take() else {
                 return output::line(&document::text(&document::descriptor(&descriptor)));
             };
-            let blob = RemoteBlob::new(transfer::Source { pull: push, repository }, descriptor);
+            let blob = RemoteBlob::new(transfer::Source { pull, repository }, descriptor);
             let mut offset = 0;
             while offset < size {
                 // The last piece arrives only after the digest has been verified.

@@ -71,7 +71,7 @@ impl Cp {
         let (from, to) = (reference::parse(&self.source, environment)?, reference::parse(text, environment)?);
         invocation.check_one_login(reference::registry(&from), reference::registry(&to))?;
         let flags = invocation.registry_of_side(Side::From, reference::registry(&from))?;
-        let pull = wiring::registry(&from, false, &flags, environment)?;
+        let pull = wiring::readable(&from, &flags, environment)?;
         let flags = invocation.registry_of_side(Side::To, reference::registry(&to))?;
         let push = wiring::destination(&to, &flags, environment)?;
         let options = Options {

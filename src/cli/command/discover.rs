@@ -88,7 +88,7 @@ impl Discover {
         let environment = &invocation.environment;
         let source = reference::parse(&self.reference, environment)?;
         let flags = invocation.registry(reference::registry(&source))?;
-        let pull = wiring::registry(&source, false, &flags, environment)?;
+        let pull = wiring::readable(&source, &flags, environment)?;
         let root = until_interrupted(async {
             let (repository, version) = reference::named(&source, pull.as_ref()).await?;
             let manifest = self.subject(pull.as_ref(), &repository, &version).await?;

@@ -8,7 +8,7 @@ use crate::cli::exit::{Code, Failure};
 use crate::cli::runtime::{blocking, until_interrupted};
 use crate::cli::settings::flags::{Format, RegistryFlags, Storage};
 use crate::cli::settings::invocation::Invocation;
-use crate::cli::source::{reference, wiring};
+use crate::cli::source::{mirrors, reference, wiring};
 use crate::cli::terminal::{escape, output, units};
 
 /// Check step by step what works: this machine, a registry, a credential, an artifact
@@ -53,6 +53,7 @@ impl Doctor {
             if let Some(source) = &source {
                 let flags = invocation.registry(reference::registry(source))?;
                 let push = wiring::registry(source, false, &flags, environment)?;
+                findings.extend(mirrors::probed(source, &flags, environment).await?.into_iter().map(registry::mirror));
                 findings.extend(registry::check(source, push.as_ref(), &wiring::credentials(&flags, environment)?).await);
             }
             Ok(findings)

@@ -213,7 +213,7 @@ impl Unpack {
         let environment = &invocation.environment;
         let source = reference::parse(&self.reference, environment)?;
         let directory = environment.absolute(&self.directory, None)?;
-        let pull = wiring::registry(&source, false, &invocation.registry(reference::registry(&source))?, environment)?;
+        let pull = wiring::readable(&source, &invocation.registry(reference::registry(&source))?, environment)?;
         let report = until_interrupted(async {
             let (repository, version) = reference::named(&source, pull.as_ref()).await?;
             let mut whole = pull.manifest(&repository, &version).await?;
@@ -302,7 +302,7 @@ impl Finder<'_> {
                 flags.connection.headers.clear();
             }
         }
-        let pull = wiring::registry(&source, false, &flags, environment)?;
+        let pull = wiring::readable(&source, &flags, environment)?;
         let (repository, version) = reference::named(&source, pull.as_ref()).await?;
         Ok((transfer::Source { pull, repository }, version))
     }

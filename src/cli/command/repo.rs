@@ -96,7 +96,7 @@ fn repositories(flags: Listed, invocation: &Invocation) -> Result<(), Failure> {
     let Source::Registry { registry, prefix } = &source else {
         return Err(Failure::usage(format!("{source} is not a registry; to list its tags, run `ocifs repo tags {source}`")));
     };
-    let pull = wiring::registry(&source, false, &invocation.registry(Some(registry))?, environment)?;
+    let pull = wiring::readable(&source, &invocation.registry(Some(registry))?, environment)?;
     let names = until_interrupted(async { Ok(all_names(pull.as_ref(), None, || ()).await?.names) })?;
     let mut names: Vec<String> = names.into_iter().filter(|name| is_below(name, prefix.as_ref())).collect();
     names.sort_unstable();
@@ -122,7 +122,7 @@ fn tags(flags: Tags, invocation: &Invocation) -> Result<(), Failure> {
     let environment = &invocation.environment;
     let source = reference::parse(&flags.listed.place, environment)?;
     let registry = invocation.registry(reference::registry(&source))?;
-    let pull = wiring::registry(&source, false, &registry, environment)?;
+    let pull = wiring::readable(&source, &registry, environment)?;
     let names = until_interrupted(async {
         let (repository, digest) = match &source {
             Source::Registry { prefix: None, registry } => {

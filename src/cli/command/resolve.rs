@@ -41,7 +41,7 @@ impl Resolve {
         let environment = &invocation.environment;
         let source = reference::parse(&self.reference, environment)?;
         let flags = invocation.registry(reference::registry(&source))?;
-        let pull = wiring::registry(&source, false, &flags, environment)?;
+        let pull = wiring::readable(&source, &flags, environment)?;
         let digest = until_interrupted(async {
             let (repository, version) = reference::named(&source, pull.as_ref()).await?;
             let Some(platform) = &self.platform else { return Ok(pull.resolve(&repository, &version).await?.digest) };

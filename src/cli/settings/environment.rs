@@ -87,6 +87,11 @@ impl Environment {
         self.config_home.clone().or_else(|| Some(self.home.as_ref()?.join(".config")))
     }
 
+    /// The same, unless this process is root and it belongs to another user.
+    pub fn own_configuration_home(&self) -> Option<PathBuf> {
+        self.own(&self.configuration_home()).cloned()
+    }
+
     /// The directory of a daemon's socket.
     pub fn socket_directory(&self, state_directory: &Path) -> PathBuf {
         match self.own(&self.runtime_directory) {

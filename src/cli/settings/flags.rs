@@ -232,6 +232,10 @@ pub struct Transport {
     #[arg(long, value_name = "FILE", value_parser = absolute(), env = "OCIFS_REGISTRY_CONFIG", hide_env = true)]
     pub registry_config: Option<PathBuf>,
 
+    /// Ignore the mirrors and rules of containerd's hosts.toml and podman's registries.conf
+    #[arg(long)]
+    pub no_mirrors: bool,
+
     /// Fail an operation when its transfer makes no progress for this long [default: 60s]
     #[arg(long, value_name = "TIME", value_parser = units::duration, env = "OCIFS_IO_TIMEOUT", hide_env = true)]
     pub io_timeout: Option<Duration>,

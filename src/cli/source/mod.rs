@@ -1,13 +1,17 @@
 //! Opens a SOURCE or REF: from its text to the modules below the file system.
 //!
+//! - `access`: credentials, certificates and time limits of a registry
 //! - `inputs`: local files that a command packs
+//! - `mirrors`: the files of containerd and podman that redirect a registry
 //! - `mounted`: paths inside a mount as references
 //! - `pushing`: shared by the commands that build artifacts
 //! - `reference`: parses SOURCE and REF, finds the artifact
 //! - `root`: the root of a mount of a source
 //! - `wiring`: builds registry, cache, content and artifacts
 
+pub mod access;
 pub mod inputs;
+pub mod mirrors;
 pub mod mounted;
 pub mod pushing;
 pub mod reference;

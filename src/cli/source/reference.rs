@@ -111,10 +111,7 @@ pub fn digest(source: &Source) -> Option<Digest> {
 
 /// The registry, if the reference has one.
 pub fn registry(source: &Source) -> Option<&Registry> {
-    match source {
-        Source::Registry { registry, .. } | Source::Artifact { registry, .. } => Some(registry),
-        Source::Layout { .. } => None,
-    }
+    source.place().map(|(registry, _)| registry)
 }
 
 /// Resolves SOURCE or REF: a reference, or a path in a mount, which stands for the artifact or repository there.

@@ -68,12 +68,12 @@ pub(in crate::content) async fn open(shared: &Arc<Shared>, source: &BlobSource) 
     if let Some(opened) = remembered(shared, source).await? {
         return Ok(opened);
     }
-    let probe = KeyProbe::new(&shared.keys, source)?;
+    let probe = || KeyProbe::new(&shared.keys, source);
     let probe = match shared.stored_index(&stored, &name, &Protection::Plain)? {
-        Some(index) => read_through(shared, &stored, index, probe).await?,
+        Some(index) => read_through(shared, &stored, index, probe()?).await?,
         None => {
             let key = names::stream(&stored.descriptor.digest, stored.form, stored.sealing);
-            let (index, probe) = pass::run(shared, &stored, shared.fill(&key, &Protection::Plain), Some(probe)).await?;
+            let (index, probe) = pass::run(shared, &stored, || Ok((shared.fill(&key, &Protection::Plain), Some(probe()?)))).await?;
             shared.store_index(&stored, &name, index, &Protection::Plain);
             probe.ok_or_else(|| Error::new(ErrorKind::Other, "the check of an envelope was lost"))?
         }

@@ -26,10 +26,10 @@ pub struct TestMount {
     directory: Arc<tempfile::TempDir>,
 }
 
-/// The owner of files created in tests.
+/// Who makes files in tests.
 pub const CALLER: Caller = Caller { uid: 1000, gid: 1000 };
 
-/// Settings a test may change.
+/// Settings that a test may change.
 pub struct Setup {
     pub root: Root,
     pub tag_ttl: Duration,
@@ -39,18 +39,18 @@ pub struct Setup {
     pub platform: &'static str,
     pub strict: bool,
     pub kind: ArtifactKind,
-    /// Whether a passphrase is available.
+    /// Whether a passphrase is there.
     pub encrypted: bool,
-    /// Whether the mount is writable.
+    /// Whether anything can be written.
     pub writable: bool,
     pub allow_delete: bool,
-    /// Limit on staged bytes.
+    /// Most bytes that are staged.
     pub quota: Option<u64>,
     pub others: Others,
 }
 
 impl Setup {
-    /// A writable mount of the whole registry.
+    /// A mount of the whole registry that can be written to.
     pub fn writable() -> Self {
         Self { writable: true, ..Self::default() }
     }
@@ -92,7 +92,7 @@ impl TestMount {
         Self::with(registry, Setup { root: Root::Prefix(Some(repository(prefix))), ..Setup::default() })
     }
 
-    /// A mount whose directories are in memory if the system has a place for that.
+    /// A mount whose directories lie in memory where the system has a place for that.
     pub fn in_memory(registry: Memory, setup: Setup) -> Self {
         let directory = tempfile::tempdir_in("/dev/shm").or_else(|_| tempfile::tempdir()).unwrap();
         Self::over(Arc::new(registry), Arc::new(directory), setup)
@@ -102,12 +102,12 @@ impl TestMount {
         Self::over(Arc::new(registry), Arc::new(tempfile::tempdir().unwrap()), setup)
     }
 
-    /// A writable mount.
+    /// A mount that can be written to.
     pub fn writable(registry: Memory) -> Self {
         Self::with(registry, Setup::writable())
     }
 
-    /// Another user's mount of the same registry, without cached state.
+    /// A mount of the same registry by somebody else, who remembers nothing.
     pub fn with_shared(registry: Arc<Memory>) -> Self {
         Self::over(registry, Arc::new(tempfile::tempdir().unwrap()), Setup::default())
     }
@@ -123,7 +123,7 @@ impl TestMount {
         self.registry.origin().to_owned()
     }
 
-    /// Reads through another mount without cached state.
+    /// Reads through another mount that remembers nothing.
     pub async fn elsewhere_at(&self, path: &str) -> String {
         Self::with_shared(Arc::clone(&self.registry)).text(path).await
     }
@@ -135,19 +135,19 @@ impl TestMount {
         self.fs.tags.overlay_of(&staged).await.unwrap()
     }
 
-    /// A second concurrent mount with the same cache and state directory.
+    /// A second mount at the same time, with the same cache and state directory.
     pub fn beside(&self, setup: Setup) -> Self {
         Self::over(Arc::clone(&self.registry), Arc::clone(&self.directory), setup)
     }
 
-    /// A second mount with the cache directory of this one.
+    /// A second mount with the cache directory that this one leaves.
     pub fn again(self, setup: Setup) -> Self {
         let Self { registry, fs, directory } = self;
         drop(fs);
         Self::over(registry, directory, setup)
     }
 
-    /// The same, once background work has released the last upper, as the end of a process does at once.
+    /// The same, once work in the background has let go of the last upper, as the end of a process does at once.
     pub async fn again_alone(self, setup: Setup) -> Self {
         let Self { registry, fs, directory } = self;
         drop(fs);
@@ -237,7 +237,7 @@ impl TestMount {
         found.as_ref().ok().and_then(|found| found.found()).unwrap_or_else(|| panic!("{path}: {found:?}"))
     }
 
-    /// How long a path may be cached as absent.
+    /// How long a path may be taken for absent.
     pub async fn absent(&self, path: &str) -> Duration {
         match self.lookup(path).await {
             Ok(Lookup::Absent(ttl)) => ttl,
@@ -329,7 +329,7 @@ impl TestMount {
         (self.inode(directory).await, name.as_bytes())
     }
 
-    /// Creates something other than a regular file.
+    /// Makes something that is not a regular file.
     pub async fn make(&self, path: &str, kind: Kind) -> Result<Entry, Error> {
         let (directory, name) = self.parent(path).await;
         let mode = if kind == Kind::Directory { 0o755 } else { 0o644 };
@@ -342,7 +342,7 @@ impl TestMount {
         self.make(path, Kind::Directory).await.unwrap_or_else(|error| panic!("mkdir {path}: {error}"));
     }
 
-    /// Writes a whole file, creating it if missing.
+    /// Writes a whole file, which is made if it is missing.
     pub async fn write(&self, path: &str, text: &str) -> Result<(), Error> {
         let (directory, name) = self.parent(path).await;
         let handle = match self.fs.lookup(directory, name).await? {
@@ -364,7 +364,7 @@ impl TestMount {
         written.and(reported)
     }
 
-    /// Writes a whole file; must succeed.
+    /// Writes a whole file and expects it to work.
     pub async fn put(&self, path: &str, text: &str) {
         self.write(path, text).await.unwrap_or_else(|error| panic!("{path}: {error}"));
     }
@@ -386,7 +386,7 @@ impl TestMount {
         self.fs.rename(from, to, Replace::Yes).await
     }
 
-    /// Requests since the log was last cleared, by kind and object; clears it.
+    /// Requests since the log was last emptied, by kind and object, and empties it.
     pub fn requests(&self) -> Vec<(RequestKind, String)> {
         let log = self.registry.requests();
         self.registry.forget_requests();

@@ -45,7 +45,8 @@ pub(super) enum Scope {
 }
 
 impl Scope {
-    fn repository(&self) -> Option<&Repository> {
+    /// The repository that it is about.
+    pub(super) fn repository(&self) -> Option<&Repository> {
         match self {
             Self::Content(repository) | Self::Tags(repository) | Self::Push(repository) | Self::Delete(repository) => Some(repository),
             Self::Mount { to, .. } => Some(to),
@@ -327,8 +328,8 @@ impl Authorizer {
         }
         let service = super::answer::escaped(service);
         let message = format!(
-            "{}: it asks for a token of the service `{service}` at {origin}, which seems to be another registry's; if it \
-             is this one's, use --trusted-realm {origin}?service={service}",
+            "{}: it asks for a token of the service `{service}` at {origin}, which seems to be another registry; if it is \
+             this one's, --trusted-realm {origin}?service={service} says so",
             self.own,
         );
         Err(Failure::Final(Error::new(ErrorKind::Denied, message)))

@@ -77,9 +77,12 @@ pub(super) fn authorities(path: &Path) -> Result<Vec<Certificate>, Error> {
 /// Loads a client certificate with its key.
 pub(super) fn identity(files: &ClientCertificate) -> Result<Identity, Error> {
     let mut pem = Zeroizing::new(fs::read(&files.certificate).map_err(|error| unusable(&files.certificate, &error))?);
-    let key = Zeroizing::new(fs::read(&files.key).map_err(|error| unusable(&files.key, &error))?);
-    pem.push(b'\n');
-    pem.extend_from_slice(&key);
+    // Both may be in one file.
+    if files.key != files.certificate {
+        let key = Zeroizing::new(fs::read(&files.key).map_err(|error| unusable(&files.key, &error))?);
+        pem.push(b'\n');
+        pem.extend_from_slice(&key);
+    }
     Identity::from_pem(&pem)
         .map_err(|_| unusable(&files.certificate, &format!("it and {} are not a PEM certificate and key", files.key.display())))
 }

@@ -29,6 +29,8 @@ pub struct Tls {
     pub insecure: bool,
     /// CA certificates trusted in addition to the system's.
     pub ca_file: Option<PathBuf>,
+    /// The same for the registry itself only.
+    pub authorities: Vec<PathBuf>,
     /// The client certificate for the registry itself.
     pub client: Option<ClientCertificate>,
     /// Directories like `/etc/docker/certs.d`.
@@ -158,6 +160,9 @@ impl Clients {
                 loaded.authorities.extend(certificates::authorities(path)?);
             }
             if kind.place == Destination::Own {
+                for path in &self.tls.authorities {
+                    loaded.authorities.extend(certificates::authorities(path)?);
+                }
                 if let Some(files) = self.tls.client.as_ref().filter(|_| kind.identified) {
                     loaded.identity = Some(certificates::identity(files)?);
                 }

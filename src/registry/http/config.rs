@@ -7,6 +7,7 @@ use super::clients::Tls;
 use super::retry::Timing;
 use crate::oci::Registry;
 use crate::registry::credentials::Credentials;
+use crate::registry::mirrors::{Root, Rules};
 
 /// Sizes of upload requests, in bytes.
 #[derive(Clone, Copy, Debug)]
@@ -47,6 +48,12 @@ pub struct HttpConfig {
     pub timing: Timing,
     /// Sizes of upload requests.
     pub upload: UploadSizes,
+    /// Where its API begins.
+    pub root: Root,
+    /// The registry that this one stands in for, sent with every request (`?ns=`).
+    pub namespace: Option<String>,
+    /// What is forbidden.
+    pub rules: Arc<Rules>,
 }
 
 impl HttpConfig {
@@ -62,6 +69,9 @@ impl HttpConfig {
             addresses: Vec::new(),
             timing: Timing::default(),
             upload: UploadSizes::default(),
+            root: Root::default(),
+            namespace: None,
+            rules: Arc::default(),
         }
     }
 }

@@ -4,6 +4,7 @@
 //! are followed by hand, at most five, never from TLS to plain text; writes never follow one to another origin.
 
 use std::ops::Range;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
@@ -24,6 +25,7 @@ use super::payload::Payload;
 use super::refusal;
 use super::retry::{Attempts, Cause, Failure, Timing, is_passing, told_wait};
 use crate::error::{Error, ErrorKind};
+use crate::registry::mirrors::Rules;
 
 /// Most redirects followed.
 const REDIRECTS: usize = 5;
@@ -87,6 +89,10 @@ pub(super) struct Exchange {
     pub(super) authorizer: Authorizer,
     pub(super) own: Origin,
     pub(super) timing: Timing,
+    /// What is forbidden.
+    rules: Arc<Rules>,
+    /// Sent with every request to the registry itself.
+    namespace: Option<String>,
     /// Whether a response came over plain text from another machine.
     strayed: AtomicBool,
     /// When the registry was last found to be unreachable. Never held across an await.
@@ -104,8 +110,16 @@ struct Away {
 }
 
 impl Exchange {
-    pub(super) fn new(clients: Clients, authorizer: Authorizer, own: Origin, timing: Timing) -> Self {
-        Self { clients, authorizer, own, timing, strayed: AtomicBool::new(false), away: Mutex::default(), throttled: Mutex::default() }
+    pub(super) fn new(
+        clients: Clients,
+        authorizer: Authorizer,
+        own: Origin,
+        timing: Timing,
+        rules: Arc<Rules>,
+        namespace: Option<String>,
+    ) -> Self {
+        let strayed = AtomicBool::new(false);
+        Self { clients, authorizer, own, timing, rules, namespace, strayed, away: Mutex::default(), throttled: Mutex::default() }
     }
 
     /// Whether a response came over plain text from another machine, and so may be forged.
@@ -216,6 +230,7 @@ impl Exchange {
 
     /// One attempt, with credentials if required.
     pub(super) async fn attempt(&self, call: &Call, attempts: &Attempts) -> Result<ResponseHead, Failure> {
+        self.rules.check(call.scope.repository()).map_err(|error| Failure::Final(error.context(&call.what)))?;
         let answer = match self.authorized(call, attempts).await {
             Err(Failure::Final(error)) if error.kind == ErrorKind::Denied => {
                 return Err(Failure::Final(self.without_token(call, error).await));
@@ -339,6 +354,15 @@ impl Exchange {
         }
     }
 
+    /// The URL with the registry that is meant, for one that stands in for several.
+    fn named(&self, url: &Url, left_home: bool) -> Url {
+        let mut named = url.clone();
+        if let Some(namespace) = self.namespace.as_ref().filter(|_| !left_home && url.query_pairs().all(|(name, _)| name != "ns")) {
+            named.query_pairs_mut().append_pair("ns", namespace);
+        }
+        named
+    }
+
     async fn send(
         &self,
         call: &Call,
@@ -350,7 +374,7 @@ impl Exchange {
         let origin = Origin::of(url).ok_or_else(|| Failure::Final(Error::new(ErrorKind::Invalid, "a URL without a host")))?;
         let client = self.clients.of(&origin, !left_home).map_err(Failure::Final)?;
         let authorization = authorization.filter(|_| !left_home);
-        let mut request = client.request(call.method.clone(), url.clone()).header(ACCEPT_ENCODING, "identity");
+        let mut request = client.request(call.method.clone(), self.named(url, left_home)).header(ACCEPT_ENCODING, "identity");
         if let Some(accept) = &call.accept {
             request = request.header(ACCEPT, accept);
         }

@@ -9,6 +9,7 @@ use std::net::IpAddr;
 use reqwest::Url;
 
 use crate::oci::Registry;
+use crate::registry::mirrors::Root;
 
 /// Longest URL accepted from a registry, in bytes; signed storage URLs are shorter.
 const URL_LIMIT: usize = 16 << 10;
@@ -57,10 +58,11 @@ impl fmt::Display for Origin {
     }
 }
 
-/// The base URL of a registry's API. Docker Hub's API has its own host.
-pub(super) fn api(registry: &Registry, tls: bool) -> Option<Url> {
+/// The base URL of a registry's API, ending with a slash. Docker Hub's API has its own host.
+pub(super) fn api(registry: &Registry, tls: bool, root: &Root) -> Option<Url> {
     let host = if registry.as_str() == "docker.io" { "registry-1.docker.io" } else { registry.as_str() };
-    Url::parse(&format!("{}://{host}/", if tls { "https" } else { "http" })).ok()
+    let (Root::Below(path) | Root::At(path)) = root;
+    Url::parse(&format!("{}://{host}{path}/", if tls { "https" } else { "http" })).ok()
 }
 
 /// Resolves the `Location` of a redirect.
@@ -232,7 +234,7 @@ mod tests {
             assert_eq!(realm(&registry, &own, text, &extra).ok().map(|realm| realm.trusted), expected, "{text}");
         }
         let hub = Registry::docker_hub();
-        let own = Origin::of(&api(&hub, true).unwrap()).unwrap();
+        let own = Origin::of(&api(&hub, true, &Root::default()).unwrap()).unwrap();
         assert!(realm(&hub, &own, "https://auth.docker.io/token", &[]).unwrap().trusted);
         assert!(!realm(&hub, &own, "https://auth.docker.io:8443/token", &[]).unwrap().trusted);
         let own = Origin::of(&url("http://127.0.0.1:5000/")).unwrap();

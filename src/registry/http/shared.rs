@@ -17,6 +17,8 @@ pub(super) struct Http {
     pub(super) origin: String,
     pub(super) trust: Trust,
     pub(super) base: Url,
+    /// Whether paths begin with `v2/`, as the specification demands.
+    pub(super) is_versioned: bool,
     pub(super) exchange: Exchange,
     pub(super) shortcuts: Shortcuts,
     pub(super) sizes: UploadSizes,
@@ -27,8 +29,9 @@ pub(super) struct Http {
 }
 
 impl Http {
-    /// A URL below the base. The parts are validated types, so nothing needs escaping.
+    /// The URL of a path that begins with `v2/`. The parts are validated types, so nothing needs escaping.
     pub(super) fn url(&self, path: &str) -> Result<Url, Error> {
+        let path = if self.is_versioned { path } else { path.strip_prefix("v2/").unwrap_or(path) };
         self.base.join(path).map_err(|error| Error::new(ErrorKind::Invalid, format!("{path}: {error}")))
     }
 }

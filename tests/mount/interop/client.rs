@@ -5,7 +5,7 @@ use oci_client::manifest::OciManifest;
 use oci_client::secrets::RegistryAuth;
 use sha2::{Digest, Sha256};
 
-/// The result of a read.
+/// What was read.
 #[derive(Debug)]
 pub struct Read {
     /// Digest of the manifest.
@@ -14,7 +14,7 @@ pub struct Read {
     pub blobs: usize,
 }
 
-/// Reads a tag completely.
+/// Reads a tag whole.
 pub fn read(host: &str, repository: &str, tag: &str) -> Read {
     crate::support::runtime().block_on(async {
         let client = Client::new(ClientConfig { protocol: ClientProtocol::Http, ..ClientConfig::default() });

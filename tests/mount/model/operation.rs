@@ -8,16 +8,16 @@ use std::os::unix::fs::{FileExt, PermissionsExt, symlink};
 use std::path::Path;
 use std::time::{Duration, UNIX_EPOCH};
 
-/// An operation on paths with few names, so that they collide.
+/// An operation on paths of few names, so that they meet.
 #[derive(Clone, Debug)]
 pub enum Operation {
     /// Creates or truncates a file with these bytes: length and first byte.
     Write(String, usize, u8),
-    /// Writes in the middle of an existing file.
+    /// Writes in the middle of a file that is there.
     Patch(String, u64, usize),
     /// Appends.
     Append(String, usize),
-    /// Truncates or extends.
+    /// Cuts or extends.
     SetLength(String, u64),
     /// Removes a file.
     Unlink(String),
@@ -25,19 +25,19 @@ pub enum Operation {
     MakeDirectory(String),
     /// Removes an empty directory.
     RemoveDirectory(String),
-    /// Removes a whole tree.
+    /// Removes all below.
     RemoveAll(String),
     /// Renames anything.
     Rename(String, String),
-    /// Writes a temporary file and renames it over the original, as editors do.
+    /// Writes a file beside and renames it over, as editors save.
     Save(String, usize),
-    /// Creates a hard link.
+    /// A further name.
     Link(String, String),
-    /// Creates a symbolic link.
+    /// A symbolic link.
     Symlink(String, String),
-    /// Sets permission bits.
+    /// Permission bits.
     Mode(String, u32),
-    /// Sets the modification time.
+    /// Modification time.
     Time(String, u64),
 }
 
@@ -72,7 +72,7 @@ impl Operation {
         }
     }
 
-    /// Runs it below a directory; returns the errno if it fails.
+    /// Runs it below a directory; the number of the error, if it failed.
     pub fn run(&self, root: &Path) -> Result<(), Option<i32>> {
         self.attempt(root).map_err(|error| error.raw_os_error())
     }
@@ -118,7 +118,7 @@ impl Operation {
     }
 }
 
-/// Links lead to different places on the two sides (the target is relative to the link), so nothing goes through one.
+/// Links lead where the two sides are not alike (the target is relative to the link), so nothing goes through one.
 fn plain(path: &Path) -> io::Result<()> {
     match fs::symlink_metadata(path) {
         Ok(metadata) if metadata.is_symlink() => Err(io::Error::from(io::ErrorKind::Unsupported)),

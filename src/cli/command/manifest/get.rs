@@ -14,7 +14,7 @@ use crate::cli::settings::invocation::Invocation;
 use crate::cli::source::{reference, wiring};
 use crate::cli::terminal::{escape, output};
 use crate::oci::{Descriptor, Manifest, Platform, Repository, Source, Version, document};
-use crate::registry::Push;
+use crate::registry::Pull;
 use crate::transfer;
 use std::sync::Arc;
 
@@ -63,32 +63,32 @@ impl Get {
     /// As [`Get::manifest`]; also if the manifest is an index, which has no config.
     pub fn config(self, invocation: &Invocation) -> Result<(), Failure> {
         let (descriptor, raw) = until_interrupted(async {
-            let (push, repository, manifest) = self.find(invocation).await?;
+            let (pull, repository, manifest) = self.find(invocation).await?;
             let none = || Failure::usage(format!("{} is an index, which has no config; choose a member with --platform", self.reference));
             let config = manifest.image().ok_or_else(none)?.config.clone();
             if self.descriptor {
                 return Ok((config, Bytes::new()));
             }
-            let source = transfer::Source { pull: push, repository };
+            let source = transfer::Source { pull, repository };
             let raw = transfer::read_small(&source, &config).await?;
             Ok((config, raw))
         })?;
         self.print(&descriptor, &raw)
     }
 
-    async fn find(&self, invocation: &Invocation) -> Result<(Arc<dyn Push>, Repository, Manifest), Failure> {
+    async fn find(&self, invocation: &Invocation) -> Result<(Arc<dyn Pull>, Repository, Manifest), Failure> {
         let environment = &invocation.environment;
         let source: Source = reference::parse(&self.reference, environment)?;
         let flags = invocation.registry(reference::registry(&source))?;
-        let push = wiring::registry(&source, false, &flags, environment)?;
-        let (repository, version) = reference::named(&source, push.as_ref()).await?;
-        let manifest = push.manifest(&repository, &version).await?;
-        let Some(platform) = &self.platform else { return Ok((push, repository, manifest)) };
+        let pull = wiring::readable(&source, &flags, environment)?;
+        let (repository, version) = reference::named(&source, pull.as_ref()).await?;
+        let manifest = pull.manifest(&repository, &version).await?;
+        let Some(platform) = &self.platform else { return Ok((pull, repository, manifest)) };
         match transfer::member_for(&manifest, platform)? {
-            digest if digest == manifest.digest => Ok((push, repository, manifest)),
+            digest if digest == manifest.digest => Ok((pull, repository, manifest)),
             digest => {
-                let member = push.manifest(&repository, &Version::Digest(digest)).await?;
-                Ok((push, repository, member))
+                let member = pull.manifest(&repository, &Version::Digest(digest)).await?;
+                Ok((pull, repository, member))
             }
         }
     }

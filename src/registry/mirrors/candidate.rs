@@ -1,0 +1,52 @@
+//! One place to ask, and what its answer means.
+
+use std::sync::Arc;
+
+use super::client::Client;
+use crate::error::{Error, ErrorKind};
+use crate::oci::Repository;
+
+/// One place to ask for a repository.
+pub(super) struct Candidate {
+    pub(super) client: Arc<Client>,
+    pub(super) repository: Repository,
+    pub(super) is_authority: bool,
+}
+
+impl Candidate {
+    /// Records an answer of a mirror.
+    pub(super) fn answered(&self) {
+        if !self.is_authority {
+            self.client.health.answered(&self.client.name);
+        }
+    }
+
+    /// Records a failure of a mirror. One that lacks or refuses something may have the rest.
+    pub(super) fn failed(&self, error: &Error) {
+        match error.kind {
+            _ if self.is_authority => {}
+            _ if is_outage(error) => self.client.health.failed(&self.client.name, error),
+            ErrorKind::NotFound | ErrorKind::Gone => tracing::debug!("mirror {} is passed over: {error}", self.client.name),
+            _ => tracing::warn!("mirror {} is passed over: {error}", self.client.name),
+        }
+    }
+
+    /// The error of the whole request after this place failed too: the authority's, preferably that something does not exist.
+    pub(super) fn verdict(&self, before: Option<Error>, error: Error) -> Option<Error> {
+        match before {
+            Some(before) if !self.is_authority || error.kind != ErrorKind::NotFound => Some(before),
+            _ if self.is_authority => Some(error),
+            before => before,
+        }
+    }
+}
+
+/// The error where nothing can be asked.
+pub(super) fn nowhere() -> Error {
+    Error::new(ErrorKind::Other, "there is no place to read from")
+}
+
+/// Whether the place could not be reached.
+pub(super) fn is_outage(error: &Error) -> bool {
+    matches!(error.kind, ErrorKind::Unreachable | ErrorKind::TimedOut)
+}

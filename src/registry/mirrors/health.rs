@@ -1,0 +1,73 @@
+//! Whether a host is worth asking: one that failed is left alone for a while, so that not every request waits for it.
+
+use std::time::Duration;
+
+use parking_lot::Mutex;
+use tokio::time::Instant;
+
+use crate::error::Error;
+
+/// How long a host that failed is not asked.
+const AWAY: Duration = Duration::from_secs(30);
+/// How long others go on without it while one request tries it again.
+const TRYING: Duration = Duration::from_secs(5);
+
+/// What is known about a host.
+#[derive(Default)]
+pub(super) struct Health {
+    /// Until when it is not asked. Locked only for a glance.
+    away: Mutex<Option<Instant>>,
+}
+
+impl Health {
+    /// Whether to ask it now. After a failure, one request at a time tries it again.
+    pub(super) fn may_be_asked(&self) -> bool {
+        let (mut away, now) = (self.away.lock(), Instant::now());
+        match *away {
+            None => true,
+            Some(until) if until > now => false,
+            Some(_) => {
+                *away = Some(now + TRYING);
+                true
+            }
+        }
+    }
+
+    /// Whether it answered the last time.
+    pub(super) fn is_well(&self) -> bool {
+        self.away.lock().is_none()
+    }
+
+    /// Records an answer.
+    pub(super) fn answered(&self, name: &str) {
+        if self.away.lock().take().is_some() {
+            tracing::info!("mirror {name} answers again");
+        }
+    }
+
+    /// Records a failure.
+    pub(super) fn failed(&self, name: &str, error: &Error) {
+        let first = self.away.lock().replace(Instant::now() + AWAY).is_none();
+        if first {
+            tracing::warn!("mirror {name} is passed over for {} s: {error}", AWAY.as_secs());
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::error::ErrorKind;
+
+    #[tokio::test(start_paused = true)]
+    async fn a_host_that_failed_is_tried_again_later_by_one_request() {
+        let (health, error) = (Health::default(), Error::new(ErrorKind::Unreachable, "refused"));
+        assert!(health.may_be_asked() && health.is_well());
+        health.failed("m", &error);
+        assert!(!health.may_be_asked() && !health.is_well());
+        tokio::time::advance(AWAY).await;
+        assert_eq!((health.may_be_asked(), health.may_be_asked()), (true, false));
+        health.answered("m");
+        assert!(health.may_be_asked() && health.may_be_asked() && health.is_well());
+    }
+}

@@ -1,0 +1,39 @@
+//! Asks each place that a repository is read from whether it answers.
+
+use std::path::PathBuf;
+
+use super::client::{Client, Reaching};
+use super::rules::{Authority, Rules};
+use crate::error::Error;
+use crate::oci::{Registry, Repository};
+
+/// A place other than the registry itself.
+#[derive(Debug)]
+pub struct Probed {
+    /// Its URL.
+    pub name: String,
+    /// The file that names it.
+    pub file: PathBuf,
+    /// Whether it answered.
+    pub answer: Result<(), Error>,
+}
+
+/// The places that a repository or prefix is read from, in order.
+///
+/// # Errors
+/// Invalid for unusable certificate files or headers.
+pub async fn probe(rules: &Rules, registry: &Registry, repository: Option<&Repository>, reaching: &Reaching) -> Result<Vec<Probed>, Error> {
+    let mut probed = Vec::new();
+    let Some(rule) = rules.rule(repository) else { return Ok(probed) };
+    let instead = match &rule.authority {
+        Authority::Own(_) => None,
+        Authority::Elsewhere(place) => Some(place.as_ref()),
+    };
+    for place in rule.mirrors.iter().chain(instead) {
+        for client in Client::of(place, registry, false, reaching)? {
+            let answer = client.pull.ping(repository.and_then(|repository| client.repository(repository)).as_ref()).await;
+            probed.push(Probed { name: client.name, file: rule.file.clone(), answer });
+        }
+    }
+    Ok(probed)
+}

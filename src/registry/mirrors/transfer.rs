@@ -1,0 +1,69 @@
+//! A range of a blob from several places: where one fails, the next goes on.
+
+use std::ops::Range;
+
+use futures_util::{StreamExt, stream};
+
+use super::candidate::{Candidate, nowhere};
+use crate::error::Error;
+use crate::oci::Descriptor;
+use crate::registry::BlobStream;
+
+/// The rest of a blob, from the current place and those after it.
+pub(super) struct Transfer {
+    current: (Candidate, BlobStream),
+    others: std::vec::IntoIter<Candidate>,
+    descriptor: Descriptor,
+    range: Range<u64>,
+}
+
+impl Transfer {
+    /// Opens the range at the first place that has it.
+    pub(super) async fn open(candidates: Vec<Candidate>, descriptor: &Descriptor, range: Range<u64>) -> Result<Self, Error> {
+        let mut others = candidates.into_iter();
+        let current = Self::next(&mut others, descriptor, range.clone(), None).await?;
+        Ok(Self { current, others, descriptor: descriptor.clone(), range })
+    }
+
+    async fn next(
+        others: &mut std::vec::IntoIter<Candidate>,
+        descriptor: &Descriptor,
+        range: Range<u64>,
+        mut failure: Option<Error>,
+    ) -> Result<(Candidate, BlobStream), Error> {
+        for candidate in others {
+            match candidate.client.pull.blob(&candidate.repository, descriptor, range.clone()).await {
+                Ok(stream) => {
+                    candidate.answered();
+                    return Ok((candidate, stream));
+                }
+                Err(error) => {
+                    candidate.failed(&error);
+                    failure = candidate.verdict(failure, error);
+                }
+            }
+        }
+        Err(failure.unwrap_or_else(nowhere))
+    }
+
+    /// As one stream: after a failure the next place goes on where the last one ended. The reader checks the digest anyway.
+    pub(super) fn stream(self) -> BlobStream {
+        stream::try_unfold(self, |mut transfer| async move {
+            loop {
+                match transfer.current.1.next().await {
+                    Some(Ok(piece)) => {
+                        transfer.range.start += piece.len() as u64;
+                        return Ok(Some((piece, transfer)));
+                    }
+                    None => return Ok(None),
+                    Some(Err(error)) => {
+                        transfer.current.0.failed(&error);
+                        let (range, failure) = (transfer.range.clone(), transfer.current.0.verdict(None, error));
+                        transfer.current = Self::next(&mut transfer.others, &transfer.descriptor, range, failure).await?;
+                    }
+                }
+            }
+        })
+        .boxed()
+    }
+}
