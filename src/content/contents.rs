@@ -293,8 +293,7 @@ async fn index_plain(shared: &Arc<Shared>, source: &BlobSource) -> Result<LayerI
     if let Some(index) = shared.stored_index(source, &name, &Protection::Plain)? {
         return Ok(index);
     }
-    let key = names::stream(&source.descriptor.digest, source.form, source.sealing);
-    let (index, _) = pass::run(shared, source, || Ok((shared.fill(&key, &Protection::Plain), None))).await?;
+    let (index, _) = pass::run(shared, source, || Ok((shared.fill(source, &Protection::Plain), None))).await?;
     let (storing, source) = (Arc::clone(shared), source.clone());
     shared.working(spawn_blocking(move || storing.store_index(&source, &name, index, &Protection::Plain))).await
 }

@@ -131,7 +131,7 @@ async fn attempt(reader: &Arc<Reader>, open: &mut BTreeMap<u32, PendingSpan>, ra
     let Some(first) = open.keys().next().copied() else { return Ok(()) };
     let sequence = if can_restart(reader, first) { None } else { Some(reader.sequence.lock().await) };
     // Memory for ciphertext is accounted to the reader that it serves.
-    if held.memory.is_none() && reader.keeps() {
+    if held.memory.is_none() && !reader.is_ciphertext() {
         held.memory = Some(reader.shared.budget.take(rank, cost(reader, open.keys().copied())).await?);
     }
     look_again(reader, open);

@@ -67,6 +67,12 @@ pub(super) fn is_single(form: Form, is_sealed: bool, size: u64) -> bool {
     form == Form::Raw && !is_sealed && size <= RAW_SPAN
 }
 
+/// Whether spans are copied into the cache. A raw blob on this machine is read in place: every span is verified each time it is read, by the blob's own
+/// digest or by those of an index, so a file that changes under a mount yields errors, never wrong bytes.
+pub(super) fn is_copied(form: Form, is_sealed: bool, is_local: bool) -> bool {
+    form == Form::Archive || is_sealed || !is_local
+}
+
 /// Chooses the next step.
 pub(super) fn choose(facts: &Facts) -> Step {
     if facts.is_sealed {
@@ -94,6 +100,16 @@ pub(super) fn choose(facts: &Facts) -> Step {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn only_local_raw_blobs_are_read_in_place() {
+        use Form::{Archive, Raw};
+        let in_place = [Archive, Raw]
+            .into_iter()
+            .flat_map(|form| [(form, false, false), (form, false, true), (form, true, false), (form, true, true)])
+            .filter(|(form, is_sealed, is_local)| !is_copied(*form, *is_sealed, *is_local));
+        assert!(in_place.eq([(Raw, false, true)]));
+    }
 
     #[test]
     fn each_combination_of_facts_has_its_plan() {

@@ -112,7 +112,10 @@ impl Reader {
             Mode::Sealed { opened, .. } => opened.protection(source, "stream"),
             _ => Protection::Plain,
         };
-        let cached = shared.cached(&key, &layout, &protection);
+        let copies = shared.copies(source);
+        let cached = if copies { shared.cached(&key, &layout, &protection) } else { None };
+        // Without the cache, what is read ahead waits among the recent spans.
+        let room = if copies { shared.cache.size() } else { shared.budget.recent() * 4 };
         let has_begun = matches!(mode, Mode::Unchecked { .. }) && cached.as_ref().is_some_and(|cached| cached.has(0));
         let reader = Arc::new(Self {
             shared: Arc::clone(shared),
@@ -125,7 +128,7 @@ impl Reader {
             in_flight: InFlight::default(),
             sequence: tokio::sync::Mutex::default(),
             under_way: AtomicUsize::new(0),
-            tracks: Mutex::new(Tracks::new(shared.cache.size())),
+            tracks: Mutex::new(Tracks::new(room)),
             crowded: AtomicBool::new(false),
         });
         if has_begun {
@@ -178,7 +181,12 @@ impl Reader {
 
     /// Whether fetched spans are stored in the cache.
     pub(super) fn keeps(&self) -> bool {
-        !matches!(self.mode, Mode::Ciphertext(_))
+        !self.is_ciphertext() && self.shared.copies(&self.source)
+    }
+
+    /// Whether it reads for a sealed reader.
+    pub(super) fn is_ciphertext(&self) -> bool {
+        matches!(self.mode, Mode::Ciphertext(_))
     }
 
     /// Records that a span does not match the index.

@@ -1,19 +1,18 @@
 //! The most recent spans that the cache did not store, so that small reads of one span do not refetch it.
 
-use std::collections::VecDeque;
+use std::collections::{HashMap, VecDeque};
 
 use bytes::Bytes;
 use parking_lot::Mutex;
 
-struct Entry {
-    reader: u64,
-    span: u32,
-    data: Bytes,
-}
+/// Reader and span.
+type Key = (u64, u32);
 
 #[derive(Default)]
 struct State {
-    entries: VecDeque<Entry>,
+    spans: HashMap<Key, Bytes>,
+    /// Oldest first.
+    order: VecDeque<Key>,
     bytes: u64,
 }
 
@@ -32,28 +31,30 @@ impl Recent {
     /// Adds a span, dropping the oldest ones.
     pub(super) fn put(&self, reader: u64, span: u32, data: Bytes) {
         let mut state = self.state.lock();
-        if data.len() as u64 > self.limit || state.entries.iter().any(|entry| (entry.reader, entry.span) == (reader, span)) {
+        let state = &mut *state;
+        if data.len() as u64 > self.limit || state.spans.contains_key(&(reader, span)) {
             return;
         }
         state.bytes += data.len() as u64;
-        state.entries.push_back(Entry { reader, span, data });
+        state.order.push_back((reader, span));
+        state.spans.insert((reader, span), data);
         while state.bytes > self.limit {
-            let Some(oldest) = state.entries.pop_front() else { break };
-            state.bytes -= oldest.data.len() as u64;
+            let Some(oldest) = state.order.pop_front() else { break };
+            state.bytes -= state.spans.remove(&oldest).map_or(0, |data| data.len() as u64);
         }
     }
 
     /// A span, if still present.
     pub(super) fn get(&self, reader: u64, span: u32) -> Option<Bytes> {
-        let state = self.state.lock();
-        state.entries.iter().rev().find(|entry| (entry.reader, entry.span) == (reader, span)).map(|entry| entry.data.clone())
+        self.state.lock().spans.get(&(reader, span)).cloned()
     }
 
     /// Drops all spans of a reader.
     pub(super) fn forget(&self, reader: u64) {
         let mut state = self.state.lock();
-        state.entries.retain(|entry| entry.reader != reader);
-        state.bytes = state.entries.iter().map(|entry| entry.data.len() as u64).sum();
+        state.order.retain(|key| key.0 != reader);
+        state.spans.retain(|key, _| key.0 != reader);
+        state.bytes = state.spans.values().map(|data| data.len() as u64).sum();
     }
 }
 

@@ -12,7 +12,7 @@ use super::budget::{Budget, Turns, Use};
 use super::recent::Recent;
 use super::sealed::keys::KeyRing;
 use super::verdicts::Verdicts;
-use super::{BlobSource, Config, Sealing, VerifyPolicy, names};
+use super::{BlobSource, Config, Sealing, VerifyPolicy, names, plan};
 use crate::bounded::BoundedMap;
 use crate::cache::{CachedStream, Claim, Fill, Layout, Protection, SpanCache};
 use crate::error::{Error, ErrorKind};
@@ -79,6 +79,11 @@ impl Shared {
             VerifyPolicy::Relayed => source.strict,
             VerifyPolicy::Auto => source.strict || self.pull.trust() == Trust::Digest,
         }
+    }
+
+    /// Whether spans of a blob are copied into the cache.
+    pub(super) fn copies(&self, source: &BlobSource) -> bool {
+        plan::is_copied(source.form, source.sealing != Sealing::None, self.pull.is_local())
     }
 
     /// A range of a blob from the registry. The blob was referred to by something, so if the registry lacks it the error is Gone.
@@ -239,9 +244,12 @@ impl Shared {
         }
     }
 
-    /// Starts filling a stream; `None` if the cache fails.
-    pub(super) fn fill(&self, key: &Digest, protection: &Protection) -> Option<Fill> {
-        match self.cache.fill(key, protection) {
+    /// Starts filling the stream of a blob; `None` if it is not copied or the cache fails.
+    pub(super) fn fill(&self, source: &BlobSource, protection: &Protection) -> Option<Fill> {
+        if !self.copies(source) {
+            return None;
+        }
+        match self.cache.fill(&names::stream(&source.descriptor.digest, source.form, source.sealing), protection) {
             Ok(fill) => Some(fill),
             Err(error) => {
                 tracing::warn!(%error, "reading without the cache");

@@ -86,6 +86,11 @@ pub trait Pull: Send + Sync {
     /// The guarantee of the transport. Drops to [`Trust::Digest`] before a blob with a lesser guarantee is returned.
     fn trust(&self) -> Trust;
 
+    /// Whether its blobs are files on this machine: readers verify them in place, and do not cache a copy of a raw one.
+    fn is_local(&self) -> bool {
+        false
+    }
+
     /// Pings the source (`/v2/`): is it reachable, and are the credentials stored for this repository or prefix right?
     async fn ping(&self, about: Option<&Repository>) -> Result<(), Error>;
 

@@ -72,8 +72,7 @@ pub(in crate::content) async fn open(shared: &Arc<Shared>, source: &BlobSource) 
     let probe = match shared.stored_index(&stored, &name, &Protection::Plain)? {
         Some(index) => read_through(shared, &stored, index, probe()?).await?,
         None => {
-            let key = names::stream(&stored.descriptor.digest, stored.form, stored.sealing);
-            let (index, probe) = pass::run(shared, &stored, || Ok((shared.fill(&key, &Protection::Plain), Some(probe()?)))).await?;
+            let (index, probe) = pass::run(shared, &stored, || Ok((shared.fill(&stored, &Protection::Plain), Some(probe()?)))).await?;
             shared.store_index(&stored, &name, index, &Protection::Plain);
             probe.ok_or_else(|| Error::new(ErrorKind::Other, "the check of an envelope was lost"))?
         }
@@ -155,8 +154,7 @@ pub(in crate::content) async fn index(
     let _turn = shared.turns.pass().await?;
     // For the tables and the index assembled from them.
     let _memory = shared.budget.take(Use::Large, shared.budget.share(Use::Large) / 2).await?;
-    let key = names::stream(&source.descriptor.digest, source.form, source.sealing);
-    let scan = ScanThread::start(shared, source, shared.fill(&key, &opened.protection(source, "stream")));
+    let scan = ScanThread::start(shared, source, shared.fill(source, &opened.protection(source, "stream")));
     let end = source.descriptor.size.saturating_sub(source.sealing.overhead());
     let mut input = Input::of_envelope(shared, blob, opened, 0..end, Use::Demand);
     let mut place = 0;

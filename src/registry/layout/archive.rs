@@ -133,7 +133,7 @@ impl Archive {
         Ok(Region { archive: Arc::clone(&self.0), header, header_at, content, written: 0, is_placed: false })
     }
 
-    pub(super) fn put(&self, path: &Path, bytes: &[u8], replace: bool) -> io::Result<Slice> {
+    pub(super) fn put(&self, path: &Path, bytes: &[u8], replace: bool) -> io::Result<()> {
         if path == Path::new(INDEX) || path == Path::new(MARKER) {
             return self.put_aside(path, bytes, replace);
         }
@@ -141,7 +141,7 @@ impl Archive {
         if let Ok(slice) = self.open(path)
             && (!replace || slice.small(bytes.len() as u64)?.is_some_and(|known| known == bytes))
         {
-            return Ok(slice);
+            return Ok(());
         }
         let mut region = self.receive(path, bytes.len() as u64)?;
         region.write(bytes)?;
@@ -149,17 +149,16 @@ impl Archive {
     }
 
     /// Files that may change again are written at the end.
-    fn put_aside(&self, path: &Path, bytes: &[u8], replace: bool) -> io::Result<Slice> {
+    fn put_aside(&self, path: &Path, bytes: &[u8], replace: bool) -> io::Result<()> {
         let mut state = self.0.state();
-        if !replace && let Some(known) = state.members.get(path) {
-            return Ok(known.clone());
+        if !replace && state.members.contains_key(path) {
+            return Ok(());
         }
         self.0.partial(&mut state)?.is_changed = true;
         let mut file = tempfile::tempfile_in(self.0.directory())?;
         file.write_all(bytes)?;
-        let slice = Slice::whole(file)?;
-        state.members.insert(path.to_owned(), slice.clone());
-        Ok(slice)
+        state.members.insert(path.to_owned(), Slice::whole(file)?);
+        Ok(())
     }
 
     pub(super) fn lock(&self) -> io::Result<MutexGuard<'_, ()>> {
@@ -246,14 +245,14 @@ impl Region {
     }
 
     /// Writes the header, which makes the bytes visible to readers.
-    pub(super) fn place(mut self, path: &Path) -> io::Result<Slice> {
+    pub(super) fn place(mut self, path: &Path) -> io::Result<()> {
         if self.written != self.content.size {
             return Err(io::ErrorKind::UnexpectedEof.into());
         }
         self.content.file.write_all_at(&self.header, self.header_at)?;
         self.archive.state().members.insert(path.to_owned(), self.content.clone());
         self.is_placed = true;
-        Ok(self.content.clone())
+        Ok(())
     }
 }
 

@@ -1,11 +1,8 @@
-//! The files of a layout: opened without leaving it, hashed whole before use, read in pieces.
-//!
-//! Hashed files are remembered in memory by inode, times and size; a changed file is hashed again.
+//! The files of a layout: opened without leaving it, read in pieces.
 
 use std::io;
 use std::ops::Range;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use bytes::Bytes;
@@ -17,17 +14,11 @@ use super::local::local;
 use super::place::{Place, Stamp};
 use super::slice::Slice;
 use crate::blocking::spawn_blocking;
-use crate::bounded::BoundedMap;
 use crate::error::{Error, ErrorKind};
-use crate::flight::Flight;
-use crate::oci::{Descriptor, Digest, Hasher};
+use crate::oci::{Descriptor, Digest};
 
-/// Ranges up to this many bytes are read inline: having just been hashed, they are in the page cache.
-const INLINE: u64 = 1 << 20;
-/// Verified blobs remembered.
-const VERIFIED: usize = 100_000;
-/// Piece size of a blob stream, in bytes.
-const PIECE: u64 = 256 << 10;
+/// Piece size of a blob stream, in bytes: a span of a raw blob is one piece.
+const PIECE: u64 = 1 << 20;
 
 /// The path of a blob below the layout.
 pub(super) fn path(digest: &Digest) -> PathBuf {
@@ -41,15 +32,12 @@ pub(super) struct Blobs {
     begun: AtomicBool,
     /// The layout's name in error messages.
     name: String,
-    /// Verified blobs, with their files' stamps. Never held across an await.
-    verified: Arc<BoundedMap<Digest, Stamp, VERIFIED>>,
-    hashing: Flight<(Digest, (u64, u64)), Result<(), Error>>,
 }
 
 impl Blobs {
     /// The files of a place.
     pub(super) fn new(place: Place, name: String) -> Self {
-        Self { place, begun: AtomicBool::new(false), name, verified: Arc::default(), hashing: Flight::default() }
+        Self { place, begun: AtomicBool::new(false), name }
     }
 
     pub(super) fn has_begun(&self) -> bool {
@@ -83,13 +71,6 @@ impl Blobs {
         opened.map_err(|error| self.failed(path, &error))
     }
 
-    /// Records a file that was hashed while it was written.
-    pub(super) fn written(&self, digest: Digest, slice: &Slice) {
-        if let Ok(stamp) = Stamp::of(slice) {
-            self.verified.put(digest, stamp);
-        }
-    }
-
     pub(super) fn failed(&self, path: &Path, error: &io::Error) -> Error {
         local(&format!("{}/{}", self.name, path.display()), error)
     }
@@ -110,71 +91,29 @@ impl Blobs {
         bytes.map(|bytes| (stamp, bytes)).ok_or_else(large)
     }
 
-    /// Opens a verified blob, hashing it first if necessary.
-    pub(super) async fn verified(&self, descriptor: &Descriptor) -> Result<Slice, Error> {
+    /// Opens a blob, which must have the size of its descriptor. Its reader verifies it.
+    pub(super) fn blob(&self, descriptor: &Descriptor) -> Result<Slice, Error> {
         let digest = descriptor.digest;
         let (slice, stamp) = self.open(&path(&digest))?;
-        if stamp.size != descriptor.size {
-            return Err(Error::new(
-                ErrorKind::Integrity,
-                format!("blob {digest} of {} has {} bytes instead of {}", self.name, stamp.size, descriptor.size),
-            ));
-        }
-        if self.known(&digest) == Some(stamp) {
+        if stamp.size == descriptor.size {
             return Ok(slice);
         }
-        let again = slice.clone();
-        let (verified, name) = (Arc::clone(&self.verified), self.name.clone());
-        let hashed = self.hashing.run((digest, stamp.place()), || async move {
-            let outcome = spawn_blocking(move || check(&again, stamp, digest, &name)).await?;
-            if outcome.is_ok() {
-                verified.put(digest, stamp);
-            }
-            outcome
-        });
-        hashed.await.map_err(|error| Error::new(ErrorKind::Other, format!("hashing blob {digest}: {error}")))??;
-        Ok(slice)
+        Err(Error::new(
+            ErrorKind::Integrity,
+            format!("blob {digest} of {} has {} bytes instead of {}", self.name, stamp.size, descriptor.size),
+        ))
     }
-
-    fn known(&self, digest: &Digest) -> Option<Stamp> {
-        self.verified.get(digest)
-    }
-}
-
-/// Hashes a file; it must match the digest and not change meanwhile.
-fn check(slice: &Slice, before: Stamp, digest: Digest, name: &str) -> Result<(), Error> {
-    let mut hasher = Hasher::new(digest.algorithm());
-    let failed = |error: io::Error| local(&format!("blob {digest} of {name}"), &error);
-    let mut offset = 0;
-    while offset < slice.size {
-        let piece = read_piece(slice, offset..slice.size.min(offset + PIECE)).map_err(failed)?;
-        hasher.update(&piece);
-        offset += piece.len() as u64;
-    }
-    let found = hasher.finish();
-    if found != digest {
-        return Err(Error::new(ErrorKind::Integrity, format!("blob {digest} of {name}: its bytes have digest {found}")));
-    }
-    if Stamp::of(slice).map_err(failed)? != before {
-        return Err(Error::new(ErrorKind::Integrity, format!("blob {digest} of {name} changed while it was hashed")));
-    }
-    Ok(())
 }
 
 /// The bytes of a range, in pieces; a truncated file ends the stream with an error.
 pub(super) fn stream(slice: Slice, digest: Digest, range: Range<u64>) -> BlobStream {
-    let inline = range.end.saturating_sub(range.start) <= INLINE;
     let start = Some((slice, range));
     stream::unfold(start, move |state| async move {
         let (slice, range) = state.filter(|(_, range)| range.start < range.end)?;
         let end = range.end.min(range.start.saturating_add(PIECE));
         let piece = range.start..end;
-        let read = if inline {
-            read_piece(&slice, piece)
-        } else {
-            let slice = slice.clone();
-            spawn_blocking(move || read_piece(&slice, piece)).await.unwrap_or_else(|error| Err(io::Error::other(error)))
-        };
+        let reading = slice.clone();
+        let read = spawn_blocking(move || read_piece(&reading, piece)).await.unwrap_or_else(|error| Err(io::Error::other(error)));
         match read {
             Ok(bytes) => Some((Ok(bytes), Some((slice, end..range.end)))),
             Err(error) => Some((Err(local(&format!("blob {digest}"), &error)), None)),

@@ -134,7 +134,7 @@ impl Arriving {
     }
 
     /// Makes the bytes durable under their name, creating its directory if missing. An existing file is replaced if `replace`, else kept.
-    pub(super) fn place(self, path: &Path, replace: bool) -> io::Result<File> {
+    pub(super) fn place(self, path: &Path, replace: bool) -> io::Result<()> {
         let Self { file, root } = self;
         file.as_file().sync_all()?;
         let directory = match path.parent().filter(|parent| !parent.as_os_str().is_empty()) {
@@ -143,16 +143,11 @@ impl Arriving {
         };
         let name = path.file_name().ok_or_else(|| io::Error::from(io::ErrorKind::InvalidInput))?;
         let target = through(&directory).join(name);
-        let placed = if replace {
-            file.persist(target).map_err(|failed| failed.error)?
-        } else {
-            match file.persist_noclobber(&target) {
-                Ok(file) => file,
-                Err(failed) if failed.error.kind() == io::ErrorKind::AlreadyExists => File::open(&target)?,
-                Err(failed) => return Err(failed.error),
-            }
-        };
-        directory.sync_all()?;
-        Ok(placed)
+        let placed = if replace { file.persist(target) } else { file.persist_noclobber(target) };
+        match placed {
+            Err(failed) if replace || failed.error.kind() != io::ErrorKind::AlreadyExists => return Err(failed.error),
+            _ => {}
+        }
+        directory.sync_all()
     }
 }

@@ -13,7 +13,7 @@ use super::directory::{Arriving, Directory};
 use super::slice::Slice;
 use crate::durable::RangeLock;
 
-/// Detects whether a file has changed since it was hashed.
+/// Detects whether a file has changed since it was read.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Stamp {
     device: u64,
@@ -35,11 +35,6 @@ impl Stamp {
             start: slice.start,
             size: slice.size,
         })
-    }
-
-    /// Identifies the bytes on the disk, regardless of their content.
-    pub(super) fn place(&self) -> (u64, u64) {
-        (self.inode, self.start)
     }
 }
 
@@ -79,12 +74,12 @@ impl Place {
     }
 
     /// Writes a small file whole. An existing one is replaced if `replace`, else kept.
-    pub(super) fn put(&self, path: &Path, bytes: &[u8], replace: bool) -> io::Result<Slice> {
+    pub(super) fn put(&self, path: &Path, bytes: &[u8], replace: bool) -> io::Result<()> {
         match self {
             Self::Directory(directory) => {
                 let mut arriving = Arriving::new(directory.made()?)?;
                 arriving.write(bytes)?;
-                Slice::whole(arriving.place(path, replace)?)
+                arriving.place(path, replace)
             }
             Self::Archive(archive) => archive.put(path, bytes, replace),
         }
@@ -124,9 +119,9 @@ impl Incoming {
     }
 
     /// Gives the file its name, once all its bytes are there.
-    pub(super) fn place(self, path: &Path) -> io::Result<Slice> {
+    pub(super) fn place(self, path: &Path) -> io::Result<()> {
         match self {
-            Self::File(arriving) => arriving.place(path, true).and_then(Slice::whole),
+            Self::File(arriving) => arriving.place(path, true),
             Self::Region(region) => region.place(path),
         }
     }

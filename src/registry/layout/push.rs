@@ -76,9 +76,7 @@ impl Blobs {
     pub(super) fn store(&self, manifest: &Manifest) -> Result<(), Error> {
         self.begin()?;
         let path = blobs::path(&manifest.digest);
-        let slice = self.place().put(&path, &manifest.raw, true).map_err(|error| self.failed(&path, &error))?;
-        self.written(manifest.digest, &slice);
-        Ok(())
+        self.place().put(&path, &manifest.raw, true).map_err(|error| self.failed(&path, &error))
     }
 
     /// Whether a file with this digest and size exists.
@@ -170,9 +168,7 @@ impl Push for Layout {
         let blobs = Arc::clone(&self.blobs);
         blocking(move || {
             let path = blobs::path(&digest);
-            let slice = incoming.place(&path).map_err(|error| blobs.failed(&path, &error))?;
-            blobs.written(digest, &slice);
-            Ok(())
+            incoming.place(&path).map_err(|error| blobs.failed(&path, &error))
         })
         .await
     }

@@ -155,7 +155,7 @@ impl Memory {
         Self::with_origin("memory:", Trust::Transport)
     }
 
-    /// An empty registry of the given name and trust.
+    /// An empty registry of the given name and trust; `oci:…` is one on this machine.
     pub fn with_origin(origin: &str, trust: Trust) -> Self {
         let state = State {
             strayed: false,

@@ -39,6 +39,10 @@ impl Pull for StorePull {
         Trust::Digest
     }
 
+    fn is_local(&self) -> bool {
+        true
+    }
+
     async fn ping(&self, _about: Option<&Repository>) -> Result<(), Error> {
         Ok(())
     }

@@ -38,6 +38,10 @@ impl Pull for Memory {
         if self.state.lock().strayed { Trust::Digest } else { self.trust }
     }
 
+    fn is_local(&self) -> bool {
+        self.origin.starts_with("oci:")
+    }
+
     fn away_since(&self) -> Option<std::time::Instant> {
         self.state.lock().away
     }
