@@ -15,6 +15,7 @@ use crate::publish::pack::made::Made;
 use crate::publish::plan::files;
 use crate::publish::plan::layers::LayerPlan;
 use crate::publish::plan::path_set::PathSet;
+use crate::view::snapshot::Entries;
 
 impl Work {
     /// The layers of everything except these paths, as manifest entries after `standing`.
@@ -24,10 +25,11 @@ impl Work {
             self.progress.note(format!("`oras pull` refuses symbolic links that leave the directory, such as `{link}`; ocifs shows them"));
         }
         let snapshot = self.without(covered);
-        let plan = files::plan(&snapshot, self.survey.totals).await?;
+        let is_empty = Entries::of(&snapshot).next().await?.is_none();
+        let remote = if is_empty { HashMap::new() } else { self.remote_layers().await? };
+        let plan = files::plan(&snapshot, self.survey.totals, |layer| remote.contains_key(layer)).await?;
         let order = order(&plan.layers);
         let titles: Vec<Option<String>> = plan.layers.iter().map(|layer| layer.title.clone()).collect();
-        let remote = if plan.layers.is_empty() { HashMap::new() } else { self.remote_layers().await? };
         let made = self.producer(Arc::clone(&snapshot), None, true)?.produce(plan, &remote).await?;
         let taken = |title: &String| standing.iter().any(|layer| layer["annotations"][titled::TITLE] == title.as_str());
         let mut roots = titled::roots().filter(|title| !taken(title));

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use futures_util::TryStreamExt;
 
 use super::groups::{Assigner, Placement, Totals};
-use super::identity::{LayerIdentity, archived};
+use super::identity::{Identity, LayerIdentity, archived};
 use super::layers::{LayerPlan, Plan, Selector};
 use super::parents::{Above, Named};
 use crate::artifact::Kind;
@@ -17,6 +17,7 @@ use crate::view::snapshot::{Snapshot, hashed};
 /// Longest title that every reader accepts as a path, in bytes.
 const TITLE: usize = 4095;
 
+#[derive(Clone)]
 struct Draft {
     identity: LayerIdentity,
     /// Directories named by the walk's entries; packing, which sees no links, names the same.
@@ -30,6 +31,13 @@ impl Draft {
     fn new(packing: Packing, title: Option<String>) -> Self {
         let plan = LayerPlan { identity: [0; 32], packing, title, entries: 0, bytes: 0, behind: Vec::new(), has_directories: false };
         Self { identity: LayerIdentity::new(packing), named: Named::default(), named_behind: Named::default(), plan }
+    }
+
+    /// A layer for one entry.
+    fn alone(packing: Packing, title: Option<String>, entry: &TreeEntry, above: &Above) -> Self {
+        let mut layer = Self::new(packing, title);
+        layer.add(entry, above);
+        layer
     }
 
     /// Adds an entry of the walk, after its parent directories.
@@ -64,8 +72,12 @@ impl Draft {
     }
 }
 
-/// Plans the layers of a tree with these totals.
-pub(in crate::publish) async fn plan(snapshot: &Arc<dyn Snapshot>, totals: Totals) -> Result<Plan, Error> {
+/// Plans the layers of a tree with these totals. `is_known` tells layers that need no packing.
+pub(in crate::publish) async fn plan(
+    snapshot: &Arc<dyn Snapshot>,
+    totals: Totals,
+    is_known: impl Fn(&Identity) -> bool,
+) -> Result<Plan, Error> {
     let mut assigner = Assigner::new(&totals);
     let mut layers: Vec<Draft> = Vec::new();
     let mut above = Above::default();
@@ -78,12 +90,7 @@ pub(in crate::publish) async fn plan(snapshot: &Arc<dyn Snapshot>, totals: Total
                     layer.add_link(&entry, &first, &above);
                 }
             }
-            Placement::Alone(_) => {
-                let raw = is_raw(&**snapshot, &entry).await?;
-                let mut layer = Draft::new(if raw.is_some() { Packing::Raw } else { Packing::GzipTar }, raw);
-                layer.add(&entry, &above);
-                layers.push(layer);
-            }
+            Placement::Alone(_) => layers.push(alone(&**snapshot, &entry, &above, &is_known).await?),
             Placement::Group(group) => {
                 if group as usize >= layers.len() {
                     layers.push(Draft::new(Packing::GzipTar, None));
@@ -97,17 +104,30 @@ pub(in crate::publish) async fn plan(snapshot: &Arc<dyn Snapshot>, totals: Total
     Ok(Plan { selector: Selector::Groups(totals), layers: layers.into_iter().map(Draft::finish).collect() })
 }
 
-/// The title, if a large file is stored raw: a plain file that gains nothing from compression and whose path is a valid title.
-async fn is_raw(snapshot: &dyn Snapshot, entry: &TreeEntry) -> Result<Option<String>, Error> {
+/// The layer of a large file. It is stored raw if it is a plain file whose path is a valid title and whose bytes gain nothing from compression. A known
+/// layer settles that without reading the file, which may not be on this machine.
+async fn alone(snapshot: &dyn Snapshot, entry: &TreeEntry, above: &Above, is_known: impl Fn(&Identity) -> bool) -> Result<Draft, Error> {
+    let archive = Draft::alone(Packing::GzipTar, None, entry, above);
     let is_plain = entry.mode.is_none_or(|mode| mode == 0o644) && entry.xattrs.is_empty() && entry.links <= 1;
-    let Some(title) = title(&entry.path).filter(|_| is_plain) else { return Ok(None) };
+    let Some(title) = title(&entry.path).filter(|_| is_plain) else { return Ok(archive) };
+    let raw = Draft::alone(Packing::Raw, Some(title), entry, above);
+    for draft in [&raw, &archive] {
+        if is_known(&draft.identity.clone().finish()) {
+            return Ok(draft.clone());
+        }
+    }
+    Ok(if compresses(snapshot, entry).await? { archive } else { raw })
+}
+
+/// Whether a sample of a file says that it is worth compressing.
+async fn compresses(snapshot: &dyn Snapshot, entry: &TreeEntry) -> Result<bool, Error> {
     let reader = snapshot.open(entry).await?;
     let mut sample = Vec::new();
     for range in layer::sample_ranges(entry.size) {
         let length = u32::try_from(range.end.saturating_sub(range.start)).unwrap_or(u32::MAX);
         sample.extend_from_slice(&reader.read(range.start, length).await?);
     }
-    Ok((!layer::compressible(&sample)?).then_some(title))
+    layer::compressible(&sample)
 }
 
 /// A path as a title, if every reader maps it back to that very path.

@@ -26,7 +26,7 @@ impl Above {
 }
 
 /// The directories that one archive contains so far.
-#[derive(Default)]
+#[derive(Clone, Default)]
 pub(in crate::publish) struct Named(PathSet);
 
 impl Named {

@@ -1,6 +1,6 @@
 //! The files dialect: new tags, edits, what is sent.
 
-use super::fixture::{Edit, PublishFixture, digest_of, tag_key};
+use super::fixture::{Edit, PublishFixture, digest_of, noise, tag_key};
 use crate::artifact::Kind;
 use crate::publish::{ArtifactKind, Next, Outcome};
 use crate::registry::RequestKind;
@@ -112,6 +112,29 @@ async fn an_edit_sends_only_changed_layers() {
 }
 
 #[tokio::test]
+async fn an_edit_beside_large_files_fetches_nothing_that_is_not_sent() {
+    let mut fixture = PublishFixture::new();
+    let overlay = fixture.empty("v1").await;
+    let edit = Edit(&fixture, &overlay);
+    edit.dir("data");
+    for number in 0..3_u64 {
+        edit.file(&format!("data/noise{number}"), &noise(number, 5 << 20)).await;
+        edit.file(&format!("data/zeros{number}"), &vec![number as u8; 5 << 20]).await;
+    }
+    edit.file("README.md", b"read me\n").await;
+    let digest = fixture.published(&overlay).await;
+    drop(overlay);
+    fixture.move_elsewhere().await;
+    let overlay = fixture.over("v1", digest).await;
+    Edit(&fixture, &overlay).file("README.md", b"read me again\n").await;
+    fixture.registry.forget_requests();
+    let (report, _) = fixture.publish(&overlay).await.unwrap();
+    let fetched: u64 =
+        fixture.registry.requests().into_iter().filter_map(|request| request.range).map(|range| range.end - range.start).sum();
+    assert!(report.sent.0 < 4096 && fetched <= report.sent.0, "{fetched} bytes fetched: {report:?}");
+}
+
+#[tokio::test]
 async fn published_files_are_read_without_a_request() {
     for (kind, passphrase) in [
         (ArtifactKind::Files, None),
@@ -124,8 +147,7 @@ async fn published_files_are_read_without_a_request() {
         let edit = Edit(&fixture, &overlay);
         edit.sample().await;
         edit.file("large", &vec![7; 5 << 20]).await;
-        let noise: Vec<u8> = (0..5_u64 << 17).flat_map(|number| xxhash_rust::xxh3::xxh3_64(&number.to_le_bytes()).to_le_bytes()).collect();
-        edit.file("noise", &noise).await;
+        edit.file("noise", &noise(0, 5 << 20)).await;
         let digest = fixture.published(&overlay).await;
         fixture.read_here(&digest).await;
         assert_eq!(fixture.registry.count(RequestKind::Blob), 0, "{kind:?}");

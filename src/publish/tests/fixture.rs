@@ -76,6 +76,12 @@ impl PublishFixture {
         self.publisher.context = Arc::clone(&self.tags.context);
     }
 
+    /// Another machine, with an empty cache.
+    pub async fn move_elsewhere(&mut self) {
+        self.tags.clear_cache();
+        self.restart().await;
+    }
+
     /// The tag after a power cut that lost the file with these staged bytes.
     pub async fn after_losing(&self, overlay: Arc<Overlay>, bytes: &[u8]) -> Arc<Overlay> {
         overlay.upper().sync().unwrap();
@@ -179,6 +185,11 @@ fn of_entry(entry: &TreeEntry, all: &[TreeEntry], bytes: Vec<u8>) -> Seen {
         first: text(&first.path),
         bytes,
     }
+}
+
+/// Bytes that gain nothing from compression.
+pub fn noise(seed: u64, length: u64) -> Vec<u8> {
+    (0..length / 8).flat_map(|number| xxhash_rust::xxh3::xxh3_64_with_seed(&number.to_le_bytes(), seed).to_le_bytes()).collect()
 }
 
 pub fn digest_of(report: &Report) -> Digest {

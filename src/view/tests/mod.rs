@@ -96,6 +96,12 @@ impl TagFixture {
         self.context = Arc::new(context(&self.registry, &cache, self.passphrase, Some(Arc::clone(&self.uppers))));
     }
 
+    /// Empties the cache.
+    pub fn clear_cache(&self) {
+        let cache = self.directory.path().join("cache");
+        SpanCache::open(cache::Config { directory: cache, size: 1 << 30, min_free: 0 }).unwrap().clear(true).unwrap();
+    }
+
     pub async fn artifact(&self, digest: &Digest) -> Arc<Artifact> {
         self.context.artifacts.artifact(&repository(), digest, ViewMode::Merged, false).await.unwrap()
     }
