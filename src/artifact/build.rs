@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use futures_util::{StreamExt, TryStreamExt, stream};
+use parking_lot::Mutex;
 
 use super::artifacts::Inner;
 use super::compose::compose;
@@ -69,7 +70,8 @@ impl Inner {
             self.remember_secrets(key, &tree).await?;
         }
         let manifests = dialect::manifests(&steps);
-        Ok((Artifact { manifest, shown, dialect: plan.dialect, platform, tree, sources: sources.into(), steps, manifests }, whole))
+        let (sources, tracks) = (sources.into(), Mutex::default());
+        Ok((Artifact { manifest, shown, dialect: plan.dialect, platform, tree, sources, steps, manifests, tracks }, whole))
     }
 
     /// Records in memory what an encrypted artifact contains.

@@ -2,12 +2,15 @@
 
 use std::sync::Arc;
 
+use parking_lot::Mutex;
+
+use super::ahead::Tracks;
 use super::dialect::{Dialect, Step};
 use super::tree::Tree;
 use crate::content::BlobSource;
 use crate::oci::{Digest, Manifest, Platform};
 
-/// A loaded artifact, as shown in a view. Immutable.
+/// A loaded artifact, as shown in a view. Immutable, except that it follows its readers.
 pub struct Artifact {
     /// The manifest that the tag or digest refers to.
     pub manifest: Arc<Manifest>,
@@ -24,6 +27,8 @@ pub struct Artifact {
     pub(super) steps: Arc<[Step]>,
     /// Sources that are manifests rather than blobs.
     pub(super) manifests: Vec<Digest>,
+    /// Locked for the bookkeeping of one open.
+    pub(super) tracks: Mutex<Tracks>,
 }
 
 impl Artifact {

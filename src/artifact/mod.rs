@@ -1,5 +1,6 @@
 //! Artifacts: dialects, which map a manifest to a tree; the memory-mapped tree; registry answers cached for offline use.
 
+mod ahead;
 mod artifacts;
 pub mod attached_index;
 mod build;

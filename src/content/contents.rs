@@ -11,7 +11,7 @@ use super::readers::{ReaderKey, Readers};
 use super::sealed::envelope;
 use super::sealed::probe::Opened;
 use super::shared::Shared;
-use super::{BlobSource, Config, Lent, Sealing, Verified, attached_index, names, pass};
+use super::{BlobSource, Config, Lent, Sealing, Verified, attached_index, fetch, names, pass};
 use crate::blocking::spawn_blocking;
 use crate::cache::Protection;
 use crate::error::{Error, ErrorKind};
@@ -197,6 +197,21 @@ impl Contents {
     /// Whether an encrypted blob was opened or created on this machine and the available keys open it. Sends no request.
     pub async fn was_opened(&self, source: &BlobSource) -> bool {
         source.sealing == Sealing::OciSync && envelope::was_opened(&self.inner.shared, source).await
+    }
+
+    /// Fetches blobs that will probably be read soon, unless they are on this machine or take more than a fetch. Returns at once.
+    pub fn fetch_ahead(&self, sources: Vec<BlobSource>) {
+        if sources.is_empty() || self.shared().pull.is_local() {
+            return;
+        }
+        let contents = self.clone();
+        tokio::spawn(async move {
+            // Opening a stream of the cache blocks.
+            let ready = move || sources.iter().filter_map(|source| contents.ready(source).ok().flatten()).collect::<Vec<_>>();
+            for reader in spawn_blocking(ready).await.unwrap_or_default() {
+                fetch::ahead(&reader, 0..reader.layout.count());
+            }
+        });
     }
 
     /// A reader of a blob, if opening it needs neither the network nor a key.

@@ -71,6 +71,11 @@ pub struct BlobSource {
 }
 
 impl BlobSource {
+    /// Whether it is raw and a single span: its own digest verifies it, so it needs no index.
+    pub fn is_small(&self) -> bool {
+        plan::is_single(self.form, self.sealing != Sealing::None, self.descriptor.size)
+    }
+
     /// The blob's name in messages.
     fn label(&self) -> String {
         format!("blob {} of {}", self.descriptor.digest.short(), self.repository)

@@ -44,6 +44,28 @@ async fn names_and_pages_inside_a_tag_never_expire_in_the_kernel() {
 }
 
 #[tokio::test]
+async fn small_files_opened_in_order_are_fetched_ahead_each_once() {
+    let names: Vec<String> = (0..60).map(|number| format!("d{}/f{number:02}", number / 20)).collect();
+    let files: Vec<_> = names.iter().map(|name| (name.as_str(), name.as_str())).collect();
+    let registry = Memory::new();
+    add_files(&registry, "app", "v1", &files);
+    let mount = TestMount::new(registry);
+    for name in &names[..3] {
+        assert_eq!(mount.text(&format!("app/v1/{name}")).await, *name);
+    }
+    let ahead = async {
+        while mount.registry.count(RequestKind::Blob) <= 3 {
+            tokio::time::sleep(std::time::Duration::from_millis(2)).await;
+        }
+    };
+    tokio::time::timeout(std::time::Duration::from_secs(20), ahead).await.expect("nothing was fetched ahead");
+    for name in &names {
+        assert_eq!(mount.text(&format!("app/v1/{name}")).await, *name);
+    }
+    assert_eq!(mount.registry.count(RequestKind::Blob), names.len());
+}
+
+#[tokio::test]
 async fn files_read_once_stay_readable_while_the_registry_is_down() {
     let mount = TestMount::new(registry());
     assert_eq!(mount.text("app/v1/a.txt").await, "hello");
