@@ -181,6 +181,33 @@ impl Tree {
         self.view().warnings().lines()
     }
 
+    /// The files that differ from those of another tree in size or bytes, or that have unknown bytes, ascending. `None` if the trees have other names, or
+    /// other numbers for their nodes.
+    pub fn differing_files(&self, other: &Self) -> Option<Vec<NodeId>> {
+        let (view, others) = (self.view(), other.view());
+        let same_name = |position: u64| {
+            let (one, two) = (view.name(position)?, others.name(position)?);
+            (one.node == two.node && view.text(&one) == others.text(&two)).then_some(())
+        };
+        if (self.header.nodes, self.header.names) != (other.header.nodes, other.header.names) {
+            return None;
+        }
+        (0..u64::from(self.header.names)).try_for_each(same_name)?;
+        let mut differing = Vec::new();
+        for node in 0..self.header.nodes {
+            let (one, two) = (view.node(node)?, others.node(node)?);
+            let is_directory = one.kind == Some(Kind::Directory);
+            if one.kind != two.kind || is_directory && (one.first, one.count) != (two.first, two.count) {
+                return None;
+            }
+            let known = one.has(format::HAS_SHA256) && two.has(format::HAS_SHA256);
+            if one.kind == Some(Kind::File) && !(known && (one.size, one.sha256) == (two.size, two.sha256)) {
+                differing.push(node);
+            }
+        }
+        Some(differing)
+    }
+
     /// Target of a symlink.
     pub fn target(&self, node: NodeId) -> Option<&[u8]> {
         let record = self.record(node).filter(|record| record.kind == Some(Kind::Symlink))?;

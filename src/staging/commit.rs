@@ -3,19 +3,21 @@
 //! A node changes only if it still has the frozen content. Every intermediate commit is a valid state: the tree that a node refers to is
 //! already confirmed.
 
-use rusqlite::Connection;
+use rusqlite::{Connection, params};
 
-use super::columns::is_referred;
+use super::columns::{integer, is_referred, optional_unsigned};
 use super::freeze::FrozenUpper;
 use super::rows;
 use super::upper::Upper;
 use super::upper_row::store_state;
-use super::{Content, DataId, NodeKey, Rows as _, TreeNode};
+use super::{Content, DataId, NodeKey, Rows as _, STAGED, TreeNode};
 use crate::error::{Error, ErrorKind};
 use crate::oci::Digest;
 
 /// Nodes per commit: few enough that other changes do not wait for long.
 const BATCH: usize = 256;
+/// The same for nodes that change together.
+const ALIKE: i64 = 8192;
 
 /// A node that may refer to the new tree if it still has the frozen content.
 struct Clean {
@@ -54,6 +56,25 @@ impl Upper {
         released.extend(self.refer(clean)?);
         self.give_up(released)?;
         Ok(!is_last)
+    }
+
+    /// Makes nodes created here that refer to the tree of `old` refer to that of `new`, where each of them but `except` shows the same file under the same
+    /// number and path. A bounded number a call, behind the key `after`; returns the last key, `None` at the end.
+    pub fn refer_alike(&self, (old, new): (Digest, Digest), except: &[u32], after: Option<NodeKey>) -> Result<Option<NodeKey>, Error> {
+        let after = after.unwrap_or(STAGED - 1);
+        let except = format!("{except:?}");
+        self.shared.transact("cannot settle", |connection| {
+            let after = integer(after)?;
+            let mut statement =
+                connection.prepare_cached("SELECT max(key) FROM (SELECT key FROM nodes WHERE key > ? ORDER BY key LIMIT ?)")?;
+            let last = statement.query_row([after, ALIKE], |row| optional_unsigned(row, 0))?;
+            if let Some(last) = last {
+                let statement = "UPDATE nodes SET manifest = ?1 WHERE key > ?2 AND key <= ?3 AND manifest = ?4 \
+                                 AND tree_node NOT IN (SELECT value FROM json_each(?5))";
+                connection.prepare_cached(statement)?.execute(params![new.to_string(), after, integer(last)?, old.to_string(), except])?;
+            }
+            Ok(last)
+        })
     }
 
     /// Replaces a frozen base by the tree node with the same bytes.

@@ -167,6 +167,19 @@ pub struct NameRow {
     pub named: Named,
 }
 
+/// A name in a directory with its node.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct EntryRow {
+    /// The name.
+    pub name: Vec<u8>,
+    /// Its target.
+    pub named: Named,
+    /// The target's row, if it has one.
+    pub node: Option<Node>,
+    /// Whether the target has extended attributes.
+    pub has_xattrs: bool,
+}
+
 /// The journal of a publish in progress.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Journal {
@@ -199,6 +212,8 @@ pub trait Rows: Send + Sync {
     fn name(&self, directory: NodeKey, name: &[u8]) -> Result<Option<Named>, Error>;
     /// Names of a directory after a cookie, in cookie order, including whiteouts; at most `limit`.
     fn names(&self, directory: NodeKey, after: u64, limit: usize) -> Result<Vec<NameRow>, Error>;
+    /// Names of a directory behind a name (empty: from the start), sorted by bytes, including whiteouts, with their nodes; at most `limit`.
+    fn entries(&self, directory: NodeKey, after: &[u8], limit: usize) -> Result<Vec<EntryRow>, Error>;
     /// All xattrs of a node that has a row, by name.
     fn xattrs(&self, key: NodeKey) -> Result<Xattrs, Error>;
     /// Opens staged bytes. Those of a frozen generation refuse every change.

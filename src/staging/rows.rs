@@ -10,7 +10,7 @@ use rusqlite::{Connection, OptionalExtension, Row, params};
 use super::columns::{decode_tree, integer, optional_unsigned, unsigned};
 use super::schema::malformed;
 use super::state::Store;
-use super::{Content, DataAttributes, DataFile, DataId, NameRow, Named, Node, NodeKey, Rows, Xattrs, bases};
+use super::{Content, DataAttributes, DataFile, DataId, EntryRow, NameRow, Named, Node, NodeKey, Rows, Xattrs, bases};
 use crate::error::Error;
 use crate::layer::NodeKind;
 
@@ -57,6 +57,29 @@ impl<S: ReadRows> Rows for S {
         })
     }
 
+    fn entries(&self, directory: NodeKey, after: &[u8], limit: usize) -> Result<Vec<EntryRow>, Error> {
+        static SELECT: LazyLock<String> = LazyLock::new(|| {
+            format!(
+                "SELECT {COLUMNS}, name, node, EXISTS (SELECT 1 FROM xattrs WHERE xattrs.node = names.node) \
+                 FROM names LEFT JOIN nodes ON key = node WHERE directory = ? AND name > ? ORDER BY name LIMIT ?"
+            )
+        });
+        self.read("cannot read", |connection| {
+            let mut statement = connection.prepare_cached(&SELECT)?;
+            let limit = i64::try_from(limit).unwrap_or(i64::MAX);
+            let rows = statement.query_map(params![integer(directory)?, after, limit], |row| {
+                let has_row = row.get::<_, Option<i64>>(0)?.is_some();
+                Ok(EntryRow {
+                    name: row.get(NAME)?,
+                    named: named(row, NAME + 1)?,
+                    node: if has_row { Some(decode(row)?) } else { None },
+                    has_xattrs: row.get(NAME + 2)?,
+                })
+            })?;
+            rows.collect()
+        })
+    }
+
     fn xattrs(&self, key: NodeKey) -> Result<Xattrs, Error> {
         self.read("cannot read", |connection| {
             let mut statement = connection.prepare_cached("SELECT name, value FROM xattrs WHERE node = ? ORDER BY name")?;
@@ -82,6 +105,8 @@ const COLUMNS: &str = "kind, mode, uid, gid, mtime, mtime_nanos, ctime, ctime_na
                        data, manifest, tree_node, tree_path, tree_sha256, tree_size";
 /// The column of the key, in statements that select it.
 const KEY: usize = 20;
+/// The column of a name, in statements that select it.
+const NAME: usize = 20;
 
 /// Reads a node.
 pub(super) fn node(connection: &Connection, key: NodeKey) -> rusqlite::Result<Option<Node>> {

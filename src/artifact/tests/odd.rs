@@ -18,6 +18,30 @@ fn entry(digest: Digest) -> serde_json::Value {
 const AMD: &str = r#"{"os":"linux","architecture":"amd64"}"#;
 
 #[tokio::test]
+async fn files_that_differ_between_trees_with_the_same_names_are_found() {
+    let (registry, cache) = memory();
+    let image = |name: &str, files: &[(&str, &str)]| {
+        registry.add_artifact("r", name, (media_type::OCI_CONFIG, AMD.as_bytes()), &[(GZIP, &tar_of(files), &[])], &[])
+    };
+    let digests = [
+        image("one", &[("a", "1"), ("b", "2"), ("c/d", "3")]),
+        image("other", &[("c/d", "3"), ("b", "4"), ("a", "1")]),
+        image("longer", &[("a", "10"), ("b", "2"), ("c/d", "3")]),
+        image("renamed", &[("a", "1"), ("b", "2"), ("c/e", "3")]),
+        image("more", &[("a", "1"), ("b", "2"), ("c/d", "3"), ("e", "4")]),
+    ];
+    let artifacts = artifacts(Arc::clone(&registry) as Arc<dyn Pull>, cache.path(), false, None);
+    let mut trees = Vec::new();
+    for digest in digests {
+        trees.push(artifacts.artifact(&repository("r"), &digest, ViewMode::Merged, false).await.unwrap());
+    }
+    let differing = |number: usize| trees[0].tree.differing_files(&trees[number].tree);
+    let number = |path: &str| find(&trees[0], path).unwrap();
+    assert_eq!([differing(0), differing(1), differing(2)], [Some(vec![]), Some(vec![number("b")]), Some(vec![number("a")])]);
+    assert_eq!([differing(3), differing(4)], [None, None]);
+}
+
+#[tokio::test]
 async fn the_only_member_without_a_platform_is_the_image_if_its_config_fits() {
     let (registry, cache) = memory();
     let [amd, other, arm] = [("amd", AMD), ("other", AMD), ("arm", r#"{"os":"linux","architecture":"arm64"}"#)]

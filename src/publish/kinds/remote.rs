@@ -6,7 +6,7 @@ use super::work::Work;
 use crate::artifact::{Artifact, ViewMode};
 use crate::error::Error;
 use crate::layer::Packing;
-use crate::oci::Repository;
+use crate::oci::{Digest, Repository};
 use crate::publish::manifest::files as titled;
 use crate::publish::pack::made::RemoteLayer;
 use crate::publish::plan::identity::{Identity, of_index};
@@ -14,29 +14,37 @@ use crate::publish::plan::identity::{Identity, of_index};
 /// Most manifests of a repository, besides the tag's, and most other repositories searched for layers.
 const LOOKED_AT: usize = 8;
 
+/// Known layers, and the identities computed so far: versions of an artifact share most of their layers.
+#[derive(Default)]
+struct Found {
+    remote: HashMap<Identity, RemoteLayer>,
+    /// By the digests of layer and index, and the title of a raw layer.
+    identities: HashMap<(Digest, Digest, Option<String>), Option<Identity>>,
+}
+
 impl Work {
     /// Layers written by ocifs that a registry has, by content: in the tag itself, other artifacts of the repository, and other repositories seen by
     /// this process.
     pub(super) async fn remote_layers(&self) -> Result<HashMap<Identity, RemoteLayer>, Error> {
-        let mut remote = HashMap::new();
+        let mut found = Found::default();
         for other in self.artifacts.seen_repositories().iter().filter(|other| **other != self.repository).take(LOOKED_AT) {
-            self.add_repository(other, &mut remote).await?;
+            self.add_repository(other, &mut found).await?;
         }
-        self.add_repository(&self.repository, &mut remote).await?;
+        self.add_repository(&self.repository, &mut found).await?;
         for artifact in self.base.iter().chain(&self.known) {
             let from = Some(&self.repository).filter(|_| self.doubtful);
-            self.add_remote_layers(artifact, &self.repository, from, &mut remote).await?;
+            self.add_remote_layers(artifact, &self.repository, from, &mut found).await?;
         }
-        Ok(remote)
+        Ok(found.remote)
     }
 
-    async fn add_repository(&self, repository: &Repository, remote: &mut HashMap<Identity, RemoteLayer>) -> Result<(), Error> {
+    async fn add_repository(&self, repository: &Repository, found: &mut Found) -> Result<(), Error> {
         for manifest in self.artifacts.known_artifacts(repository).await.into_iter().take(LOOKED_AT) {
             if manifest.image().is_none_or(|image| image.artifact_type.as_deref() != Some(titled::ARTIFACT_TYPE)) {
                 continue;
             }
             match self.artifacts.artifact(repository, &manifest.digest, ViewMode::Merged, false).await {
-                Ok(artifact) => self.add_remote_layers(&artifact, repository, Some(repository), remote).await?,
+                Ok(artifact) => self.add_remote_layers(&artifact, repository, Some(repository), found).await?,
                 Err(error) => tracing::debug!("ignoring layers of {}: {error}", manifest.digest),
             }
         }
@@ -48,16 +56,25 @@ impl Work {
         artifact: &Artifact,
         repository: &Repository,
         from: Option<&Repository>,
-        remote: &mut HashMap<Identity, RemoteLayer>,
+        found: &mut Found,
     ) -> Result<(), Error> {
         for layer in artifact.layers() {
             let (Some(_), Some(attached_index)) = (layer.blob, &layer.index) else { continue };
-            let Some(index) = self.artifacts.layer_index(repository, artifact, layer.number, false).await? else { continue };
             let title = layer.descriptor.annotation(titled::TITLE).filter(|_| !layer.unpacked);
             let packing = if layer.unpacked { Packing::GzipTar } else { Packing::Raw };
-            if let Some(identity) = of_index(&index, packing, title) {
+            let key = (layer.descriptor.digest, attached_index.digest, title.map(str::to_owned));
+            let identity = match found.identities.get(&key) {
+                Some(known) => *known,
+                None => {
+                    let index = self.artifacts.layer_index(repository, artifact, layer.number, false).await?;
+                    let identity = index.and_then(|index| of_index(&index, packing, title));
+                    found.identities.insert(key, identity);
+                    identity
+                }
+            };
+            if let Some(identity) = identity {
                 let (layer, index) = (layer.descriptor.clone(), Some(attached_index.clone()));
-                remote.insert(identity, RemoteLayer { layer, index, repository: from.cloned() });
+                found.remote.insert(identity, RemoteLayer { layer, index, repository: from.cloned() });
             }
         }
         Ok(())

@@ -1,13 +1,14 @@
 //! A frozen generation of an edited tag, merged with its tree, ready to publish.
 
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
 use async_trait::async_trait;
 use tokio::sync::OwnedSemaphorePermit;
 
-use crate::artifact::{Artifact, Kind};
+use crate::artifact::{Artifact, Kind, NodeId};
 use crate::error::{Error, ErrorKind};
+use crate::oci::Digest;
 use crate::staging::{Binding, DataId, FrozenUpper, NodeKey, STAGED, TreeNode};
 use crate::view::overlay::names::merged::Merged;
 use crate::view::overlay::names::walk::Place;
@@ -55,13 +56,20 @@ impl Overlay {
     /// Errors of the disk; the edits are then intact and are published again.
     pub fn commit_publish(&self, frozen: Arc<Frozen>, artifact: &Arc<Artifact>) -> Result<bool, Error> {
         let frozen = frozen.unread()?;
-        let references = frozen.references(artifact)?;
+        let References { alike, others } = frozen.references(artifact)?;
         let mut referred = frozen.upper.manifests()?;
         let Frozen { upper, _permit, .. } = frozen;
         self.trees.keep(artifact);
-        let mut references = references.into_iter();
+        let mut others = others.into_iter();
         // Few at a time, so that no writer waits long.
-        while self.alone(|is_open| self.upper().refer_some(&upper, &mut references, is_open))? {}
+        while self.alone(|is_open| self.upper().refer_some(&upper, &mut others, is_open))? {}
+        for (old, except) in alike {
+            let digests = (old, artifact.manifest.digest);
+            let mut after = None;
+            while let Some(last) = self.alone(|_| self.upper().refer_alike(digests, &except, after))? {
+                after = Some(last);
+            }
+        }
         let clean = self.alone(|_| {
             let clean = self.upper().commit_publish(upper, artifact.manifest.digest);
             self.next_epoch();
@@ -89,6 +97,17 @@ impl Overlay {
         result
     }
 }
+
+/// What of the upper refers to the published tree.
+struct References {
+    /// Trees with the same files under the same numbers: all references to their nodes move, except to these.
+    alike: Vec<(Digest, Vec<NodeId>)>,
+    /// Other nodes, one by one.
+    others: Vec<(NodeKey, TreeNode)>,
+}
+
+/// Most nodes that are excepted from a move.
+const EXCEPT: usize = 1000;
 
 impl Frozen {
     /// The generation.
@@ -121,17 +140,23 @@ impl Frozen {
     }
 
     /// The location of each file of this generation in the tree published from it.
-    fn references(&self, artifact: &Artifact) -> Result<Vec<(NodeKey, TreeNode)>, Error> {
-        let mut references = Vec::new();
+    fn references(&self, artifact: &Artifact) -> Result<References, Error> {
+        let mut others = Vec::new();
+        let mut alike: HashMap<Digest, Option<Vec<NodeId>>> = HashMap::new();
         let mut last_of_links = HashSet::new();
         let mut place = Place::default();
         while let Some(entry) = self.next(&mut place)? {
             let known = match &entry.content {
                 EntryContent::None | EntryContent::Disk => continue,
-                EntryContent::Tree(of, _) => {
+                EntryContent::Tree(of, node) => {
                     // Unchanged nodes of the tree below keep referring to it: their numbers are found again by their paths there.
                     let is_below = entry.node < STAGED && Some(of.manifest.digest) == self.upper.binding().under;
                     if is_below || of.manifest.digest == artifact.manifest.digest {
+                        continue;
+                    }
+                    let compare = || of.tree.differing_files(&artifact.tree).filter(|differing| differing.len() <= EXCEPT);
+                    let differing = alike.entry(of.manifest.digest).or_insert_with(compare);
+                    if entry.node >= STAGED && differing.as_ref().is_some_and(|differing| differing.binary_search(node).is_err()) {
                         continue;
                     }
                     entry.sha256
@@ -141,9 +166,10 @@ impl Frozen {
             if entry.links > 1 && !last_of_links.insert(entry.node) {
                 continue;
             }
-            references.extend(reference(artifact, entry, known));
+            others.extend(reference(artifact, entry, known));
         }
-        Ok(references)
+        let alike = alike.into_iter().filter_map(|(digest, except)| Some((digest, except?))).collect();
+        Ok(References { alike, others })
     }
 }
 

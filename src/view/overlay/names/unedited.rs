@@ -6,7 +6,7 @@ use async_trait::async_trait;
 
 use crate::artifact::Artifact;
 use crate::error::{Error, ErrorKind};
-use crate::staging::{DataAttributes, DataFile, DataId, NameRow, Named, Node, NodeKey, Rows};
+use crate::staging::{DataAttributes, DataFile, DataId, EntryRow, NameRow, Named, Node, NodeKey, Rows};
 use crate::view::overlay::names::base::Base;
 use crate::view::overlay::names::merged::{Merged, fault};
 use crate::view::overlay::names::trees::Trees;
@@ -62,6 +62,10 @@ impl Rows for NoRows {
     }
 
     fn names(&self, _directory: NodeKey, _after: u64, _limit: usize) -> Result<Vec<NameRow>, Error> {
+        Ok(Vec::new())
+    }
+
+    fn entries(&self, _directory: NodeKey, _after: &[u8], _limit: usize) -> Result<Vec<EntryRow>, Error> {
         Ok(Vec::new())
     }
 

@@ -1,19 +1,18 @@
 //! All names of a merged state in publish order: parents before children, names of a directory by
-//! their bytes. Holds one path and the upper's rows of the directories on it in memory.
+//! their bytes. Holds one path in memory, and some of the upper's rows of each directory on it.
 
-use std::iter::Peekable;
-use std::vec::IntoIter;
+use std::collections::VecDeque;
 
 use crate::artifact::{Kind, NodeId};
 use crate::error::{Error, ErrorKind};
 use crate::path::push;
-use crate::staging::{Content, NameRow, Named, NodeKey};
+use crate::staging::{Content, EntryRow, Named, Node, NodeKey};
 use crate::view::overlay::names::merged::{Merged, Seen, fault, gone, without_own};
 use crate::view::overlay::names::trees::Trees;
 use crate::view::{EntryContent, TreeEntry};
 
 /// Rows of names read at a time.
-const BATCH: usize = 1024;
+const BATCH: usize = 256;
 /// Nesting limit. A tree stays below it, since its paths are bounded; a damaged upper may have a cycle.
 const DEEPEST: usize = 1 << 16;
 
@@ -29,30 +28,39 @@ pub(in crate::view::overlay) struct Place {
 struct Level {
     /// Length of its path.
     path: usize,
+    directory: NodeKey,
     below: Option<NodeId>,
     /// Cookie of the tree's last name.
     cookie: u64,
-    rows: Peekable<IntoIter<NameRow>>,
+    /// The upper's next names.
+    rows: VecDeque<EntryRow>,
+    /// The last name of `rows`, if there may be more.
+    last: Option<Vec<u8>>,
 }
+
+/// A row as it was read with its name, and whether it has extended attributes.
+type Known = Option<(Node, bool)>;
 
 impl Place {
     /// The next name. `merged` and `trees` are the same at every step.
     pub fn next(&mut self, merged: Merged<'_>, trees: &Trees) -> Result<Option<TreeEntry>, Error> {
         if !self.begun {
             self.begun = true;
-            let entry = self.entry(merged, trees, 0)?;
+            let entry = self.entry(merged, trees, 0, None)?;
             self.enter(merged, 0)?;
             return Ok(Some(entry));
         }
         loop {
             let Some(level) = self.levels.last_mut() else { return Ok(None) };
             self.path.truncate(level.path);
-            let Some((name, key)) = level.next(&merged) else {
+            let Some((name, key, known)) = level.next(&merged)? else {
                 self.levels.pop();
                 continue;
             };
             push(&mut self.path, &name);
-            let entry = match self.entry(merged, trees, key) {
+            // An upper in use may have changed since the row was read.
+            let read = self.entry(merged, trees, key, known).or_else(|_| self.entry(merged, trees, key, None));
+            let entry = match read {
                 Ok(entry) => entry,
                 // Removed while an upper in use is walked.
                 Err(error) if error.kind == ErrorKind::Gone => continue,
@@ -69,16 +77,19 @@ impl Place {
         if self.levels.len() >= DEEPEST {
             return Err(fault(ErrorKind::Integrity, "staged directories contain one another"));
         }
-        let rows = rows_of(&merged, directory)?;
         let below = merged.below(directory)?;
-        self.levels.push(Level { path: self.path.len(), below, cookie: 0, rows: rows.into_iter().peekable() });
+        let last = merged.base.is_marked(directory).then(Vec::new);
+        self.levels.push(Level { path: self.path.len(), directory, below, cookie: 0, rows: VecDeque::new(), last });
         Ok(())
     }
 
-    fn entry(&self, merged: Merged<'_>, trees: &Trees, key: NodeKey) -> Result<TreeEntry, Error> {
-        let (row, xattrs) = match merged.see(key)? {
-            Seen::Row(row) => (row, merged.rows.xattrs(key)?),
-            Seen::Lower(id, _) => (merged.base.row_without_path(id, (0, 0)).ok_or_else(gone)?, merged.tree_xattrs(id)),
+    fn entry(&self, merged: Merged<'_>, trees: &Trees, key: NodeKey, known: Known) -> Result<TreeEntry, Error> {
+        let (row, xattrs) = match known {
+            Some((row, has_xattrs)) => (row, if has_xattrs { merged.rows.xattrs(key)? } else { Vec::new() }),
+            None => match merged.see(key)? {
+                Seen::Row(row) => (row, merged.rows.xattrs(key)?),
+                Seen::Lower(id, _) => (merged.base.row_without_path(id, (0, 0)).ok_or_else(gone)?, merged.tree_xattrs(id)),
+            },
         };
         let mut entry = TreeEntry {
             path: self.path.clone(),
@@ -112,46 +123,40 @@ impl Place {
 
 impl Level {
     /// The next name in byte order: of the upper, or of the tree if the upper has no row for it.
-    fn next(&mut self, merged: &Merged<'_>) -> Option<(Vec<u8>, NodeKey)> {
+    fn next(&mut self, merged: &Merged<'_>) -> Result<Option<(Vec<u8>, NodeKey, Known)>, Error> {
         loop {
+            self.read_rows(merged)?;
             let below = self.below.and_then(|id| merged.base.tree()?.children(id, self.cookie).next());
-            let of_upper = match (&below, self.rows.peek()) {
+            let of_upper = match (&below, self.rows.front()) {
                 (Some(child), Some(row)) => row.name.as_slice() <= child.name,
                 (None, Some(_)) => true,
                 (Some(_), None) => false,
-                (None, None) => return None,
+                (None, None) => return Ok(None),
             };
             if !of_upper && let Some(child) = below {
                 self.cookie = child.cookie;
-                return Some((child.name.to_vec(), child.node.into()));
+                return Ok(Some((child.name.to_vec(), child.node.into(), None)));
             }
-            let row = self.rows.next()?;
+            let Some(row) = self.rows.pop_front() else { return Ok(None) };
             if let Some(child) = below
                 && child.name == row.name
             {
                 self.cookie = child.cookie;
             }
             if let Named::Node(key) = row.named {
-                return Some((row.name, key));
+                return Ok(Some((row.name, key, row.node.map(|node| (node, row.has_xattrs)))));
             }
         }
     }
-}
 
-/// The upper's rows for the names of a directory, sorted by name.
-fn rows_of(merged: &Merged<'_>, directory: NodeKey) -> Result<Vec<NameRow>, Error> {
-    let mut all: Vec<NameRow> = Vec::new();
-    if !merged.base.is_marked(directory) {
-        return Ok(all);
-    }
-    loop {
-        let after = all.last().map_or(0, |row| row.cookie);
-        let batch = merged.rows.names(directory, after, BATCH)?;
-        let full = batch.len() == BATCH;
-        all.extend(batch);
-        if !full {
-            all.sort_unstable_by(|one, other| one.name.cmp(&other.name));
-            return Ok(all);
+    /// Reads the upper's next names, if those read before are used up.
+    fn read_rows(&mut self, merged: &Merged<'_>) -> Result<(), Error> {
+        if !self.rows.is_empty() {
+            return Ok(());
         }
+        let Some(last) = self.last.take() else { return Ok(()) };
+        self.rows = merged.rows.entries(self.directory, &last, BATCH)?.into();
+        self.last = self.rows.back().filter(|_| self.rows.len() == BATCH).map(|row| row.name.clone());
+        Ok(())
     }
 }

@@ -2,6 +2,7 @@
 
 use super::super::{PathState, SetAttributes, tree_entries};
 use super::*;
+use crate::staging::Content;
 use crate::view::snapshot::Snapshot as _;
 use crate::view::{EntryContent, TreeEntry};
 
@@ -106,6 +107,37 @@ async fn repeated_writes_and_syncs_hold_no_unreferenced_artifact() {
     assert_eq!(fixture.changes(&tag).await, [""; 0]);
     let tag = fixture.again_edited(tag).await;
     assert_eq!(fixture.read(&tag, "dir/inner").await, b"19");
+}
+
+#[tokio::test]
+async fn files_made_here_refer_to_the_last_tree_that_was_published_whatever_changed_places() {
+    let fixture = TagFixture::new();
+    let tag = fixture.sample().await;
+    fixture.mkdir(&tag, "new");
+    for name in ["a", "b", "c", "same", "also"] {
+        fixture.write(&tag, &format!("new/{name}"), name.as_bytes()).await;
+    }
+    assert!(fixture.publish(&tag).await);
+    // The names stay: only numbers tell that two files changed places.
+    rename(&tag, "new/a", "new/b", Replace::Exchange).unwrap();
+    fixture.write(&tag, "new/c", b"d").await;
+    assert!(fixture.publish(&tag).await);
+    let manifest_of = |tag: &Overlay, path: &str| match tag.upper().rows().node(node(tag, path)).unwrap().unwrap().content {
+        Content::Tree(tree) => tree.manifest,
+        other => panic!("{other:?}"),
+    };
+    for path in ["new/a", "new/b", "new/c", "new/same", "new/also"] {
+        assert_eq!(Some(manifest_of(&tag, path)), tag.binding().expected, "{path}");
+    }
+    // Other names, so other numbers.
+    remove(&tag, "new/also", false).unwrap();
+    fixture.write(&tag, "new/A", b"A").await;
+    assert!(fixture.publish(&tag).await);
+    assert_eq!(Some(manifest_of(&tag, "new/same")), tag.binding().expected);
+    let tag = fixture.again_edited(tag).await;
+    for (path, bytes) in [("a", "b"), ("b", "a"), ("c", "d"), ("same", "same"), ("A", "A")] {
+        assert_eq!(fixture.read(&tag, &format!("new/{path}")).await, bytes.as_bytes(), "{path}");
+    }
 }
 
 impl TagFixture {
