@@ -7,7 +7,7 @@ use tempfile::TempDir;
 
 const LAYOUT: &str = concat!("oci:", env!("CARGO_MANIFEST_DIR"), "/tests/fixtures/oras-files/layout");
 
-/// A private home and nothing else of the environment.
+/// A private home and an otherwise empty environment.
 struct PrivateHome(TempDir);
 
 impl PrivateHome {
@@ -24,13 +24,13 @@ impl PrivateHome {
     fn command(&self, arguments: &[&str]) -> Command {
         let mut command = Command::new(env!("CARGO_BIN_EXE_ocifs"));
         command.args(arguments).env_clear().env("HOME", self.0.path()).stdin(Stdio::null());
-        // Root's own directories are those of the system.
+        // Root uses the system directories.
         command.env("XDG_CACHE_HOME", self.path(".cache")).env("XDG_STATE_HOME", self.path(".state"));
         command.env("XDG_CONFIG_HOME", self.path(".config"));
         command
     }
 
-    /// Exit code and standard error of a command that fails with one line of reason.
+    /// Exit code and standard error of a command that fails with a one-line reason.
     fn fails(&self, arguments: &[&str]) -> (i32, String) {
         reason(&self.command(arguments).output().unwrap())
     }
@@ -148,7 +148,7 @@ fn an_unusable_mount_point_exits_with_15_before_any_request() {
         (".cache/ocifs/mnt", "cache directory"),
         (".cache", "cache directory"),
     ] {
-        // A registry that does not exist: asking it would be another exit code.
+        // The registry does not exist: a request to it would give another exit code.
         let (code, text) = home.fails(&["mount", "registry.invalid", &home.path(point)]);
         assert!(code == 15 && text.contains(word), "{point}: {code} {text}");
     }
@@ -184,7 +184,7 @@ fn absence_has_its_own_exit_code() {
 fn a_missing_home_is_named() {
     let home = PrivateHome::new();
     if rustix::process::geteuid().is_root() {
-        // Root has directories of the system and needs no home.
+        // Root uses system directories and needs no home.
         return;
     }
     let output = home.command(&["cache", "info"]).env_remove("HOME").env_remove("XDG_CACHE_HOME").output().unwrap();
@@ -272,7 +272,7 @@ fn as_mount_ocifs_it_accepts_the_arguments_of_mount_8() {
             .unwrap()
     };
     let mnt = home.path("mnt");
-    // -f is mount(8)'s rehearsal: everything but the mount.
+    // -f is mount(8)'s dry run: everything except the mount.
     let output = run(&[LAYOUT, &mnt, "-sfnv", "-o", "rw,noauto,_netdev,user,x-systemd.automount,tag-ttl=5m"]);
     assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
     assert_eq!(reason(&run(&[LAYOUT, &mnt, "-o", "colour=blue"])).0, 2);
@@ -298,7 +298,7 @@ fn without_staged_edits_there_is_nothing_to_do() {
     for command in ["sync", "diff"] {
         assert_eq!(home.prints(&[command, "--format=json", "oci:/no/such/layout"]), "[]\n", "{command}");
     }
-    // What only looks leaves no directory behind.
+    // Read-only commands leave no directory behind.
     assert!(!Path::new(&home.path(".state/ocifs/uppers")).exists());
 }
 
@@ -313,7 +313,7 @@ fn a_path_outside_of_every_mount_is_an_error() {
     assert!(code == 15 && text.contains("no mount covers registry.invalid/team/app:v1"), "{code} {text}");
 }
 
-/// A tag with one file, staged as a daemon leaves it that was killed, for this registry or layout.
+/// A tag with one file, staged as if left by a killed daemon, for this registry or layout.
 fn leave_staged(state: &Path, origin: &str, authority: &str, repository: &str) {
     use ocifs::artifact::ViewMode;
     use ocifs::layer::NodeKind;
@@ -366,7 +366,7 @@ fn edits_left_by_a_crash_are_shown_kept_and_discarded_without_a_mount() {
     assert_eq!((row["staged"][0]["reference"].as_str(), row["staged"][0]["added"].as_u64()), (Some(reference), Some(1)));
     let text = home.prints(&["status"]);
     assert!(text.contains(reference) && text.contains("outside any mount"), "{text}");
-    // The registry is not there: nothing is lost, and the exit code says why.
+    // The registry is down: nothing is lost, and the exit code says why.
     let output = home.command(&["sync", "--format=json", reference]).output().unwrap();
     assert_eq!(output.status.code(), Some(14), "{}", String::from_utf8_lossy(&output.stderr));
     let reports: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();

@@ -12,7 +12,7 @@ fn install(destination: &Path, prefix: &str, home: &Path) -> Output {
     output
 }
 
-/// Runs a shell script that must succeed; its output.
+/// Runs a shell script that must succeed; returns its output.
 fn shell(script: &str, argument: &Path) -> String {
     let output = Command::new("bash").args(["-euc", script, "test"]).arg(argument).output().unwrap();
     assert!(output.status.success(), "{script}: {}", String::from_utf8_lossy(&output.stderr));

@@ -41,7 +41,7 @@ const LAYERS: [(&str, u8); 25] = [
     ("cli", 9),
 ];
 
-/// Imports inside a layer that are allowed all the same: (who, whom). They form no cycle.
+/// Imports within a layer that are allowed nevertheless: (importer, imported). They form no cycle.
 const WITHIN_LAYER: [(&str, &str); 9] = [
     ("oci", "error"),
     ("sys", "error"),
@@ -54,7 +54,7 @@ const WITHIN_LAYER: [(&str, &str); 9] = [
     ("durable", "sys"),
 ];
 
-/// Crates that one module keeps to itself: (crate as written in code, modules). Tests may use them anywhere.
+/// Crates reserved for one module: (crate as written in code, modules). Tests may use them anywhere.
 const OWNERS: [(&str, &[&str]); 26] = [
     ("rustix", &["sys"]),
     ("memmap2", &["sys"]),
@@ -87,7 +87,7 @@ const OWNERS: [(&str, &[&str]); 26] = [
 /// `clap` has two users, the command line and the binary that starts it.
 const CLAP: (&str, &[&str]) = ("clap", &["cli", "main"]);
 
-/// Modules whose files still form circles. The list only shrinks.
+/// Modules whose files still form cycles. The list only shrinks.
 const WITH_CIRCLES: [&str; 1] = ["serve"];
 
 const LONGEST_FILE: usize = 600;
@@ -104,12 +104,12 @@ impl fmt::Display for Violation {
     }
 }
 
-/// One file: its path relative to the package (`src/layer/tar.rs`), its text as it is and with literals blanked.
+/// One file: its path relative to the package (`src/layer/tar.rs`), its text, and the text with literals blanked.
 struct SourceFile<'text> {
     path: &'text Path,
     raw: &'text str,
     code: String,
-    /// Number of the first line (from 0) that belongs to the tests at the end.
+    /// Number of the first line (from 0) of the tests at the end.
     tests_from: usize,
 }
 
@@ -126,12 +126,12 @@ impl<'text> SourceFile<'text> {
         Some(first.strip_suffix(".rs").unwrap_or(first)).filter(|module| *module != "lib")
     }
 
-    /// How many `super::` lead from the top of this file to the root of the crate.
+    /// The number of `super::` from the top of this file to the crate root.
     fn depth(&self) -> usize {
         let Ok(inside) = self.path.strip_prefix("src") else { return usize::MAX };
         let stem = inside.file_stem().and_then(|stem| stem.to_str()).unwrap_or_default();
         let folders = inside.iter().count() - 1;
-        // `x_tests.rs` is the module `tests` inside of `x`.
+        // `x_tests.rs` is the module `tests` inside `x`.
         folders + usize::from(stem != "mod") + usize::from(stem.ends_with("_tests"))
     }
 
@@ -190,7 +190,7 @@ fn check_imports(source: &SourceFile, module: &str, found: &mut Vec<Violation>) 
         found.push(source.report(0, format!("module `{module}` is not in the layer table")));
         return;
     };
-    // The binary sees the library from outside, by its name.
+    // The binary sees the library as an external crate.
     let root = if module == "main" { "ocifs" } else { "crate" };
     for (line, target) in text::paths_below(&source.code, root) {
         let Some(layer) = layer_of(&target) else {
@@ -315,7 +315,7 @@ fn cycles_of_files_are_found_through_groups_and_re_exports() {
     assert_eq!(harmless, Vec::<Vec<String>>::new());
 }
 
-/// Names in backticks with a slash or an extension, which stand for files.
+/// Names in backticks with a slash or an extension, which denote files.
 fn files_named_in(markdown: &str) -> impl Iterator<Item = &str> {
     let quoted = markdown.split('`').skip(1).step_by(2);
     quoted.filter(|name| !name.contains(char::is_whitespace) && (name.contains('/') || name.ends_with(".rs") || name.ends_with(".md")))
@@ -331,7 +331,7 @@ fn the_map_of_the_code_names_files_that_exist() {
     assert!(files_named_in(&map).count() > 40, "the map is read");
 }
 
-/// The messages about made-up text, without the file's name.
+/// The messages about a made-up text, without the file name.
 fn verdict(path: &str, raw: &str) -> Vec<String> {
     check(Path::new(path), raw).iter().map(|violation| format!("{}: {}", violation.line, violation.rule)).collect()
 }

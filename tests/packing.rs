@@ -50,7 +50,7 @@ fn entry(path: &[u8], kind: FileKind) -> PackEntry {
     }
 }
 
-/// One of each kind, with every value that ustar cannot hold.
+/// One entry of each kind, with every value that ustar cannot hold.
 fn everything() -> Vec<(PackEntry, Vec<u8>)> {
     let text: Vec<u8> =
         (0..400_000_u32).flat_map(|number| format!("{:x} ", number.wrapping_mul(2_654_435_761) >> 12).into_bytes()).collect();
@@ -170,7 +170,7 @@ fn gzip_and_gnu_tar_read_a_layer_without_complaint() {
         return;
     }
     let folder = tempfile::tempdir().unwrap();
-    // GNU tar warns of names that are declared to be bytes, reads them all the same, and gives up on devices where it may not make them.
+    // GNU tar warns about names declared as bytes but reads them, and fails on devices if it may not create them.
     let plain = |(entry, _): &(PackEntry, Vec<u8>)| {
         let special = matches!(entry.kind, FileKind::CharDevice | FileKind::BlockDevice);
         !special && std::str::from_utf8(&entry.path).is_ok() && std::str::from_utf8(&entry.link).is_ok() && entry.xattrs.is_empty()

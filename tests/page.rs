@@ -15,7 +15,7 @@ use tempfile::TempDir;
 
 const EVIL: &str = "<img src=x onerror=alert(1)>";
 
-/// `ocifs serve` with a store, in directories of its own.
+/// `ocifs serve` with a store, in its own directories.
 struct Served {
     home: TempDir,
     process: Child,
@@ -78,7 +78,7 @@ impl Drop for Served {
     }
 }
 
-/// A picture for people, in the directory that `OCIFS_TEST_PICTURES` names.
+/// A screenshot for people, in the directory named by `OCIFS_TEST_PICTURES`.
 fn picture(browser: &Browser, name: &str) {
     if let Some(directory) = std::env::var_os("OCIFS_TEST_PICTURES") {
         std::fs::write(Path::new(&directory).join(format!("{name}.png")), browser.picture()).unwrap();
@@ -108,7 +108,7 @@ fn people_browse_search_and_download() {
     browser.click(&browser.link("readme.txt"));
     assert_eq!(browser.text(&browser.one("body")), "Hello from a file");
 
-    // Every link of a page leads somewhere.
+    // No link of a page is broken.
     browser.open(&format!("{}/files/team/app:v1.1.0/docs/", served.url));
     browser.click(&browser.link("deep/"));
     let numbers = browser.property(&browser.link("numbers.txt"), "href");

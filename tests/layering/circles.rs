@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use super::text;
 
-/// The path of a file's module below the crate: `["cache", "store"]`.
+/// The path of a file's module in the crate: `["cache", "store"]`.
 type Module = Vec<String>;
 
 /// One file: code without comments, literals and tests.
@@ -15,7 +15,7 @@ pub struct File {
 }
 
 impl File {
-    /// A file by its path below `src` and its blanked code, of which the lines from `tests_from` on are tests.
+    /// A file by its path below `src` and its blanked code; lines from `tests_from` on are tests.
     pub fn new(path: &str, code: &str, tests_from: usize) -> Self {
         let path = path.trim_end_matches(".rs").trim_end_matches("/mod");
         let code: Vec<&str> = code.lines().take(tests_from).collect();
@@ -47,7 +47,7 @@ pub fn circles(files: &[File]) -> Vec<Vec<String>> {
     groups(&edges)
 }
 
-/// A path from the root of the crate; none if it leads elsewhere.
+/// A path from the crate root; `None` if it leads elsewhere.
 fn absolute(module: &Module, path: &[String], modules: &BTreeSet<&Module>) -> Option<Module> {
     let climbs = path.iter().take_while(|part| *part == "super").count();
     match path.first()?.as_str() {
@@ -63,7 +63,7 @@ fn absolute(module: &Module, path: &[String], modules: &BTreeSet<&Module>) -> Op
 
 /// The file that a path leads to, through re-exports.
 fn file_of<'a>(mut path: Module, modules: &BTreeSet<&'a Module>, exports: &BTreeMap<(Module, String), Module>) -> Option<&'a Module> {
-    // A chain of re-exports is never longer than this.
+    // Re-export chains are never longer than this.
     for _ in 0..8 {
         let length = (1..=path.len()).rev().find(|length| modules.contains(&path[..*length].to_vec()))?;
         let file = path[..length].to_vec();

@@ -19,7 +19,7 @@ pub fn blank(raw: &str) -> String {
     out
 }
 
-/// Where the comment or literal that starts here ends; `at` itself if none starts.
+/// The end of the comment or literal that starts here; `at` itself if none does.
 fn end_of_opaque(text: &[char], at: usize) -> usize {
     let symbol = |offset: usize| text.get(at + offset).copied().unwrap_or('\0');
     let in_word = at > 0 && is_word(text[at - 1]);
@@ -134,7 +134,7 @@ fn first_names(group: &str) -> Vec<(usize, String)> {
     found
 }
 
-/// A path in code, with all its parts.
+/// A path in code, with all its components.
 pub struct Import {
     /// `["crate", "cache", "Store"]`; at least two parts.
     pub path: Vec<String>,
@@ -168,7 +168,7 @@ pub fn imports(code: &str) -> Vec<Import> {
     found
 }
 
-/// Reads a path, or a group of them, and returns the text behind it.
+/// Reads a path, or a group of them, and returns the remaining text.
 fn members<'code>(code: &'code str, above: &mut Vec<String>, found: &mut Vec<(Vec<String>, String)>) -> &'code str {
     let depth = above.len();
     let mut rest = code;
@@ -228,7 +228,7 @@ pub fn first_test_line(code: &str) -> usize {
     (0..lines.len()).find(|at| lines[*at] == "#[cfg(test)]" && guards_module(*at)).unwrap_or(usize::MAX)
 }
 
-/// Line, number of modules opened inside of the file around it, and length of each chain of `super::`.
+/// Line, number of enclosing modules opened inside the file, and length of each chain of `super::`.
 pub fn climbs(code: &str) -> Vec<(usize, usize, usize)> {
     let mut open: Vec<usize> = Vec::new();
     let mut found = Vec::new();

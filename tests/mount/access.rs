@@ -6,10 +6,10 @@ use std::os::unix::fs::{PermissionsExt, chown};
 use std::process::{Command, Output};
 
 const NEEDS: [Need; 3] = [Need::Fuse, Need::Root, Need::Tool("setpriv")];
-/// A group of which another user is a member.
+/// A group with another user as its member.
 const GROUP: u32 = 4242;
 
-/// A layout with the tags `closed` (0700), `open` (0777) and `shared` (0750, of a group), all of root.
+/// A layout with the tags `closed` (0700), `open` (0777) and `shared` (0750, group), all owned by root.
 fn layout(home: &Home) -> String {
     home.write("layout/oci-layout", r#"{"imageLayoutVersion":"1.0.0"}"#);
     home.write("layout/index.json", r#"{"schemaVersion":2,"manifests":[]}"#);
@@ -23,7 +23,7 @@ fn layout(home: &Home) -> String {
     }
     mount.sync(&[]);
     mount.unmount();
-    // Others must get as far as the mount point.
+    // Other users must be able to reach the mount point.
     for directory in ["", "mounts"] {
         std::fs::set_permissions(home.path(directory), std::fs::Permissions::from_mode(0o755)).unwrap();
     }
@@ -74,7 +74,7 @@ fn modes_count_before_and_after_a_tag_is_entered() {
                 _ => denied(&other(&member, "touch", &mount, "shared/new")),
             }
             mount.leave();
-            // What was staged there is of no use here.
+            // What was staged there does not matter any more.
             home.run(&["discard", &source]);
         }
     }

@@ -31,7 +31,7 @@ impl Write for Output {
     }
 }
 
-/// A data layer of one file, and the index layer behind it.
+/// A data layer with one file, and its index layer.
 fn layers(draft: &Draft, packing: Packing, path: &str, data: &[u8]) -> [Value; 2] {
     let output = Output::default();
     let mut packer = Packer::new(packing, 2, Box::new(output.clone()));

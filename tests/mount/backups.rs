@@ -8,7 +8,7 @@ use crate::support::skip::{Need, lacks};
 
 const NEEDS: [Need; 1] = [Need::Tool("docker-registry")];
 
-/// A registry with two tags at `team/app`, of which one has signatures and other referrers.
+/// A registry with two tags at `team/app`, one of which has signatures and other referrers.
 fn registry(home: &Home) -> (Registry, String) {
     let registry = Registry::plain();
     let place = format!("{}/team/app", registry.host());
@@ -72,7 +72,7 @@ fn a_second_backup_fetches_only_new_content_and_an_interrupted_one_resumes() {
         let path = home.path(name);
         let path = path.to_str().unwrap();
         let manifest = manifest(&home, &format!("{place}:v2"));
-        // The last one is empty, and what is empty is not fetched.
+        // The last blob is empty, and empty blobs are not fetched.
         let last = manifest["layers"][2]["digest"].as_str().unwrap().to_owned();
         proxy.spoil_method("GET", &last, 99, Fault::Status(404));
         fails(&home, &["backup", &source, "-o", path, "--concurrency", "1"], 10, &last);

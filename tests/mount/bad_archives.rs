@@ -10,11 +10,11 @@ use std::path::{Path, PathBuf};
 
 const EBADMSG: i32 = 74;
 const EOPNOTSUPP: i32 = 95;
-/// Where Debian's `golang-1.19-src` and `libpython3.11-testsuite` keep theirs.
+/// Directories of the test files of Debian's `golang-1.19-src` and `libpython3.11-testsuite`.
 const GO: &str = "/usr/share/go-1.19/src/archive/tar/testdata";
 const PYTHON: &str = "/usr/lib/python3.11/test";
 
-/// One header and its data. What tar's own writer would refuse goes through as it is.
+/// One header and its data. Passes through unchanged what tar's own writer would refuse.
 fn member(name: &[u8], kind: tar::EntryType, link: &[u8], data: &[u8]) -> Vec<u8> {
     let mut header = tar::Header::new_ustar();
     header.as_mut_bytes()[..name.len()].copy_from_slice(name);
@@ -64,7 +64,7 @@ fn the_neighbour_is_readable(mount: &Mount<'_>) {
     assert_eq!(mount.cat("neighbour/good").unwrap(), b"good");
 }
 
-/// All paths below, sorted, as bytes that are no UTF-8 escaped.
+/// All paths below, sorted, with non-UTF-8 bytes escaped.
 fn walk(root: &Path) -> std::io::Result<Vec<String>> {
     let mut found = Vec::new();
     let mut folders = vec![PathBuf::new()];
@@ -221,28 +221,28 @@ fn a_file_of_sixty_gigabytes_of_holes_has_its_size_and_costs_nothing() {
     mount.unmount();
 }
 
-/// Where readers disagree: the names that are shown, or nothing where the archive is refused, and why.
+/// Archives on which readers disagree: the names shown, or none if the archive is refused, and why.
 const EXPECTED: [(&str, Option<&[&str]>); 6] = [
-    // Content that the sizes announce is missing behind half of the headers: GNU tar gives up, Go and Python read on.
+    // The content announced by the sizes is missing after half of the headers: GNU tar gives up, Go and Python read on.
     ("hdr-only", Some(&["badlink", "dir", "fifo", "file", "hardlink", "null", "sda", "symlink"])),
-    // An empty record in a global header takes the name back (POSIX, Go); GNU tar and Python take it for a name.
+    // An empty record in a global header resets the name (POSIX, Go); GNU tar and Python take it as a name.
     ("pax-global-records", Some(&["file2", "file3", "file4", "global1"])),
-    // No file can have a name with a NUL inside, so it is shown under another. GNU tar cuts it, Python keeps it, Go refuses the archive.
+    // No file name can contain NUL, so another is shown. GNU tar truncates it, Python keeps it, Go refuses the archive.
     (
         "pax-nul-path",
         Some(&[
             "01234567890123456789012345678901234567890123456789012345678901234567890123456789012345678901234567890123456789012345678901234567890123456789012345678901234567890123456789012345678901234567890123456789~badcccd644de",
         ]),
     ),
-    // So for an attribute: it costs the attribute. GNU tar names the file and fails, Go refuses the archive.
+    // Likewise for an attribute, which is dropped. GNU tar names the file and fails, Go refuses the archive.
     ("pax-nul-xattrs", Some(&["bad-null.txt"])),
-    // It ends behind an extended header, not at the border of an entry. Go and GNU tar read nothing, Python refuses.
+    // It ends after an extended header, not at an entry boundary. Go and GNU tar read nothing, Python refuses.
     ("pax-path-hdr", None),
-    // GNU tar reads on behind a record that it calls malformed, and so do we not, like Go and unlike Python.
+    // GNU tar continues after a record it calls malformed; we do not, like Go and unlike Python.
     ("pax-bad-hdr-file", None),
 ];
 
-/// The names that GNU tar lists, normalised; nothing where it fails.
+/// The names GNU tar lists, normalised; empty if it fails.
 fn listed_by_tar(path: &Path) -> Option<Vec<String>> {
     let output = std::process::Command::new("tar").args(["--quoting-style=literal", "-tf"]).arg(path).output().unwrap();
     if !output.status.success() {
@@ -311,7 +311,7 @@ fn test_archives_of_go_and_python_are_read_as_others_do_or_refused() {
     assert!(wrong.is_empty(), "{}", wrong.join("\n"));
 }
 
-/// Reads the beginning of what is a regular file; it may fail, but not hang.
+/// Reads the beginning of a regular file; may fail, but not hang.
 fn read_some(path: &Path) {
     use std::io::Read;
     if path.symlink_metadata().is_ok_and(|metadata| metadata.is_file()) {
@@ -346,7 +346,7 @@ fn the_same_archives_as_single_archives_are_read_or_kept_as_stored() {
             Err(error) => {
                 let expected = if name.ends_with(".bz2") { EOPNOTSUPP } else { EBADMSG };
                 assert_eq!(error.raw_os_error(), Some(expected), "{name}: {error}");
-                // Nothing is lost: the bytes can be had as they are stored.
+                // Nothing is lost: the stored bytes remain available.
                 let blobs = walk(&mount.path(format!(".oci/tags/{name}/blobs"))).unwrap();
                 let stored = blobs.iter().map(|blob| mount.cat(&format!(".oci/tags/{name}/blobs/{blob}")).unwrap());
                 let original = std::fs::read(Path::new(GO).join(&name)).unwrap();

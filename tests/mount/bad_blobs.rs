@@ -24,7 +24,7 @@ fn fails(result: std::io::Result<impl std::fmt::Debug>, errno: i32, what: &str) 
 /// Tag, digest and bytes of blobs.
 type Blobs = Vec<(&'static str, String, Vec<u8>)>;
 
-/// One artifact of each way to store a blob, a neighbour, and the digests of the blobs.
+/// One artifact for each way of storing a blob, a neighbour, and the digests of the blobs.
 fn artifacts() -> (Registry, Blobs) {
     let registry = Registry::plain();
     let mut draft = Draft::new();
@@ -63,7 +63,7 @@ fn the_log_says(mount: &Mount<'_>, digest: &str, reason: &str) {
     assert!(log.lines().any(|line| line.contains(digest) && line.contains(reason)), "no line with {digest} and `{reason}`:\n{log}");
 }
 
-/// Mounts, spoils every blob with the fault for it, expects the errno, mends the registry, and reads.
+/// Mounts, corrupts every blob with its fault, expects the errno, repairs the registry, and reads.
 fn spoiled_blobs_fail_and_mended_ones_are_read(fault: impl Fn(&[u8]) -> Fault, errno: i32, reason: &str, flags: &[&str]) {
     let (registry, blobs) = artifacts();
     let proxy = Proxy::start(registry.url());
@@ -85,7 +85,7 @@ fn spoiled_blobs_fail_and_mended_ones_are_read(fault: impl Fn(&[u8]) -> Fault, e
         assert_eq!(mount.cat(&format!("{name}/file")).unwrap(), CONTENT, "{name} after mending");
     }
     mount.unmount();
-    // And nothing of the bad bytes is found by the next daemon.
+    // The next daemon finds none of the bad bytes.
     let mount = home.mount(&format!("{}/app", proxy.host()), flags);
     for (name, ..) in &blobs {
         assert_eq!(mount.cat(&format!("{name}/file")).unwrap(), CONTENT, "{name} in the next mount");
@@ -246,7 +246,7 @@ fn garbage_with_the_right_digest_is_ebadmsg_and_hides_no_neighbour() {
         let hex = hex(bytes);
         the_log_says(&mount, &hex, "");
         assert_eq!(mount.cat("good/file").unwrap(), CONTENT, "beside {name}");
-        // The good layer of the bad image, and the bad one as it is stored.
+        // The good layer of the bad image, and the bad one as stored.
         assert_eq!(mount.cat(&format!(".oci/tags/{name}/layers/00-{}/file", &digest(&good)[7..19])).unwrap(), CONTENT, "{name}");
         assert_eq!(&mount.cat(&format!(".oci/tags/{name}/blobs/sha256-{hex}")).unwrap(), bytes, "{name}");
     }
@@ -271,7 +271,7 @@ fn a_size_that_no_disk_has_costs_nothing() {
             proxy.spoil(&path, usize::MAX, Fault::Answer(crate::support::artifacts::MANIFEST.to_owned(), body.clone().into()));
         }
     };
-    // What nothing here could ever hold is a limit; what could be held is compared with what the registry sends.
+    // A size that could never be held here is refused by a limit; others are compared with what the registry sends.
     const EOPNOTSUPP: i32 = 95;
     let cases =
         [("raw", i64::MAX as u64, EOPNOTSUPP), ("tar", 1 << 40, EBADMSG), ("gzip", i64::MAX as u64, EBADMSG), ("zstd", 1 << 50, EBADMSG)];
@@ -302,7 +302,7 @@ fn raw_manifest(registry: &Registry, tag: &str) -> Value {
     })
 }
 
-/// A tar with one file of so many zeros, written to a compressor.
+/// A tar with one file of this many zeros, written to a compressor.
 fn zeros(length: u64, sink: &mut impl Write) {
     let mut header = tar::Header::new_gnu();
     header.set_path("zeros").unwrap();
@@ -362,7 +362,7 @@ fn read_zeros(mount: &Mount<'_>, name: &str, length: u64) {
     assert_eq!(total, length);
 }
 
-/// Bytes that the files below take.
+/// Disk space occupied by the files below.
 fn on_disk(folder: &std::path::Path) -> u64 {
     let entries = std::fs::read_dir(folder).unwrap().map(|entry| entry.unwrap());
     entries

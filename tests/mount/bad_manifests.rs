@@ -12,7 +12,7 @@ const NEEDS: [Need; 2] = [Need::Fuse, Need::Tool("docker-registry")];
 const EBADMSG: i32 = 74;
 const EOPNOTSUPP: i32 = 95;
 
-/// Manifests that are none, each with a word that its error must have. The good one is the basis of some.
+/// Malformed manifests, each with a word its error must contain. The good one is the basis of some.
 fn hostile(good: &Value) -> Vec<(&'static str, Vec<u8>, &'static str)> {
     let with = |change: &dyn Fn(&mut Value)| {
         let mut manifest = good.clone();
@@ -48,12 +48,12 @@ fn hostile(good: &Value) -> Vec<(&'static str, Vec<u8>, &'static str)> {
     ]
 }
 
-/// What reading one of them fails with: one is known and not supported.
+/// The errno of reading one of them: one is known but unsupported.
 fn errno(name: &str) -> i32 {
     if name == "schema1" { EOPNOTSUPP } else { EBADMSG }
 }
 
-/// Some manifest of files.
+/// A manifest of files.
 fn example() -> Value {
     let mut draft = Draft::new();
     draft.files("good", &[("file", b"content\n")]);
@@ -118,7 +118,7 @@ fn a_malformed_manifest_is_ebadmsg_and_hides_no_neighbour() {
     }
     assert_eq!(mount.ls("app").unwrap(), listed);
     assert!(!mount.log().contains('\x1b') && !mount.log().contains("panick"), "{}", mount.log());
-    // `ls -l` of them all is no failure: nothing is asked.
+    // `ls -l` of them all succeeds, since nothing is requested.
     let output = std::process::Command::new("ls").arg("-l").arg(mount.path("app")).output().unwrap();
     assert!(output.status.success());
     mount.unmount();
@@ -127,7 +127,7 @@ fn a_malformed_manifest_is_ebadmsg_and_hides_no_neighbour() {
         refused_with(&home.run(&["inspect", &source]), 1, &[reason]);
         refused_with(&home.try_mount(&source, &[]).err().unwrap_or_else(|| panic!("{name} mounts")), 1, &[reason]);
     }
-    // Mended upstream, each of them is readable: nothing bad was kept.
+    // Once repaired upstream, each of them is readable: nothing bad was cached.
     proxy.mend();
     let mount = home.mount(&proxy.host(), &[]);
     for name in names {
@@ -144,7 +144,7 @@ fn response_headers_must_agree_with_the_manifest_s_bytes() {
     let registry = Registry::plain();
     let good = repository(&registry, &["index", "other"]);
     let proxy = Proxy::start(registry.url());
-    // An image that is called an index, and a body with one bit inverted under the right digest.
+    // An image labelled as an index, and a body with one flipped bit under the right digest.
     answer(&proxy, "index", "application/vnd.oci.image.index.v1+json", &good.to_string().into_bytes());
     let home = Home::new();
     let mount = home.mount(&format!("{}/app", proxy.host()), &[]);
@@ -174,7 +174,7 @@ fn broken_manifests_of_a_layout_hide_no_neighbour() {
         entry["annotations"] = json!({ "org.opencontainers.image.ref.name": name });
         entries.push(entry);
     }
-    // Entries that are none themselves, one that is missing, one of another length, one of other bytes.
+    // Malformed entries, a missing one, one of another length, one with other bytes.
     entries.push(json!({ "digest": "sha256:../../x", "size": 1, "mediaType": MANIFEST }));
     entries.push(json!(7));
     let named = |name: &str, hex: &str, size: usize| json!({ "mediaType": MANIFEST, "digest": format!("sha256:{hex}"), "size": size, "annotations": { "org.opencontainers.image.ref.name": name } });
@@ -222,7 +222,7 @@ fn an_index_with_bad_members_shows_the_good_one() {
         |members: Value| json!({ "schemaVersion": 2, "mediaType": "application/vnd.oci.image.index.v1+json", "manifests": members });
     let (broken, nothing) = (member("md5:d41d8cd98f00b204e9800998ecf8427e", "linux"), json!(7));
     draft.tag("fits", &index(json!([broken, nothing, member(&missing, "windows"), member(image["digest"].as_str().unwrap(), "linux")])));
-    // The platform's member is missing, or no manifest at all, or the index itself.
+    // The platform's member is missing, is not a manifest, or is the index itself.
     draft.tag("gone", &index(json!([member(&missing, "linux")])));
     draft.tag("config", &index(json!([member(config["digest"].as_str().unwrap(), "linux")])));
     draft.tag("none", &index(json!([])));
@@ -266,7 +266,7 @@ fn nested_indexes_and_thousands_of_layers_hit_a_limit() {
     let home = Home::new();
     let mount = home.mount(&format!("oci:{}", draft.path().display()), &["--platform", "linux/amd64"]);
     let ((), peak) = mount.peak_of(|| {
-        // However deep it is shown, it is shown or refused, and its neighbours are there.
+        // However deep, it is either shown or refused, and its neighbours are present.
         match mount.ls("deep") {
             Ok(names) => assert!(!names.is_empty()),
             Err(error) => assert!([Some(EBADMSG), Some(95)].contains(&error.raw_os_error()), "{error}"),

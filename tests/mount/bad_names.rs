@@ -9,10 +9,10 @@ use serde_json::json;
 use std::os::unix::ffi::OsStrExt;
 use std::process::Output;
 
-/// Clears the screen, sets the title, turns the direction of text, rings.
+/// Clears the screen, sets the title, reverses the text direction, rings the bell.
 const EVIL: &str = "\u{1b}[2J\u{1b}]0;owned\u{7}\u{202e}\u{9b}31m\r\nname";
 
-/// Every byte that a command prints can be shown: lines of characters that no terminal obeys.
+/// Everything a command prints consists of lines of harmless characters.
 #[track_caller]
 fn is_tame(output: &Output) {
     for stream in [&output.stdout, &output.stderr] {
@@ -22,7 +22,7 @@ fn is_tame(output: &Output) {
     }
 }
 
-/// A layout whose artifact says `EVIL` everywhere that text goes.
+/// A layout whose artifact contains `EVIL` in every text.
 fn evil() -> Draft {
     let mut draft = Draft::new();
     let mut layer = draft.blob(&format!("application/x{EVIL}"), b"content\n");
@@ -56,7 +56,7 @@ fn manifest_text_is_escaped_on_the_terminal() {
     for format in ["text", "json"] {
         is_tame(&home.run(&["status", "--format", format]));
     }
-    // The metadata window shows the very bytes: they are data, as a file's content is.
+    // The metadata directory shows the exact bytes: they are data, like file content.
     assert!(!mount.cat(".oci/tags/evil/manifest.json").unwrap().is_empty());
     assert!(!mount.log().contains(['\u{1b}', '\u{7}', '\u{202e}']), "{}", mount.log());
     mount.unmount();
@@ -79,7 +79,7 @@ fn names_in_archives_are_shown_as_they_are_and_logged_escaped() {
         archive[148..156].copy_from_slice(format!("{sum:06o}\0 ").as_bytes());
         members.extend(archive);
     }
-    // A hard link to nothing is dropped with a warning that names it.
+    // A hard link without a target is dropped with a warning that names it.
     let mut header = tar::Header::new_ustar();
     header.set_path("li\u{1b}[2Jnk").unwrap();
     header.set_entry_type(tar::EntryType::Link);
@@ -145,7 +145,7 @@ fn registry_messages_are_escaped_on_the_terminal() {
     draft.files("v1", &[("file", b"content\n")]);
     draft.layout().push(&registry.url(), "app");
     let proxy = Proxy::start(registry.url());
-    // Lists with names that follow no grammar: hidden, and the others stay.
+    // Lists with malformed names: those are hidden, and the others stay.
     let tags = json!({ "name": "app", "tags": ["v1", EVIL, "..", "a/b", "", "x".repeat(200), "sha256:abc"] });
     let catalog = json!({ "repositories": ["app", EVIL, "../etc", "/abs", "App", "a//b"] });
     for (path, answer) in [("tags/list", tags), ("_catalog", catalog)] {
@@ -158,7 +158,7 @@ fn registry_messages_are_escaped_on_the_terminal() {
     assert_eq!(mount.cat("app/v1/file").unwrap(), b"content\n");
     assert!(!mount.log().contains(['\u{1b}', '\u{7}']), "{}", mount.log());
     mount.unmount();
-    // A list that is none is no reason to hide what can be named.
+    // A malformed list does not hide names that can be looked up.
     proxy.mend();
     for path in ["tags/list", "_catalog"] {
         proxy.spoil(path, usize::MAX, Fault::Answer("text/html".to_owned(), format!("<html>{EVIL}").into()));
@@ -166,7 +166,7 @@ fn registry_messages_are_escaped_on_the_terminal() {
     let mount = home.mount(&format!("{}/app", proxy.host()), &[]);
     assert_eq!(mount.cat("v1/file").unwrap(), b"content\n");
     mount.unmount();
-    // A manifest that says things.
+    // A manifest with text.
     let manifest = json!({ "schemaVersion": 2, "mediaType": format!("x{EVIL}"), "manifests": [] });
     proxy.spoil("manifests/", usize::MAX, Fault::Answer(MANIFEST.to_owned(), manifest.to_string().into()));
     let output = home.try_mount(&format!("{}/app:v1", proxy.host()), &[]).err().unwrap();

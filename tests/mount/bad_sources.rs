@@ -138,7 +138,7 @@ fn unknown_names_are_not_found_when_mounted_and_enoent_inside_a_mount() {
     }
     assert_eq!(mount.cat("team/app/v1/file").unwrap(), b"content\n");
     mount.unmount();
-    // What holds nothing yet is a prefix.
+    // An empty source is a prefix.
     let empty = home.mount(&format!("{host}/nothing/yet"), &[]);
     assert_eq!(empty.ls("").unwrap(), Vec::<String>::new());
     empty.unmount();
@@ -187,7 +187,7 @@ fn directories_that_are_not_layouts_are_refused() {
     neither_mounts_nor_inspects(&home, &at("file"), &[], 2, &["file", "not"]);
     refused_with(&home.run(&["inspect", &at("empty")]), 2, &["empty", "oci-layout"]);
     refused_with(&home.try_mount(&at("empty"), &["--read-only"]).err().expect("nothing can be read there"), 2, &["empty", "oci-layout"]);
-    // What is written to it becomes a layout.
+    // An empty directory becomes a layout when written to.
     home.mount(&at("empty"), &[]).unmount();
     assert_eq!(std::fs::read_dir(home.path("empty")).unwrap().count(), 0);
     for (marker, index) in [("{", "{}"), (r#"{"imageLayoutVersion":"2.0.0"}"#, "{}"), ("[]", "{}")] {
@@ -203,7 +203,7 @@ fn directories_that_are_not_layouts_are_refused() {
     std::fs::remove_file(home.path("empty/index.json")).unwrap();
     refused_with(&home.run(&["inspect", &at("empty")]), 2, &["empty", "index.json"]);
     refused_with(&home.try_mount(&at("empty"), &["--read-only"]).err().expect("nothing can be read there"), 2, &["index.json"]);
-    // A name that the layout lacks, plain and hostile.
+    // A name missing in the layout, harmless and hostile.
     let fixture = format!("oci:{}", Layout::fixture("oras-files").path().display());
     neither_mounts_nor_inspects(&home, &format!("{fixture}:none"), &[], 10, &["none"]);
     neither_mounts_nor_inspects(&home, &format!("{fixture}@{ABSENT}"), &[], 10, &["deadbeef"]);

@@ -19,7 +19,7 @@ const NEEDS: [Need; 2] = [Need::Fuse, Need::Tool("docker-registry")];
 const MIB: usize = 1 << 20;
 const SMALL: [&str; 4] = ["--cache-size", "8MiB", "--cache-min-free", "0"];
 
-/// All files below a directory. What vanishes meanwhile is left out.
+/// All files below a directory. Files that vanish meanwhile are omitted.
 fn files_below(folder: &Path) -> Vec<PathBuf> {
     let mut found = Vec::new();
     for entry in std::fs::read_dir(folder).into_iter().flatten().flatten() {
@@ -39,7 +39,7 @@ fn occupied(home: &Home) -> u64 {
     content.filter_map(|file| Some(file.metadata().ok()?.blocks() * 512)).sum()
 }
 
-/// Runs `work` and answers the most that the content in the cache occupied meanwhile.
+/// Runs `work` and returns the peak disk usage of the cache's content.
 fn most_occupied(home: &Home, work: impl FnOnce()) -> u64 {
     let over = AtomicBool::new(false);
     std::thread::scope(|scope| {
@@ -91,15 +91,15 @@ fn the_budget_holds_while_artifacts_larger_than_it_are_read() {
             assert!(mount.cat("data/raw/two").unwrap() == two, "wrong bytes");
         }
     });
-    // A look at many files is not one moment (what one gives up may be counted besides what the next one got for it), and the file
-    // system's own blocks count in what it says of sparse files.
+    // Looking at many files is not atomic (released space may be counted together with its reuse), and the file system's own blocks count towards
+    // the reported size of sparse files.
     assert!(most <= 10 * MIB as u64, "{most} bytes on disk");
     assert!(most > 4 * MIB as u64, "the cache is used: {most} bytes on disk");
     mount.unmount();
 }
 
-/// Reads a layer that is three times the budget: in order, then at random. Answers the size of its blob, and the
-/// bytes that were sent until it was listed, for reading in order, and for the random reads.
+/// Reads a layer three times the budget: in order, then at random. Returns the size of its blob, and the bytes sent until it was listed, for
+/// sequential reading, and for the random reads.
 fn larger_than_the_budget(compress: fn(&[u8]) -> Vec<u8>, suffix: &str) -> [u64; 4] {
     let registry = Registry::plain();
     let files = sixteen();
@@ -141,7 +141,7 @@ fn a_gzip_layer_larger_than_the_budget_is_fetched_once_for_its_index_and_once_fo
     }
     let [size, listing, in_order, at_random] = larger_than_the_budget(gzip, "gzip");
     assert_eq!(listing, size);
-    // Spans that were read ahead may be evicted before they are read on a busy machine.
+    // On a busy machine, prefetched spans may be evicted before they are read.
     assert!(in_order < 2 * size, "{in_order} bytes were sent of {size}");
     assert!(at_random <= size, "a span restarts by itself: {at_random} bytes were sent of {size}");
 }
@@ -153,8 +153,8 @@ fn a_single_frame_larger_than_the_budget_is_decoded_in_one_pass_by_a_sequential_
     }
     let [size, listing, in_order, _] = larger_than_the_budget(zstandard, "zstd");
     assert_eq!(listing, size);
-    // A decoder for every span would send about eight times the layer. On a busy machine the kernel's read-ahead may
-    // overtake the reader, which costs a restart; that all is sent once is shown where the order of reads is fixed.
+    // A decoder per span would send about eight times the layer. On a busy machine the kernel's read-ahead may overtake the reader, which costs a
+    // restart; where the order of reads is fixed, another test shows that everything is sent once.
     assert!(in_order <= 2 * size, "{in_order} bytes were sent of {size}");
 }
 
@@ -235,7 +235,7 @@ fn clearing_the_cache_takes_nothing_from_open_files() {
     mount.unmount();
 }
 
-/// What a daemon still has of files of the cache that were deleted: open, and mapped.
+/// Deleted cache files that a daemon still uses: open, and mapped.
 fn deleted(mount: &Mount, cache: &Path) -> (Vec<PathBuf>, Vec<String>) {
     let pid = mount.daemon().as_raw_nonzero();
     let of_cache = |path: &str| path.starts_with(cache.to_str().unwrap()) && path.ends_with(" (deleted)");
@@ -274,7 +274,7 @@ fn clearing_the_cache_frees_what_a_running_mount_has_open() {
     clear();
     let (open, mapped) = deleted(&mount, &cache);
     assert_eq!(open, Vec::<PathBuf>::new(), "{mapped:?}");
-    // Directories that the kernel knows need their trees, and the file that is open its index and table; the index of the layer is not needed.
+    // Directories known to the kernel need their trees, and the open file its index and table; the layer's index is not needed.
     let needed = |path: &&String| ["/documents/tree/", "/table", ".raw.plain"].iter().any(|part| path.contains(part));
     assert!(mapped.iter().all(|path| needed(&path)), "{mapped:?}");
     assert!(mapped.iter().filter(|path| path.contains("/table")).count() <= 1, "{mapped:?}");
@@ -287,8 +287,7 @@ fn clearing_the_cache_frees_what_a_running_mount_has_open() {
     elsewhere.unmount();
 }
 
-/// Names, modes, whether the time is the archived one (what has none shows the start of the mount), and contents of
-/// all files below a tag.
+/// Names, modes, whether the time is the archived one (others show the start of the mount), and contents of all files below a tag.
 fn snapshot(mount: &Mount, folder: &str) -> Vec<(PathBuf, u32, bool, Vec<u8>)> {
     let mut files = files_below(&mount.path(folder));
     files.sort();
@@ -300,7 +299,7 @@ fn snapshot(mount: &Mount, folder: &str) -> Vec<(PathBuf, u32, bool, Vec<u8>)> {
     files.into_iter().map(look).collect()
 }
 
-/// Damages every file of the cache somewhere else in each round; the first where headers are, the last cuts.
+/// Damages every cache file at another place in each round: the first round hits the headers, the last truncates.
 fn damage(cache: &Path, round: u64) {
     let mut damaged = 0;
     for path in files_below(cache) {
@@ -325,7 +324,7 @@ fn damage(cache: &Path, round: u64) {
     assert!(damaged > 5, "{damaged} files");
 }
 
-/// Two files of every kind that the cache holds: kinds of documents, tables, main files, members, and the ledger.
+/// Two files of every kind in the cache: kinds of documents, tables, main files, members, and the ledger.
 fn two_of_each_kind(cache: &Path) -> Vec<PathBuf> {
     let mut kinds: BTreeMap<String, Vec<PathBuf>> = BTreeMap::new();
     for path in files_below(cache) {
@@ -345,7 +344,7 @@ fn two_of_each_kind(cache: &Path) -> Vec<PathBuf> {
     kinds.into_values().flat_map(|files| files.into_iter().take(2)).collect()
 }
 
-/// Lets the files change places in pairs; every two of them meet in one of as many rounds as there are files.
+/// Swaps the files in pairs; over as many rounds as there are files, every two of them are swapped once.
 fn swap(files: &[PathBuf], round: usize) {
     let count = files.len();
     for one in 0..count {
@@ -377,7 +376,7 @@ fn damage_in_the_cache_between_mounts_never_reaches_a_reader() {
         draft.blob(&format!("{LAYER}+gzip"), &gzip(&archive(&large))),
     ];
     draft.image("packed", &layers);
-    // The same names with other bytes: where trees or indexes change places, nothing but the bytes tells.
+    // The same names with other bytes: if trees or indexes are swapped, only the bytes differ.
     let others: Vec<(String, Vec<u8>)> = (0..40).map(|number| (format!("d/f{number}"), noise(400 + number, 40_000))).collect();
     let layer = draft.blob(&format!("{LAYER}+gzip"), &gzip(&archive(&others)));
     draft.image("repacked", &[layer]);
@@ -417,7 +416,7 @@ fn after_a_power_cut_of_the_cache_s_disk_all_reads_are_correct() {
     let home = Home::new();
     let disk = Disk::new(&home, "cache", 64);
     let read = |mount: &Mount| ["data/raw", "data/packed"].map(|tag| snapshot(mount, tag));
-    // A cache that holds some of it only, so that cuts find evictions too.
+    // A cache that holds only part of it, so that power cuts hit evictions too.
     let start = || home.mount(&registry.host(), &["--cache-size", "16MiB", "--cache-min-free", "0"]);
     let mount = start();
     let before = read(&mount);

@@ -25,7 +25,7 @@ fn read(home: &Home, name: &str) -> String {
     std::fs::read_to_string(home.path(name)).unwrap()
 }
 
-/// Files of the examples of ORAS.
+/// Files of ORAS's examples.
 fn foobar(home: &Home) -> String {
     for (name, content) in [("foobar/foo1", "foo"), ("foobar/foo2", "foo"), ("foobar/bar", "bar"), ("config.json", "{\"config\":{}}")] {
         home.write(name, content);
@@ -145,8 +145,7 @@ fn a_push_like_oras_gives_its_descriptors_annotations_and_names() {
     fails(&home, &["resolve", &reference("never")], 10, "never");
 }
 
-/// DESIGN wins over ORAS here: the digest of the blob, which the manifest names, is what is verified. An annotation that says something
-/// else about the same bytes takes nothing away from them.
+/// Unlike in ORAS, only the blob's digest in the manifest is verified. A contradicting annotation about the same bytes hides nothing.
 #[test]
 fn a_wrong_content_digest_annotation_hides_no_verified_byte() {
     let home = Home::new();
@@ -161,7 +160,7 @@ fn a_wrong_content_digest_annotation_hides_no_verified_byte() {
     assert_eq!(read(&home, "out/dir/file"), "content");
 }
 
-/// A server with one answer, and the heads of the requests that it got.
+/// A server with a fixed response, and the heads of the requests it received.
 fn server(answer: String) -> (String, Arc<Mutex<Vec<String>>>) {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let address = listener.local_addr().unwrap().to_string();
@@ -197,7 +196,7 @@ fn user_headers_reach_the_registry_but_no_redirect_target() {
     fails(&home, &["resolve", "reg.io/app:v1", "-H", "nothing"], 2, "NAME: VALUE");
 }
 
-/// Runs a command with this on standard input.
+/// Runs a command with this standard input.
 fn piped(home: &Home, arguments: &[&str], input: &str) -> Output {
     let mut child = home.ocifs(arguments).stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
     let _ = child.stdin.take().unwrap().write_all(input.as_bytes());
@@ -223,7 +222,7 @@ fn a_one_off_login_is_used_and_not_stored() {
     let copy = ["cp", &reference, &format!("oci:{}:v1", at(&home, "layout")), "--from-username", USER, "--from-password-stdin"];
     assert!(piped(&home, &copy, &format!("{PASSWORD}\n")).status.success());
     assert!(!home.path(".docker/config.json").exists());
-    // Nobody can be asked here.
+    // There is no terminal to ask.
     fails(&home, &["resolve", &reference, "-u", USER], 2, "--password-stdin");
 }
 

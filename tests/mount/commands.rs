@@ -7,7 +7,7 @@ use crate::support::registry::Registry;
 use crate::support::skip::{Need, lacks};
 use serde_json::Value;
 
-/// Runs a command that must succeed; what it wrote to standard output.
+/// Runs a command that must succeed; returns its standard output.
 fn prints(home: &Home, args: &[&str]) -> String {
     let output = home.run(args);
     assert!(output.status.success(), "{args:?}\n{}", text(&output));
@@ -68,7 +68,7 @@ fn inspect_explains_every_tag_of_every_fixture_without_a_mount_or_a_key() {
         }
     }
     assert!(inspected > 40, "{inspected}");
-    // No layer was fetched: a config at most, where it decides what the artifact is.
+    // No layer was fetched, at most a config that identifies the artifact.
     assert!(json(&home, &["cache", "info"])["data"].as_u64().unwrap() < 65_536);
 }
 
@@ -81,7 +81,7 @@ fn text_from_a_registry_cannot_control_the_terminal() {
     let shown = prints(&home, &["inspect", &reference]);
     assert!(!shown.contains('\u{1b}') && !shown.contains('\u{7}') && !shown.contains('\u{202e}'), "{shown:?}");
     assert!(shown.contains("owned"), "{shown}");
-    // Programs get the true name.
+    // Programs get the real name.
     assert_eq!(json(&home, &["inspect", &reference])["layers"][0]["title"], "\u{1b}[2J\u{1b}]0;owned\u{7}.txt");
 }
 
@@ -111,7 +111,7 @@ fn status_shows_the_same_facts_as_text_and_json() {
     }
     assert!(std::path::Path::new(row["log"].as_str().unwrap()).is_file());
     assert!(prints(&home, &["status"]).contains(point));
-    // The window shows the same to whoever has no program for it.
+    // The metadata directory shows the same to users without the program.
     let window: Value = serde_json::from_slice(&mount.cat(".oci/status.json").unwrap()).unwrap();
     assert_eq!((&window["source"], &window["pid"]), (&row["source"], &row["pid"]));
     mount.unmount();
@@ -135,7 +135,7 @@ fn cache_commands_show_pin_check_and_clear() {
     let info = json(&home, &[&["cache", "info"], at.as_slice()].concat());
     assert_eq!(keys(&info), ["data", "directory", "indexes", "pinned", "size", "streams"]);
     assert!(info["pinned"].as_u64().unwrap() > 500_000, "{info}");
-    // What is pinned stays, and is read while the registry is gone.
+    // Pinned content stays, and is readable while the registry is down.
     run(&["cache", "clear"]);
     let verified = json(&home, &[&["cache", "verify"], at.as_slice()].concat());
     assert_eq!(keys(&verified), ["broken", "checked"]);
@@ -178,7 +178,7 @@ fn help_fits_a_terminal_and_describes_every_flag() {
             assert!(help.contains("Usage: ocifs"), "{help}");
             assert!(help.lines().all(|line| line.chars().count() <= 100), "{command:?}: {help}");
         }
-        // A flag stands alone in its line only where its sentence follows below.
+        // A flag is alone on its line only if its description follows below.
         let lines: Vec<&str> = long.lines().collect();
         for (place, line) in lines.iter().enumerate().filter(|(_, line)| line.trim_start().starts_with("--")) {
             let told = line.trim_start().contains("  ") || lines.get(place + 1).is_some_and(|next| next.starts_with("          "));
@@ -234,7 +234,7 @@ fn a_verbose_log_has_every_request_and_a_failed_mount_names_its_log() {
     assert!(message.contains("/log/") && message.contains(".log"), "{message}");
 }
 
-/// A mount of `team` in a registry of its own: `app:v1` and `app/web:v1` edited, `app:v2` made.
+/// A mount of `team` in its own registry: `app:v1` and `app/web:v1` edited, `app:v2` created.
 fn edited<'home>(home: &'home Home, registry: &Registry, flags: &[&str]) -> Mount<'home> {
     for repository in ["team/app", "team/app/web"] {
         let mut draft = Draft::new();
@@ -248,7 +248,7 @@ fn edited<'home>(home: &'home Home, registry: &Registry, flags: &[&str]) -> Moun
     mount
 }
 
-/// Ends the daemon of a mount as a crash does. The mount stays behind.
+/// Kills the daemon of a mount as a crash would. The mount stays behind.
 fn crash(mount: &Mount<'_>) {
     rustix::process::kill_process(mount.daemon(), rustix::process::Signal::KILL).unwrap();
     while std::fs::read_dir(mount.root()).is_ok() {
@@ -256,8 +256,8 @@ fn crash(mount: &Mount<'_>) {
     }
 }
 
-/// Everything that a command says and how it ends. Names of registry and mount point are their own, and digests and sizes of
-/// archives depend on the times of the edits.
+/// The complete output and exit code of a command, without what differs between runs: names of registry and mount point, and digests and sizes of
+/// archives, which depend on the times of the edits.
 fn said(home: &Home, mount: &Mount<'_>, registry: &Registry, command: &str) -> String {
     let (host, root) = (registry.host(), mount.root().to_str().unwrap().to_owned());
     let words: Vec<String> = command.split(' ').map(|word| word.replace("DIR", &root).replace("REG", &host)).collect();
@@ -296,7 +296,7 @@ fn commands_work_the_same_with_and_without_a_daemon() {
             crash(&mount);
         }
         let said: Vec<String> = COMMANDS.split('|').map(|command| said(&home, &mount, &registry, command)).collect();
-        // A second command works on what the first one left, whoever answered.
+        // The second command works on the state the first one left, whoever executed it.
         let other = Home::new();
         let fresh = other.mount(&format!("{}/team", registry.host()), &["--read-only"]);
         let read = |name: &str| fresh.cat(name).ok().map(|bytes| String::from_utf8(bytes).unwrap());
@@ -310,7 +310,7 @@ fn commands_work_the_same_with_and_without_a_daemon() {
     }
     assert_eq!(upstream, [Some("edited\n".to_owned()), Some("more\n".to_owned()), None]);
     assert_eq!(other, upstream);
-    // What they say is what is meant, not the same mistake twice.
+    // Checked against fixed expectations too, in case both sides make the same mistake.
     let ended = |command: &str| {
         let of_it = with.iter().find(|said| said.starts_with(&format!("{command}\n"))).unwrap();
         of_it.lines().nth(1).unwrap().to_owned()
@@ -354,7 +354,7 @@ fn a_dead_mount_with_an_unknown_state_directory_is_an_error() {
     }
     let state = home.path("state");
     assert!(prints(&home, &["sync", "--dry-run", "--state-dir", state.to_str().unwrap(), root]).contains("would publish"));
-    // The record is enough where somebody took the dead mount away.
+    // The record suffices if somebody removed the dead mount.
     std::fs::rename(&lost, &records).unwrap();
     assert!(std::process::Command::new("umount").args(["-l", root]).status().unwrap().success());
     assert!(prints(&home, &["sync", "--dry-run", &format!("{root}/app/v2")]).contains("would publish"));
@@ -384,7 +384,7 @@ fn edits_keep_the_platform_of_their_mount() {
     mount.write("buildkit/newfile", "edit\n");
     crash(&mount);
     drop(mount);
-    // Another mount shows what was edited, and says so.
+    // Another mount shows the edits and says so.
     let mount = home.mount(&source, &[]);
     assert_eq!(mount.cat("buildkit/newfile").unwrap(), b"edit\n");
     let status = prints(&home, &["status", mount.root().to_str().unwrap()]);

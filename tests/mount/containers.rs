@@ -8,7 +8,7 @@ use crate::support::skip::{Need, lacks};
 
 const NEEDS: [Need; 6] = [Need::Fuse, Need::Root, Need::Tool("podman"), Need::Tool("runc"), Need::Tool("buildah"), Need::Tool("busybox")];
 
-/// An image of nothing but a static busybox.
+/// An image with only a static busybox.
 const IMAGE: &str = r#"storage="--root $PWD/root --runroot $PWD/runroot --storage-driver vfs"
 container=$(buildah $storage from scratch); tree=$(buildah $storage mount $container)
 mkdir -p $tree/bin $tree/data; cp $(command -v busybox) $tree/bin/busybox
@@ -33,7 +33,7 @@ fn a_container_reads_a_tag_of_a_mount_and_cannot_write_to_it() {
         let variables = [("M", tag.as_os_str()), ("OPTIONS", "".as_ref()), ("INSIDE", script.as_ref())];
         shell.run(RUN, &variables)
     };
-    // Names are written in different ways by different programs; content is not.
+    // Programs format names differently, but not content.
     let digests = |listed: String| {
         let first = |line: &str| line.trim_start_matches('\\').split(' ').next().filter(|word| word.len() == 64).map(str::to_owned);
         let mut digests: Vec<String> = listed.lines().filter_map(first).collect();
@@ -47,7 +47,7 @@ fn a_container_reads_a_tag_of_a_mount_and_cannot_write_to_it() {
     mount.unmount();
 }
 
-/// Runs a program in a root file system that is a tag, as images are tried out without being pulled; `$1` runs inside.
+/// Runs a program in a root file system that is a tag, as one tries out an image without pulling it; `$1` runs inside.
 const ROOTFS: &str = r#"podman --root $PWD/root --runroot $PWD/runroot --storage-driver vfs --tmpdir $PWD/tmp --runtime runc run --rm \
     --ulimit nofile=1024:2048 --ulimit nproc=1000:1000 --network $NETWORK $OPTIONS --rootfs "$M" /bin/sh -c "$INSIDE""#;
 
@@ -68,7 +68,7 @@ fn a_tag_that_was_the_root_of_a_container_is_published_only_if_the_container_cha
     assert!(mount.sync(&[]).contains("published"));
     let layers = || draft.layout().manifest("v1")["layers"].as_array().unwrap().len();
     let tag = mount.path("v1");
-    // Without a network of its own the container gets no `etc/resolv.conf`, or not everywhere.
+    // Without its own network, the container does not always get `etc/resolv.conf`.
     for (options, network) in [("--read-only", "none"), ("", "none"), ("--read-only", "host"), ("", "host")] {
         let variables =
             [("M", tag.as_os_str()), ("OPTIONS", options.as_ref()), ("NETWORK", network.as_ref()), ("INSIDE", "echo in".as_ref())];

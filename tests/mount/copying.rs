@@ -27,7 +27,7 @@ fn fails(home: &Home, arguments: &[&str], code: i32, word: &str) {
     assert!(text(&output).contains(word), "{arguments:?}: {}", text(&output));
 }
 
-/// The digest that skopeo finds.
+/// The digest reported by skopeo.
 fn by_skopeo(reference: &str) -> String {
     let output =
         Command::new("skopeo").args(["inspect", "--raw", "--tls-verify=false", &format!("docker://{reference}")]).output().unwrap();
@@ -101,7 +101,7 @@ fn referrers_are_copied_on_request() {
     for (flags, code) in [(&["cp"][..], 10), (&["cp", "-r"], 0)] {
         let destination = format!("{}/{}:v1", registry.host(), if code == 0 { "with" } else { "without" });
         runs(&home, &[flags, &[&source, &destination]].concat());
-        // The tag under which referrers are found where a registry has no API for them.
+        // The fallback tag for referrers, on registries without the API.
         let listed = home.run(&["resolve", &destination.replace("v1", &digest)]);
         assert_eq!(listed.status.code(), Some(code), "{}", text(&listed));
     }

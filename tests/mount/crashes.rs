@@ -27,12 +27,12 @@ mod workload;
 use disk::Disk;
 use workload::Workload;
 
-/// How often, and from which seed.
+/// The number of rounds, and the first seed.
 fn rounds(short: u64) -> std::ops::Range<u64> {
     0..if is_long() { 200 } else { short }
 }
 
-/// Ends the daemon without a word and takes its mount away.
+/// Kills the daemon and removes its mount.
 pub fn kill(mount: &Mount<'_>) {
     let daemon = mount.daemon();
     rustix::process::kill_process(daemon, rustix::process::Signal::KILL).unwrap();
@@ -55,7 +55,7 @@ fn a_daemon_killed_at_any_moment_loses_nothing_that_was_fsynced_and_tears_no_tag
     for seed in rounds(8) {
         let mut random = StdRng::seed_from_u64(seed);
         let mount = home.mount(&registry.host(), &[]);
-        // A tag is hit a few times in turn, so that cuts find tags that were published before.
+        // Each tag is hit several times in a row, so that cuts also hit previously published tags.
         let tag = format!("app/t{}", seed / 4);
         let mut workload = Workload::start(&home, &mount, seed, &tag);
         workload.wait_for_a_promise();
@@ -89,7 +89,7 @@ fn a_power_cut_at_any_moment_loses_nothing_that_was_fsynced_and_tears_no_tag() {
     for seed in rounds(6) {
         let mut random = StdRng::seed_from_u64(1000 + seed);
         let mount = home.mount(&registry.host(), &[]);
-        // A tag is hit a few times in turn, so that cuts find tags that were published before.
+        // Each tag is hit several times in a row, so that cuts also hit previously published tags.
         let tag = format!("app/t{}", seed / 4);
         let mut workload = Workload::start(&home, &mount, seed, &tag);
         workload.wait_for_a_promise();
@@ -126,13 +126,13 @@ fn proved(rounds: u64, kept: &workload::Kept, staged: u64) {
     assert!(staged * 2 > rounds, "only {staged} of {rounds} cuts left edits behind");
 }
 
-/// Publishes what is staged, also a tag that was cut off before it had a file.
+/// Publishes everything staged, including a tag that was cut off before it had a file.
 fn publish(home: &Home, mount: &Mount<'_>) {
     let output = home.run(&["sync", "--force", mount.root().to_str().unwrap()]);
     assert!(output.status.success(), "{}", text(&output));
 }
 
-/// Writes a file and makes it survive; an error means that nothing was promised.
+/// Writes a file durably; after an error nothing was promised.
 fn write_durably(path: &Path, bytes: &[u8]) -> std::io::Result<()> {
     let mut file = std::fs::File::create(path)?;
     file.write_all(bytes)?;

@@ -11,7 +11,7 @@ use std::path::Path;
 
 const NEEDS: [Need; 2] = [Need::Fuse, Need::Tool("docker-registry")];
 
-/// A registry that asks for the password, with `team/app:v1`.
+/// A registry with a password, with `team/app:v1`.
 fn guarded() -> Registry {
     let registry = Registry::start(Variant { htpasswd: true, ..Variant::default() });
     let mut draft = Draft::new();
@@ -43,7 +43,7 @@ fn the_first_file_with_the_registry_wins() {
     let (mut home, source) = (Home::new(), format!("{}/team/app:v1", registry.host()));
     let right = stored_login(&registry.host(), USER, PASSWORD);
     let wrong = stored_login(&registry.host(), USER, "wrong");
-    // From the last to the first: each right one wins over the wrong one behind it, and the other way round.
+    // From last to first: each right credential wins over the wrong one after it, and vice versa.
     let files = ["config/containers/auth.json", "run/containers/auth.json", ".docker/config.json"];
     for (number, file) in files.iter().enumerate() {
         home.write(file, &wrong);
@@ -140,7 +140,7 @@ fn a_helper_inherits_nothing_meant_for_ocifs() {
     );
     std::fs::write(&program, script.replace("#!/bin/sh\n", &look)).unwrap();
     home.write(".docker/config.json", serde_json::json!({ "credHelpers": { host.clone(): "nosy" } }).to_string());
-    // A descriptor that the command inherits and the daemon must not hand on.
+    // A descriptor that the command inherits and the daemon must not pass on.
     let secret = home.write("secret", "x");
     let point = home.path("mounts");
     let (cache, state) = (home.path("cache"), home.path("state"));
@@ -163,7 +163,7 @@ fn a_helper_inherits_nothing_meant_for_ocifs() {
     for name in ["OCIFS_", "NOTIFY_SOCKET", "LISTEN_", "hunter2"] {
         assert!(!seen.contains(name), "{name}: {seen}");
     }
-    // Its own script, pipes, what it discards, and where it writes what it sees.
+    // Its own script, pipes, `/dev/null`, and its output file.
     let own = |target: &&str| {
         ["pipe:", "/dev/null", "/proc/"].iter().any(|own| target.starts_with(own))
             || target.contains("/bin/docker-")
@@ -230,7 +230,7 @@ fn an_expiring_token_is_replaced() {
     tokens.set_pushes(true);
     home.write(".docker/config.json", stored_login(&registry.host(), USER, PASSWORD));
     let realm = tokens.realm().replace("/token", "");
-    // One that the client knows to end, and one that the registry refuses although it should be good.
+    // One that the client knows has expired, and one that the registry refuses although it should be valid.
     for (number, (life, told)) in [(300, 1), (-58, 300)].into_iter().enumerate() {
         tokens.set_life(life, told);
         let mount = home.mount(&format!("{}/team", registry.host()), &["--trusted-realm", &realm]);
@@ -239,7 +239,7 @@ fn an_expiring_token_is_replaced() {
         let before = pulls();
         let mut asked = 0;
         while pulls() < before + 2 {
-            // A name that nobody asked for yet costs a request; any answer but absence is a failure of access.
+            // A name not requested yet costs a request; any answer but absence is an access failure.
             let error = std::fs::metadata(mount.path(format!("app/none-{asked}"))).unwrap_err();
             assert_eq!(error.kind(), std::io::ErrorKind::NotFound, "after {asked} requests with tokens of {life} s: {error}");
             asked += 1;
@@ -259,7 +259,7 @@ fn an_expiring_token_is_replaced() {
     assert!(tokens.requests().iter().all(|request| request.authenticated));
 }
 
-/// Every file below a directory that holds these bytes.
+/// Every file below a directory that contains these bytes.
 fn holding(folder: &Path, needle: &[u8]) -> Vec<String> {
     let mut found = Vec::new();
     for entry in std::fs::read_dir(folder).unwrap().map(|entry| entry.unwrap()) {
@@ -302,7 +302,7 @@ fn a_password_appears_in_no_log_process_list_or_message() {
         std::fs::remove_file(file).unwrap();
         let logs = holding(&home.path("state"), b"team/app");
         assert!(!logs.is_empty(), "the log tells of the requests");
-        // Tokens are JSON Web Tokens here: they begin with the encoding of `{"`.
+        // Tokens here are JSON Web Tokens: they begin with the encoding of `{"`.
         for secret in [PASSWORD, encoded.as_str(), "n0t-the-passw0rd", "eyJ", "Basic ", "Bearer ey"] {
             assert_eq!(holding(&home.path(""), secret.as_bytes()), Vec::<String>::new(), "{secret}");
             assert!(!seen.windows(secret.len()).any(|window| window == secret.as_bytes()), "{secret}: {}", String::from_utf8_lossy(&seen));

@@ -18,7 +18,7 @@ fn tags(home: &Home, place: &str) -> Vec<String> {
     prints(home, &["repo", "tags", place]).lines().map(str::to_owned).collect()
 }
 
-/// A registry with three tags of one digest.
+/// A registry with three tags of the same digest.
 fn siblings(home: &Home) -> (Registry, String) {
     let registry = Registry::plain();
     let place = format!("{}/app", registry.host());
@@ -26,9 +26,9 @@ fn siblings(home: &Home) -> (Registry, String) {
     (registry, place)
 }
 
-/// Runs a command on a terminal of its own, with these answers typed.
+/// Runs a command on its own terminal, typing these answers.
 fn on_terminal(home: &Home, arguments: &[&str], answers: &str) -> Output {
-    // Without the `timeout` of other tests, which keeps its child from the terminal.
+    // Without the `timeout` of other tests, which detaches its child from the terminal.
     let words: Vec<&str> = std::iter::once(env!("CARGO_BIN_EXE_ocifs")).chain(arguments.iter().copied()).collect();
     let mut command = std::process::Command::new("timeout");
     command

@@ -17,7 +17,7 @@ fn umoci_image(home: &Home) -> Mount<'_> {
     home.mount(&format!("oci:{}", fixtures().join("image-umoci/layout").display()), &["--read-only"])
 }
 
-/// The regular files below.
+/// All regular files below.
 fn files(folder: &Path) -> Vec<PathBuf> {
     let (mut folders, mut files) = (vec![folder.to_owned()], Vec::new());
     while let Some(folder) = folders.pop() {
@@ -55,7 +55,7 @@ fn copies_by_cp_rsync_and_tar_hold_only_what_the_artifact_holds() {
         shell.run(compare, &variables);
         assert_eq!(shell.run("getfattr -dRhm - $COPY | grep -a user.oci || true", &variables), "", "{copy}");
     }
-    // Nothing has to be copied twice.
+    // Nothing needs to be copied twice.
     assert_eq!(shell.at(mount.root(), r#"rsync -aHAX --itemize-changes "$M/l2/" rsync"#), "");
     mount.unmount();
 }
@@ -72,7 +72,7 @@ fn files_that_are_whole_blobs_have_the_same_time_on_every_mount() {
     draft.tag("dated", &manifest);
     let source = format!("oci:{}", draft.path().display());
     let mount = home.mount(&source, &[]);
-    // A tag that nobody has entered yet has the start of the mount as its time.
+    // A tag not entered yet shows the start of the mount as its time.
     let times = "cd $M; ls dated undated >/dev/null; stat -c '%n %Y' dated dated/sub dated/sub/b undated undated/sub undated/a";
     let expected: Vec<String> = ["dated", "dated/sub", "dated/sub/b"].iter().map(|name| format!("{name} 1714979289\n")).collect();
     let undated: Vec<String> = ["undated", "undated/sub", "undated/a"].iter().map(|name| format!("{name} 315532800\n")).collect();
@@ -85,7 +85,7 @@ fn files_that_are_whole_blobs_have_the_same_time_on_every_mount() {
         "",
         "nothing is copied twice"
     );
-    // The stand-in is no time that anybody gave the file.
+    // The placeholder is not a time of any file.
     shell.at(mount.root(), "chmod 755 $M/undated/a $M/dated/a");
     mount.sync(&[]);
     mount.unmount();
@@ -155,7 +155,7 @@ for folder, _, names in os.walk(os.fsencode(os.environ["M"])):
     shell.run(r#"python3 -c "$SCRIPT""#, &[("SCRIPT", mapped.as_ref()), ("M", mount.root().as_os_str())]);
     drop(open);
     mount.unmount();
-    // Nothing of this is worth a warning.
+    // None of this is worth a warning.
     let log = home.path("state/log");
     let log: String = std::fs::read_dir(log).unwrap().map(|entry| std::fs::read_to_string(entry.unwrap().path()).unwrap()).collect();
     assert!(log.contains("INFO") && !log.contains("WARN") && !log.contains("ERROR"), "{log}");
@@ -180,7 +180,7 @@ fn probes_of_shells_and_desktops_cost_no_request() {
             [".git", ".git/HEAD", ".hg", ".envrc", "Desktop.ini", ".DS_Store", ".Trash-0", ".hidden", "autorun.inf~", "Thumbs.db:x", "HEAD"]
         {
             let path = Path::new(folder).join(name);
-            // A name that a tag may have has to be asked for; none of the others.
+            // Only names that could be tags have to be looked up.
             if !folder.is_empty() && ["Desktop.ini", "HEAD"].contains(&name) {
                 continue;
             }
@@ -211,7 +211,7 @@ fn a_shell_inside_a_moving_tag_keeps_the_old_version_and_lookups_see_the_new() {
     assert_eq!(mount.cat("app/latest/version").unwrap(), b"one", "the tag is trusted for an hour");
     let refreshed = home.run(&["refresh", mount.path("app").to_str().unwrap()]);
     assert!(refreshed.status.success(), "{}", text(&refreshed));
-    // The kernel keeps a name for a second at most.
+    // The kernel keeps a name for at most a second.
     let wait = r#"for _ in $(seq 600); do [ "$(cat $M/app/latest/version)" = one ] || break; read -t 0.1 <> <(:) || true; done; cat $M/app/latest/version"#;
     assert_eq!(shell.at(mount.root(), wait), "three");
     assert!(!mount.path("app/latest/only-old").exists());

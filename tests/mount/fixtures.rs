@@ -7,7 +7,7 @@ use crate::support::skip::{Need, lacks};
 
 const PASSPHRASE: &str = "correct horse battery staple\n";
 
-/// The tags of the fixture that have a list of what they hold.
+/// The tags of the fixture that have an expected list.
 fn listed_tags(fixture: &str) -> Vec<String> {
     let expected = fixtures().join(fixture).join("expected");
     let mut tags = Layout::fixture(fixture).tags();
@@ -15,7 +15,7 @@ fn listed_tags(fixture: &str) -> Vec<String> {
     tags
 }
 
-/// Compares every listed tag below `parent` of the mount, and reports all that differ.
+/// Compares every listed tag below `parent` in the mount, and reports all differences.
 fn compare_all(fixture: &str, mount: &Mount, parent: &str) {
     let expected = fixtures().join(fixture).join("expected");
     let tags = listed_tags(fixture);

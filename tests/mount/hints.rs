@@ -18,7 +18,7 @@ fn publish(registry: &Registry, tag: &str, content: &[u8]) {
     draft.layout().push(&registry.url(), "team/app");
 }
 
-/// What the command said when it mounted.
+/// The output of the mount command.
 fn said_at_mount(home: &Home, source: &str) -> String {
     let point = home.path("mounts/said");
     std::fs::create_dir_all(&point).unwrap();
@@ -179,7 +179,7 @@ fn a_mount_that_answers_is_never_called_hung() {
     mount.unmount();
 }
 
-/// Ends the daemon as a crash does. The mount stays behind.
+/// Kills the daemon as a crash would. The mount stays behind.
 fn kill(mount: &Mount<'_>) {
     kill_process(mount.daemon(), Signal::KILL).unwrap();
     while std::fs::read_dir(mount.root()).is_ok() {

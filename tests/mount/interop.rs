@@ -14,7 +14,7 @@ mod corpus;
 #[path = "interop/envelope.rs"]
 mod envelope;
 
-/// Everything that a tree of files can hold for every reader: modes, links of both kinds, large and small files, odd names.
+/// Everything a tree can contain for every reader: modes, both kinds of links, large and small files, odd names.
 const TREE: &str = r#"
 mkdir -p tree/bin tree/deep/er/est tree/empty tree/many; cd tree
 printf '#!/bin/sh\necho hello\n' > bin/run; chmod 0755 bin/run; printf secret > bin/secret; chmod 0600 bin/secret
@@ -27,7 +27,7 @@ find . -depth -exec touch -h -d @1600000000 {} +"#;
 
 const NEEDS: [Need; 2] = [Need::Fuse, Need::Tool("docker-registry")];
 
-/// Copies the tree of [`TREE`] into a new tag and publishes it; answers the digest of the tag.
+/// Copies [`TREE`] into a new tag and publishes it; returns the tag's digest.
 fn publish(home: &Home, mount: &Mount<'_>, shell: &Shell, tag: &str) -> String {
     shell.run(r#"mkdir -p "$M"; cp -a tree/. "$M"/"#, &[("M", mount.path(tag))]);
     sync(home, mount.root());
@@ -43,7 +43,7 @@ fn digest(shell: &Shell, tag: &Path) -> String {
     shell.at(tag, "getfattr --only-values -n user.oci.digest $M")
 }
 
-/// Compares two directories through `treelist`, leaving out what the tool in between cannot keep.
+/// Compares two directories with `treelist`, ignoring what the intermediate tool cannot preserve.
 fn same(shell: &Shell, expected: &Path, got: &Path, flags: &str) {
     let list = shell.list(expected, "expected.tsv");
     let treelist = crate::support::layouts::fixtures().join("treelist");
@@ -130,7 +130,7 @@ fn a_pushed_image_is_unpacked_by_umoci_and_run_by_podman() {
     same(&shell, &shell.path("tree"), &shell.path("bundle/rootfs"), "--links --xattrs");
     let edit = r#"cd $M; rm -r many; mkdir many; echo only > many/one; rm one; mv deep shallow; ln -s /nowhere deep; chmod 0755 bin/secret; echo more >> nothing"#;
     shell.at(&mount.path("app/v1"), edit);
-    // Most of its files are gone, which is not published unasked.
+    // Most of its files are gone, so it is not published without `--force`.
     let refused = home.run(&["sync", mount.root().to_str().unwrap()]);
     assert_eq!(refused.status.code(), Some(16), "{}", text(&refused));
     let forced = home.run(&["sync", "--force", mount.root().to_str().unwrap()]);
@@ -169,7 +169,7 @@ fn the_same_tree_twice_has_one_digest_and_a_second_sync_sends_nothing() {
     let first = publish(&home, &mount, &shell, "app/v1");
     let again = home.run(&["sync", mount.root().to_str().unwrap(), "--format", "json"]);
     assert!(again.status.success(), "{}", text(&again));
-    // Another repository, another home: nothing is known there.
+    // Another repository, another home: nothing is cached there.
     let other = Home::new();
     let second = other.mount(&registry.host(), &[]);
     assert_eq!(publish(&other, &second, &shell, "else/v1"), first);

@@ -169,7 +169,7 @@ fn a_signal_ends_a_foreground_mount_and_leaves_nothing() {
     let home = Home::new();
     let point = home.path("mounts");
     for signal in ["-TERM", "-INT", "-HUP"] {
-        // Below nohup, SIGHUP is ignored, also by the programs that inherit that.
+        // Under nohup, SIGHUP is ignored, including by child programs.
         let mut command = Command::new("env");
         command.args(["--default-signal=HUP", env!("CARGO_BIN_EXE_ocifs")]);
         command.args(["mount", "--foreground", &layout("oras-files")]).arg(&point).env("HOME", home.path("")).stdin(Stdio::null());
@@ -227,7 +227,7 @@ fn no_core_file_can_contain_a_passphrase() {
         return;
     }
     let home = Home::new();
-    // The command is a child of the process that will hold its answer.
+    // The command is a child of the process that keeps its output.
     let limits = home.path("limits");
     let command = format!("cat /proc/$PPID/limits > {}; echo secret", limits.display());
     let mount = home.mount(&layout("oras-files"), &["--passphrase-command", &command]);
@@ -319,7 +319,7 @@ fn a_world_readable_passphrase_file_causes_a_warning() {
     }
 }
 
-/// Mounts, uses and unmounts; answers what went wrong. In every other round something is staged and taken back.
+/// Mounts, uses and unmounts; returns any failure. In every other round something is staged and discarded.
 fn round(home: &Home, name: &str, number: usize) -> Result<(), String> {
     let point = home.path("mounts").join(name);
     let (cache, state) = (home.path("cache"), home.path("state"));
@@ -344,7 +344,7 @@ fn round(home: &Home, name: &str, number: usize) -> Result<(), String> {
     Ok(())
 }
 
-/// Rounds of mounting and unmounting in so many chains at once.
+/// Mounts and unmounts repeatedly, in this many concurrent chains.
 fn mounts_and_unmounts(chains: usize) {
     let rounds = if super::support::is_long() { 1000usize.div_ceil(chains) } else { 12usize.div_ceil(chains) };
     let home = Home::new();

@@ -97,7 +97,7 @@ fn list_shows_only_oci_sync_artifacts_with_oci_sync_s_keys() {
     assert_eq!(prints(&home, &["list", "-r", &format!("{}/three", registry.host()), "-f", "json"]), "[]\n");
 }
 
-/// A path of an expected tree, in which odd bytes are `\\xNN`.
+/// A path in an expected tree, with odd bytes as `\\xNN`.
 fn unescaped(path: &str) -> String {
     let mut parts = path.split("\\x");
     let mut bytes = parts.next().unwrap_or_default().as_bytes().to_vec();

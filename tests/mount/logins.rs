@@ -14,12 +14,12 @@ const NEEDS: [Need; 1] = [Need::Tool("docker-registry")];
 fn login(home: &Home, arguments: &[&str], input: &str) -> Output {
     let mut child =
         home.ocifs(&[&["login"], arguments].concat()).stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
-    // A command that refuses its arguments reads nothing.
+    // A command that refuses its arguments reads no input.
     let _ = child.stdin.take().unwrap().write_all(input.as_bytes());
     child.wait_with_output().unwrap()
 }
 
-/// Logs in with a wrong and with the right password, uses what is stored, and logs out again.
+/// Logs in with a wrong and with the right password, uses the stored login, and logs out again.
 fn checks_stores_and_removes(home: &Home, registry: &Registry, trust: &[&str]) {
     let (host, file) = (registry.host(), home.path(".docker/config.json"));
     let _ = std::fs::remove_file(&file);

@@ -8,7 +8,7 @@ use crate::support::shell::Shell;
 use crate::support::skip::{Need, lacks};
 use std::path::{Path, PathBuf};
 
-/// Everything that a tree can hold, in two edits of an image and two inserts, each unpacked by umoci itself.
+/// Everything a tree can contain, in two edits of an image and two inserts, each unpacked by umoci itself.
 const UMOCI: &str = r#"
 umoci init --layout u; umoci new --image u:base; umoci unpack --image u:base b0
 cd b0/rootfs
@@ -41,7 +41,7 @@ umoci insert --image u:v3 --opaque ins /dir; umoci insert --image u:v3 --whiteou
 for tag in v1 v2 v3; do umoci unpack --image u:$tag want-$tag; done
 "#;
 
-/// An image in two commits, one of them with a hard link to a file of the layer below, and what its tree is.
+/// An image in two commits, one of which hard-links a file of the layer below, and its expected tree.
 const BUILDAH: &str = r#"
 storage="--root $PWD/root --runroot $PWD/runroot --storage-driver vfs"
 container=$(buildah $storage from scratch); tree=$(buildah $storage mount $container)
@@ -60,7 +60,7 @@ for tag in v1 v2; do
 done
 "#;
 
-/// Sparse files in each of GNU tar's forms, with more pieces than a header holds, and what GNU tar itself extracts.
+/// Sparse files in each of GNU tar's formats, with more pieces than fit a header, and what GNU tar itself extracts.
 const GNU_TAR: &str = r#"
 mkdir tree; cd tree
 truncate -s 9M holes; for place in 0 1 3 7 20 40 100 131 500 1000; do
@@ -77,7 +77,7 @@ for form in 0.0 0.1 1.0; do tar --sparse --xattrs --format=pax --sparse-version=
 for form in gnu pax-0.0 pax-0.1 pax-1.0; do mkdir want-$form; tar --xattrs -C want-$form -xpf $form.tar; done
 "#;
 
-/// Compares directories of a mount with what a tool unpacked; all differences at once.
+/// Compares directories of a mount with unpacked trees; reports all differences at once.
 fn expect_equal(home: &Home, source: &str, expected: &[(String, PathBuf)]) {
     let mount = home.mount(source, &[]);
     let differences: Vec<String> = expected
@@ -153,7 +153,7 @@ fn an_image_of_buildah_and_podman_shows_what_buildah_mounts() {
     expect_equal(&Home::new(), &at(&shell.path("zstd")), &expected);
     expect_equal(&Home::new(), &format!("{}/team/app", registry.host()), &expected);
     expect_equal(&Home::new(), &format!("{}/team/old", registry.host()), &expected);
-    // The tags of `podman save` are full references; the whole name works as SOURCE too.
+    // The tags of `podman save` are full references; the full name also works as SOURCE.
     for (tag, list) in &expected {
         let saved = at(&shell.path(&format!("saved-{tag}")));
         expect_equal(&Home::new(), &saved, &[(format!("localhost_team_app:{tag}"), list.clone())]);
@@ -173,7 +173,7 @@ fn an_archive_of_gnu_tar_shows_what_gnu_tar_unpacks() {
     let mut expected = Vec::new();
     for form in forms {
         let archive = std::fs::read(shell.path(&format!("{form}.tar"))).unwrap();
-        // A sparse file takes less room than it shows, or this would test nothing.
+        // The sparse file must occupy less than its size, or this would test nothing.
         assert!(archive.len() < 2_000_000, "{form}: {}", archive.len());
         for (packed, media_type, bytes) in [
             ("tar", LAYER.to_owned(), archive.clone()),

@@ -21,7 +21,7 @@ use operation::Operation;
 
 /// Seeds of sequences that failed once.
 const KEPT: [u64; 0] = [];
-/// Operations of a sequence.
+/// Number of operations in a sequence.
 const LENGTH: usize = 60;
 
 #[test]
@@ -38,7 +38,7 @@ fn random_operations_through_a_mount_agree_with_a_native_directory() {
     println!("{sequences} sequences of {LENGTH} operations agree");
 }
 
-/// One sequence on a repository of its own.
+/// One sequence in its own repository.
 fn sequence(registry: &Registry, seed: u64) {
     let mut random = StdRng::seed_from_u64(seed);
     let home = Home::new();
@@ -76,7 +76,7 @@ fn sequence(registry: &Registry, seed: u64) {
     let stranger = Home::new();
     let mount = stranger.mount(&registry.host(), &["--read-only"]);
     let published = tree::read(reference.path());
-    // A tag that nobody ever put a file into was never published.
+    // A tag that never contained a file was never published.
     if !published.is_empty() {
         assert_eq!(tree::read(&mount.path(&tag)), published, "sequence {seed} as published:\n{}", told.join("\n"));
     }
@@ -89,14 +89,14 @@ fn sync(home: &Home, mount: &Mount<'_>, flags: &[&str], code: i32, context: &str
     arguments.extend(flags);
     let output = home.run(&arguments);
     let ended = output.status.code();
-    // What safety skips (an emptied tag, most files gone) is published when it is forced.
+    // Skipped tags (emptied, most files gone) are published with `--force`.
     if ended == Some(16) && flags.is_empty() {
         return sync(home, mount, &["--force"], code, context);
     }
     assert_eq!(ended, Some(code), "{}\n{context}", text(&output));
 }
 
-/// Ends the daemon, politely without a push or by force, and mounts again.
+/// Ends the daemon, gracefully without a push or by force, and mounts again.
 fn restart<'home>(home: &'home Home, registry: &Registry, mount: Mount<'home>, kill: bool) -> Mount<'home> {
     if kill {
         crate::crashes::kill(&mount);
@@ -108,7 +108,7 @@ fn restart<'home>(home: &'home Home, registry: &Registry, mount: Mount<'home>, k
     home.mount(&registry.host(), &[])
 }
 
-/// Both this mount and somebody else edit the tag; the other one is first, so a sync here is refused and then forced.
+/// This mount and another writer both edit the tag; the other one is first, so a sync here is refused and then forced.
 fn moved(home: &Home, registry: &Registry, mount: &Mount<'_>, tag: &str, reference: &Path, context: &str) {
     sync(home, mount, &[], 0, context);
     for root in [&mount.path(tag), reference] {

@@ -9,9 +9,9 @@ use std::process::Output;
 
 const NEEDS: [Need; 3] = [Need::Fuse, Need::Root, Need::Tool("unshare")];
 
-/// Runs a script in a mount namespace of its own, where /usr/sbin (the only place in which mount(8) looks for
-/// helpers) holds the program as `ocifs` and `mount.ocifs`, and `mount.fuse` where that is installed. `$M` is
-/// unmounted in the end; `$KEEP` are the options that keep cache and state in the test's own home.
+/// Runs a script in its own mount namespace, where /usr/sbin (the only place where mount(8) looks for helpers) contains the program as `ocifs` and
+/// `mount.ocifs`, and `mount.fuse` if installed. `$M` is unmounted at the end; `$KEEP` are options that keep cache and state in the test's own
+/// home.
 fn in_namespace(script: &str) -> Output {
     let (shell, home) = (Shell::new(), Home::new());
     let whole = format!(

@@ -11,7 +11,7 @@ fn source() -> String {
     format!("oci:{}", Layout::fixture("oras-files").path().display())
 }
 
-/// `ocifs mount` of a good source on this place, with these flags.
+/// `ocifs mount` of a good source on this mount point, with these flags.
 fn on(home: &Home, place: &Path, flags: &[&str]) -> Output {
     let state = home.path("state");
     let source = source();
@@ -61,7 +61,7 @@ fn the_mount_point_never_contains_or_lies_in_the_mount_s_own_directories() {
     let state = home.path("state/mnt");
     std::fs::create_dir(&state).unwrap();
     refused_with(&on(&home, &state, &flags), 15, &["state directory"]);
-    // A link into the cache is still inside of it.
+    // A link into the cache is still inside it.
     let link = home.path("mounts/link");
     std::os::unix::fs::symlink(&inside, &link).unwrap();
     refused_with(&on(&home, &link, &flags), 15, &["cache directory"]);

@@ -12,7 +12,7 @@ use serde_json::Value;
 
 const NEEDS: [Need; 4] = [Need::Fuse, Need::Root, Need::Tool("docker-registry"), Need::Tool("unshare")];
 
-/// A shell in a mount namespace of its own, which keeps what is unmounted outside. Mounts of other tests are none of its business.
+/// A shell in its own mount namespace, which keeps mounts that are unmounted outside. It ignores mounts of other tests.
 struct Elsewhere {
     shell: Child,
     printed: BufReader<ChildStdout>,
@@ -34,7 +34,7 @@ impl Elsewhere {
         self.shell.id()
     }
 
-    /// Runs a script to its end and answers what it printed.
+    /// Runs a script to completion and returns its output.
     fn run(&mut self, script: &str) -> String {
         let stdin = self.shell.stdin.as_mut().unwrap();
         writeln!(stdin, "{{ {script}\n}} 2>&1; echo; echo the end").unwrap();
@@ -46,7 +46,7 @@ impl Elsewhere {
         printed
     }
 
-    /// Ends the shell, and its namespace with it.
+    /// Ends the shell and with it its namespace.
     fn leave(mut self) {
         drop(self.shell.stdin.take());
         assert!(self.shell.wait().unwrap().success());
@@ -55,7 +55,7 @@ impl Elsewhere {
 
 impl Drop for Elsewhere {
     fn drop(&mut self) {
-        // A test that failed leaves no namespace behind.
+        // A failed test leaves no namespace behind.
         let _ = self.shell.kill();
         let _ = self.shell.wait();
     }
@@ -82,7 +82,7 @@ fn mount<'home>(home: &'home Home, registry: &Registry) -> Mount<'home> {
     home.mount(&format!("{}/team", registry.host()), &["--tag-ttl", "0s"])
 }
 
-/// Mounts once more where a mount was, with the same cache and state.
+/// Mounts again at the same place, with the same cache and state.
 fn mount_again(home: &Home, registry: &Registry, point: &Path) -> Output {
     let (cache, state) = (home.path("cache"), home.path("state"));
     let source = format!("{}/team", registry.host());
@@ -103,7 +103,7 @@ fn bind(from: &Path, to: &Path) {
     assert!(Command::new("mount").arg("--bind").args([from, to]).status().unwrap().success());
 }
 
-/// What `status` says of mounts of a registry.
+/// The part of `status` about mounts of a registry.
 fn rows(home: &Home, registry: &Registry) -> Vec<Value> {
     let output = home.run(&["status", "--format=json"]);
     let rows = serde_json::from_slice::<Vec<Value>>(&output.stdout).unwrap();

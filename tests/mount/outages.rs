@@ -40,7 +40,7 @@ fn with_the_registry_stopped_cached_content_is_readable_and_the_rest_fails() {
     mount.unmount();
 }
 
-/// The error that a program gets for a file, which must come without its help.
+/// The errno of reading a file, which must fail.
 fn refused(mount: &Mount, name: &str) -> i32 {
     mount.cat(name).expect_err(name).raw_os_error().unwrap()
 }
@@ -70,21 +70,21 @@ fn an_outage_is_never_an_absence_and_never_hangs_ls_or_umount() {
         } else {
             registry.stop();
         }
-        // What was named, but never looked into.
+        // A name that was listed but never entered.
         for name in ["app/v1/unseen", "packed/v1/inside", "more/v1/inside"] {
             let errno = refused(&mount, name);
             assert!(OUTAGE.contains(&errno), "{name}: {}", std::io::Error::from_raw_os_error(errno));
         }
         let errno = refused(&mount, "app/@sha256-0000000000000000000000000000000000000000000000000000000000000000/x");
         assert!(OUTAGE.contains(&errno), "{}", std::io::Error::from_raw_os_error(errno));
-        // Longer than any of it is fresh: the last known answers serve.
+        // Longer than anything stays fresh: the last known answers are used.
         std::thread::sleep(Duration::from_millis(1100));
         assert_eq!(mount.ls("").unwrap(), ["app", "more", "packed"]);
         assert_eq!(mount.ls("app").unwrap(), ["v1"]);
         assert_eq!(mount.ls("app/v1").unwrap(), ["seen", "unseen"]);
         assert_eq!(mount.cat("app/v1/seen").unwrap(), b"read before\n");
         if hangs {
-            // A reader that waits does not keep a lazy umount.
+            // A waiting reader does not block a lazy umount.
             let mut reader = mount.reader("app/v1/unseen").stderr(std::process::Stdio::null()).spawn().unwrap();
             let output = home.run(&["umount", "--lazy", mount.root().to_str().unwrap()]);
             assert!(output.status.success(), "{}", text(&output));
@@ -117,7 +117,7 @@ fn cached_content_does_not_wait_for_a_hung_registry_whose_return_is_noticed() {
         assert_eq!(std::fs::metadata(mount.path("app/v1/unseen")).unwrap().len(), 11);
         assert_eq!(mount.cat("app/v1/seen").unwrap(), b"read before\n");
     }
-    // The first question got no answer for a moment. Nobody asked another one, but whether the registry is back.
+    // The first request got no answer for a while. After that only probes were sent.
     let asked: Vec<_> = proxy.requests().into_iter().filter(|request| request.path != "/v2/").collect();
     assert_eq!(asked.len(), 1, "{asked:?}");
     let said = mount.log().lines().filter(|line| line.contains("using cached answers")).count();
@@ -132,7 +132,7 @@ fn cached_content_does_not_wait_for_a_hung_registry_whose_return_is_noticed() {
         match mount.ls("app") {
             Ok(names) if names == ["v1", "v2"] => break,
             Ok(names) => assert_eq!(names, ["v1"]),
-            // At the moment of its return a question may still go to a connection that the outage broke.
+            // At the moment of its return, a request may still use a connection broken by the outage.
             Err(error) => assert!(error.raw_os_error().is_some_and(|errno| OUTAGE.contains(&errno)), "{error}"),
         }
         std::thread::sleep(Duration::from_millis(100));
@@ -165,7 +165,7 @@ fn thirty_two_readers_of_a_hung_registry_make_few_requests_and_later_ones_only_p
         });
         proxy.count("GET", "/blobs/")
     };
-    // Those that wait for their turn meanwhile are told by what the first ones found out.
+    // Requests waiting for their turn learn the outcome of the first ones.
     let first = refused_for_all();
     assert!(first <= 32, "each file is asked for once: {first} requests");
     let next = refused_for_all();
@@ -175,7 +175,7 @@ fn thirty_two_readers_of_a_hung_registry_make_few_requests_and_later_ones_only_p
     assert!(log.contains("within 0.4 s"), "the next ones only look: {log}");
     registry.resume();
     for (name, bytes) in &files {
-        // A look is short: a registry that wakes up under load may miss it.
+        // A probe is short: a registry that wakes up under load may miss it.
         let read = (0..100).find_map(|_| mount.cat(&format!("app/v1/{name}")).ok());
         assert!(read.as_ref() == Some(bytes), "{name}");
     }
@@ -287,7 +287,7 @@ fn an_interrupt_ends_a_reader_of_a_hung_registry() {
     kill_process_group(Pid::from_child(&reader), Signal::INT).unwrap();
     let output = reader.wait_with_output().unwrap();
     assert_eq!(output.status.signal(), Some(Signal::INT.as_raw()), "{}", text(&output));
-    // Long before the transfer was given up: it still goes on, and whoever asks next gets what it brings.
+    // Long before the transfer is abandoned: it continues, and the next reader gets its result.
     registry.resume();
     assert_eq!(mount.cat("app/v1/seen").unwrap(), b"read before\n");
     assert_eq!(proxy.count("GET", "/blobs/"), 1, "{:?}", proxy.requests());

@@ -14,7 +14,7 @@ use crate::support::proxy::{Fault, Proxy};
 use crate::support::registry::{PASSWORD, Registry, USER, Variant};
 use crate::support::skip::{Need, lacks, search_path};
 
-/// A server process on a port of its own, ended with the test.
+/// A server process on its own port, ended with the test.
 struct Server {
     process: Child,
     host: String,
@@ -207,7 +207,7 @@ fn artifacts_of_registries_and_layouts_become_members_of_an_index() {
     fails(&home, &["unpack", &at, out], 2, "not empty");
 }
 
-/// Both registries take the same login: a source that got it would let the pack succeed.
+/// Both registries accept the same login: if the source received it, the pack would succeed.
 #[test]
 fn a_login_typed_for_the_destination_is_not_sent_to_the_registries_of_a_pack_file() {
     if lacks(&[Need::Tool("docker-registry")]) {

@@ -47,7 +47,7 @@ fn commands_accept_a_path_in_a_mount_as_a_reference() {
     assert_eq!(listed, "copied\nv1\nv2\nv4\nv5\n");
     fails(&home, &["resolve", &at("app/none/deeper")], 10, "does not exist");
     fails(&home, &["resolve", home.path("elsewhere").to_str().unwrap()], 2, "not in an ocifs mount");
-    // Inside of the mount, a relative path is one, and other references stay what they are.
+    // Inside the mount, a relative path is a path, and other references keep their meaning.
     let inside = |arguments: &[&str]| {
         let output = home.ocifs(arguments).current_dir(mount.path("app")).output().unwrap();
         assert!(output.status.success(), "{arguments:?}: {}", text(&output));

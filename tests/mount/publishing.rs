@@ -27,7 +27,7 @@ fn push(registry: &Registry, tag: &str, content: &[u8]) {
     draft.layout().push(&registry.url(), "team/app");
 }
 
-/// A home whose commands look for what is staged where its mounts put it.
+/// A home whose commands look for staged edits where its mounts put them.
 fn home() -> Home {
     let mut home = Home::new();
     let state = home.path("state");
@@ -35,7 +35,7 @@ fn home() -> Home {
     home
 }
 
-/// Mounts where a registry that is away costs seconds.
+/// Mounts with a timeout of seconds for an unreachable registry.
 fn mount<'home>(home: &'home Home, registry: &Registry) -> Mount<'home> {
     home.mount(&format!("{}/team", registry.host()), &["--io-timeout", "2s", "--tag-ttl", "0s"])
 }
@@ -50,7 +50,7 @@ fn json(home: &Home, args: &[&str]) -> Value {
     serde_json::from_str(&prints(home, &[args, &["--format=json"]].concat())).unwrap()
 }
 
-/// Exit code and everything that was printed.
+/// Exit code and complete output.
 fn ends(output: &Output) -> (Option<i32>, String) {
     (output.status.code(), text(output))
 }
@@ -59,7 +59,7 @@ fn at<'mount>(mount: &'mount Mount<'_>) -> &'mount str {
     mount.root().to_str().unwrap()
 }
 
-/// What somebody with a cache of his own reads.
+/// Content as read by a mount with its own cache.
 fn upstream(registry: &Registry, name: &str) -> Option<String> {
     let home = Home::new();
     let mount = home.mount(&format!("{}/team", registry.host()), &["--read-only"]);
@@ -94,7 +94,7 @@ fn pid(mount: &Mount<'_>) -> u32 {
     mount.daemon().as_raw_nonzero().get().try_into().unwrap()
 }
 
-/// Reads lines until one has this in it.
+/// Reads lines until one contains this.
 fn wait_for_line(child: &mut Child, part: &str) {
     let mut lines = BufReader::new(child.stderr.as_mut().unwrap()).lines();
     assert!(lines.any(|line| line.unwrap().contains(part)), "the command ended without `{part}`");
@@ -285,7 +285,7 @@ fn every_other_way_to_end_a_mount_publishes_on_the_way_out() {
     }
 }
 
-/// A mount in the foreground that says on standard error what it does.
+/// A foreground mount that logs to standard error.
 fn foreground(home: &Home, source: &str, point: &Path, flags: &[&str]) -> Child {
     let mut command = Command::new(env!("CARGO_BIN_EXE_ocifs"));
     command.args(["mount", "--foreground", "--io-timeout", "60s", source]).arg(point).args(flags).env_clear().env("HOME", home.path(""));
@@ -358,7 +358,7 @@ fn edits_of_a_killed_daemon_are_handled_without_one() {
     wait_for_end(daemon);
     let (v1, v2) = (format!("{}/team/app:v1", registry.host()), format!("{}/team/app:v2", registry.host()));
     assert_eq!(left(&home), [v1.clone(), v2.clone()]);
-    // A path in the dead mount still says which tag is meant.
+    // A path in the dead mount still identifies the tag.
     let path = mounted.path("app/v2");
     let rows = json(&home, &["diff", path.to_str().unwrap()]);
     assert!(rows.as_array().unwrap().iter().all(|row| row["reference"] == v2.as_str()), "{rows}");

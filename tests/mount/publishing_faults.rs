@@ -10,7 +10,7 @@ use std::process::{Command, Output};
 
 const NEEDS: [Need; 2] = [Need::Fuse, Need::Tool("docker-registry")];
 
-/// A registry with `team/app:v1` (`one`, `two`, `three`), a proxy in front of it, and somebody who edits.
+/// A registry with `team/app:v1` (`one`, `two`, `three`), a proxy in front of it, and a second writer.
 pub struct ProxiedRegistry {
     pub registry: Registry,
     pub proxy: Proxy,
@@ -41,7 +41,7 @@ impl ProxiedRegistry {
         mount
     }
 
-    /// A file as somebody else sees it, who asks the registry itself.
+    /// A file as read by another user directly from the registry.
     pub fn upstream(&self, name: &str) -> Option<Vec<u8>> {
         let home = Home::new();
         let mount = home.mount(&format!("{}/team", self.registry.host()), &["--read-only"]);
@@ -64,7 +64,7 @@ impl ProxiedRegistry {
         })
     }
 
-    /// Somebody else publishes this as a tag.
+    /// Publishes this as a tag, as another writer.
     fn somebody_pushes(&self, tag: &str, files: &[(&str, &[u8])]) {
         let mut draft = Draft::new();
         draft.files(tag, files);
@@ -98,7 +98,7 @@ pub fn nothing_is_lost(proxied: &ProxiedRegistry, mount: Mount) {
     assert_eq!(proxied.upstream("app/v2/sub/new").as_deref(), Some(&b"new\n"[..]));
 }
 
-/// A sync that fails: the exit code, words of one of the lines, and one line a reason.
+/// A sync that fails: the exit code, words of one of the lines, and one line per reason.
 #[track_caller]
 pub fn fails(mount: &Mount, flags: &[&str], code: i32, words: &[&str]) -> String {
     let output = mount.run("sync", flags);
@@ -146,7 +146,7 @@ fn a_denied_push_is_reported_and_succeeds_once_allowed() {
     mount.unmount();
 }
 
-/// Refusals of a push that come from the registry: method, part of the path, answer, exit code, words.
+/// Refusals of a push by the registry: method, part of the path, response, exit code, words.
 const REFUSALS: [(&str, &str, u16, &str, i32, &str); 7] = [
     ("POST", "/blobs/uploads/", 401, r#"{"errors":[{"code":"UNAUTHORIZED","message":"log in"}]}"#, 11, "app:v1"),
     ("POST", "/blobs/uploads/", 403, r#"{"errors":[{"code":"DENIED","message":"no push here"}]}"#, 11, "no push here"),
@@ -191,7 +191,7 @@ fn a_lost_upload_session_restarts() {
     mount.write("app/v2/big", noise(2, 12 << 20));
     proxied.proxy.spoil_method("PATCH", "/blobs/uploads/", 1, Fault::Refuse(404, UNKNOWN));
     mount.sync(&[]);
-    // A session that takes no chunk may be one of a registry that takes none: the next one gets the blob in one request.
+    // A session that accepts no chunk may mean the registry accepts none: the next one gets the blob in a single request.
     assert_eq!(proxied.proxy.count("PATCH", "/blobs/uploads/"), 1, "{:?}", proxied.proxy.requests());
     mount.write("app/v2/big", noise(3, 12 << 20));
     proxied.proxy.spoil_method("PUT", "/blobs/uploads/", 1, Fault::Refuse(404, UNKNOWN));
@@ -225,7 +225,7 @@ fn a_tag_put_with_a_lost_answer_is_checked_not_repeated() {
     nothing_is_lost(&proxied, mount);
 }
 
-/// v1 edited here after somebody else has moved it; the two digests.
+/// v1 edited here after another writer has moved it; the two digests.
 fn moved(proxied: &ProxiedRegistry) -> (Mount<'_>, String, String) {
     let mount = proxied.mount(&[]);
     mount.write("app/v1/one", "edited\n");
@@ -242,7 +242,7 @@ fn moved(proxied: &ProxiedRegistry) -> (Mount<'_>, String, String) {
     (mount, expected, now)
 }
 
-/// What somebody else sees of `one` and `two`.
+/// `one` and `two` as another user sees them.
 #[track_caller]
 fn holds(proxied: &ProxiedRegistry, tag: &str, one: &str, two: &str) {
     assert_eq!(proxied.upstream(&format!("app/{tag}/one")).as_deref(), Some(one.as_bytes()));
@@ -435,7 +435,7 @@ fn files_written_during_syncs_are_complete_in_every_version() {
     }
 }
 
-/// Many lines of one number: a mixture of two versions shows.
+/// Many lines with the same number: a mixture of two versions is detected.
 fn version_text(round: u64) -> String {
     format!("{round}\n").repeat(5000)
 }
@@ -497,7 +497,7 @@ fn edits_a_daemon_could_not_push_at_exit_are_announced_by_the_next_mount() {
     assert_eq!(proxied.upstream("app/v2/sub/new").as_deref(), Some(&b"new\n"[..]));
 }
 
-/// Unmounts as somebody does who knows nothing of ocifs.
+/// Unmounts as a user would who does not know ocifs.
 fn take_away(mount: &Mount) {
     let output = Command::new("fusermount3").arg("-u").arg(mount.root()).output().unwrap();
     assert!(output.status.success(), "{}", text(&output));

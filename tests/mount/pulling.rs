@@ -47,7 +47,7 @@ fn everything(directory: &Path) -> Vec<String> {
     found
 }
 
-/// Pulls every tag of the fixtures that has a list of what it holds, and compares.
+/// Pulls every fixture tag with an expected list, and compares.
 fn every_tag(reference: impl Fn(&str, &str) -> String) {
     let home = Home::new();
     let passphrase = home.write_private("passphrase", PASSPHRASE);
@@ -476,7 +476,7 @@ fn names_the_file_system_considers_equal_are_an_error_naming_both() {
     assert!(everything(Path::new(&out("clash"))).iter().all(|path| !path.contains(".ocifs-")));
     prints(&home, &["pull", &draft(&artifact, "clash"), &out("chosen"), "--path", "d/makefile"]);
     assert_eq!(std::fs::read_to_string(Path::new(&out("chosen")).join("d/makefile")).unwrap(), "small");
-    // Here is neither a file without a name nor a hard link, which a pull does without.
+    // This file system has no unnamed files and no hard links, and a pull works without them.
     for flags in [&[][..], &["--quiet"]] {
         prints(&home, &[&["pull", &draft(&artifact, "fine"), &out("fine")], flags].concat());
         assert_eq!(everything(Path::new(&out("fine"))), ["d", "d/makefile", "d/other", "d2", "d2/makefile"]);
@@ -486,7 +486,7 @@ fn names_the_file_system_considers_equal_are_an_error_naming_both() {
     assert_eq!(std::fs::read_to_string(Path::new(&out("fine")).join("D/MAKEFILE")).unwrap(), "1");
 }
 
-/// A small file system in memory, unmounted when it is dropped.
+/// A small in-memory file system, unmounted when dropped.
 struct Small(PathBuf);
 
 impl Small {
@@ -544,7 +544,7 @@ fn an_unprivileged_user_pulls_twice_and_cannot_restore_owners() {
             format!("exec setpriv --reuid 65534 --regid 65534 --clear-groups env -i PATH=\"$PATH\" HOME=$PWD/home bash -euc '{script}'");
         shell.attempt::<&str>(&script, &[])
     };
-    // Directories that their owner may not write to, not enter, or only enter.
+    // Directories their owner cannot write to, cannot enter, or can only enter.
     let mut archive = tar::Builder::new(Vec::new());
     for (path, mode) in [(".", 0o555), ("ro", 0o555), ("ro/f", 0o444), ("none", 0), ("none/f", 0o600), ("pass", 0o100), ("pass/f", 0o644)] {
         let mut header = tar::Header::new_ustar();

@@ -34,7 +34,7 @@ fn json(home: &Home, arguments: &[&str]) -> Value {
     serde_json::from_str(&runs(home, &[arguments, &["--format", "json"]].concat())).unwrap()
 }
 
-/// A directory with files, links of both kinds, an empty directory and something large.
+/// A directory with files, both kinds of links, an empty directory and something large.
 fn sample(home: &Home) -> String {
     let data = home.path("data");
     fs::create_dir_all(data.join("sub/empty")).unwrap();
@@ -68,7 +68,7 @@ fn a_pushed_directory_mounts_unchanged_and_a_second_push_sends_nothing() {
         r#"diff -r --no-dereference "$DATA" "$M"; test "$(stat -c %a "$M/sub/run")" = 755; test "$M/a.txt" -ef "$M/sub/again""#,
         &[("DATA", std::path::Path::new(&data)), ("M", &mount.path("app/v1"))],
     );
-    // The same through the mount is the same artifact: it is planned and packed by the same code.
+    // The mount produces the same artifact: the same code plans and packs it.
     shell.run(r#"mkdir "$M"; cp -a "$DATA"/* "$M"/"#, &[("DATA", std::path::Path::new(&data)), ("M", &mount.path("app/v2"))]);
     mount.sync(&[]);
     assert_eq!(runs(&home, &["resolve", &at(&registry, "team/app:v2")]).trim(), first["digest"].as_str().unwrap());
@@ -83,7 +83,7 @@ fn a_push_accepts_the_spellings_of_other_tools() {
     let (home, registry) = (Home::new(), Registry::plain());
     let data = sample(&home);
     let reference = |tag: &str| at(&registry, &format!("app:{tag}"));
-    // oci-sync: the last name of the path, whatever stands behind or before it.
+    // oci-sync: the last component of the path, whatever precedes or follows it.
     let digests: Vec<Value> = [format!("{data}/"), data.clone(), format!("{data}/../data")]
         .iter()
         .map(|path| {

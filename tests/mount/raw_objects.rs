@@ -28,7 +28,7 @@ fn registry(home: &Home) -> (Registry, String) {
     (registry, place)
 }
 
-/// What a command writes to standard output, with this on standard input.
+/// Standard output of a command with this standard input.
 fn piped(home: &Home, arguments: &[&str], input: &[u8]) -> Vec<u8> {
     let mut child = home.ocifs(arguments).stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
     child.stdin.take().unwrap().write_all(input).unwrap();
@@ -140,7 +140,7 @@ fn a_blob_survives_a_round_trip_and_wrong_bytes_are_an_error() {
     assert_eq!(descriptor["size"], content.len());
     fails(&home, &["blob", "put", &format!("{place}@{}", digest(b"x")), file], 2, "digest");
     fails(&home, &["blob", "put", &place, file, "--size", "7"], 2, "3000000 bytes");
-    // ORAS wants --size here; a file without a name holds what comes.
+    // ORAS requires --size here; ocifs spools to an unnamed file.
     let from_stdin = piped(&home, &["blob", "put", &place, "-"], b"from a pipe");
     assert_eq!(String::from_utf8(from_stdin).unwrap().trim(), format!("{place}@{}", digest(b"from a pipe")));
 

@@ -74,7 +74,7 @@ fn an_offline_mount_sends_no_request_and_listed_names_are_never_absent() {
     assert_eq!(proxy.requests(), []);
 }
 
-/// A regular file that is not empty, somewhere below.
+/// A non-empty regular file, somewhere below.
 fn first_file(folder: &std::path::Path) -> std::path::PathBuf {
     let mut folders = vec![folder.to_owned()];
     while let Some(folder) = folders.pop() {
@@ -192,7 +192,7 @@ fn a_daemon_waits_for_another_one_s_fetch_while_it_progresses() {
     }
     let (_registry, proxy, bytes) = slow_to_come();
     let home = Home::new();
-    // Much longer than anything may stand still.
+    // Much longer than any permitted stall.
     proxy.spoil_method("GET", "/blobs/", usize::MAX, Fault::Trickle(600 << 10));
     let mount = || home.mount(&format!("{}/team", proxy.host()), &["--io-timeout", "3s"]);
     let mounts = [mount(), mount()];
@@ -249,7 +249,7 @@ fn open_files_do_not_refetch_content_that_failed_verification() {
     proxy.spoil_method("GET", "/blobs/", usize::MAX, Fault::Flip(5 << 20));
     proxy.forget();
     let file = std::fs::File::open(mount.path("data/raw/big")).unwrap();
-    // The kernel asks for each page anew of what it did not get, and a program may try as often as it wants.
+    // The kernel requests each page it did not get again, and a program may retry as often as it wants.
     for _ in 0..5 {
         let failed = file.read_exact_at(&mut [0; 300_000], 0).unwrap_err();
         assert_eq!(failed.raw_os_error(), Some(Errno::BADMSG.raw_os_error()));

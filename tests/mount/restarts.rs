@@ -12,7 +12,7 @@ use std::process::{Child, Stdio};
 use std::time::{Duration, Instant};
 
 const NEEDS: [Need; 2] = [Need::Fuse, Need::Tool("docker-registry")];
-/// A registry that restarts is away for so long.
+/// How long a restarting registry is down.
 const RESTART: Duration = Duration::from_millis(700);
 
 #[test]
@@ -102,7 +102,7 @@ fn interrupt(process: &Child) {
     kill_process(Pid::from_child(process), Signal::INT).unwrap();
 }
 
-/// Syncs of four blobs that nobody has seen before, during the upload of which `restart` is called. Each must succeed.
+/// Syncs of four new blobs, during whose upload `restart` is called. Each must succeed.
 fn four_blobs_each(mount: &Mount, mut restart: impl FnMut()) {
     let mut bytes = noise(40, 12 << 20);
     let rounds: u8 = if is_long() { 20 } else { 2 };
@@ -118,7 +118,7 @@ fn four_blobs_each(mount: &Mount, mut restart: impl FnMut()) {
     }
 }
 
-/// Waits until something is as it should be; fails if that never happens.
+/// Waits until a condition holds; fails if that never happens.
 fn until(what: &str, is_so: impl Fn() -> bool) {
     let deadline = Instant::now() + Duration::from_secs(60);
     while !is_so() {
@@ -140,7 +140,7 @@ fn a_sync_of_several_blobs_survives_a_registry_restart() {
         until("an upload begins", || registry.uploads("team/app") > known);
         registry.stop();
         std::thread::sleep(RESTART);
-        // What was cut off stays there until the registry purges it.
+        // An aborted upload stays there until the registry purges it.
         known = registry.uploads("team/app");
         registry.start_again();
     });
@@ -180,7 +180,7 @@ fn an_upload_with_every_other_chunk_failing_ends_and_resends_little() {
     mount.sync(&[]);
     let (chunks, sent) = (proxied.proxy.count("PATCH", "/"), proxied.proxy.received("PATCH") + proxied.proxy.received("PUT"));
     println!("every other chunk fails: {chunks} chunks, {sent} bytes sent of {}", bytes.len());
-    // Four chunks, of which every other one is sent twice.
+    // Four chunks, every other one of which is sent twice.
     assert!(chunks <= 8 && sent < 2 * bytes.len() as u64, "{chunks} chunks, {sent} bytes");
     mount.unmount();
 }

@@ -18,7 +18,7 @@ fn proxied() -> (Draft, Home, PathBuf) {
     (draft, home, secret)
 }
 
-/// The command ended with this code and said all of this.
+/// The command exited with this code and printed all of this.
 fn refused(output: &Output, code: i32, words: &[&str]) {
     let told = text(output);
     assert!(output.status.code() == Some(code) && words.iter().all(|word| told.contains(word)), "{told}");
@@ -32,7 +32,7 @@ fn digest(shell: &Shell, mount: &Mount<'_>, tag: &str) -> String {
     shell.at(&mount.path(tag), "getfattr --only-values -n user.oci.digest $M")
 }
 
-/// Whether any blob of the layout shows the map to everybody.
+/// Whether any blob of the layout reveals the plaintext.
 fn is_public(shell: &Shell, draft: &Draft) -> bool {
     let script = r#"for blob in "$L"/blobs/sha256/*; do { zcat -f "$blob" 2>/dev/null || cat "$blob"; } | grep -qa "treasure map" && echo yes; done; true"#;
     !shell.run(script, &[("L", draft.path())]).is_empty()
@@ -81,7 +81,7 @@ fn a_passphrase_given_to_a_sync_encrypts_a_new_tag_and_appears_nowhere() {
     let output = home.run(&["sync", root, "--as-kind", "oci-sync", "--passphrase-file", secret.to_str().unwrap()]);
     assert!(output.status.success() && !text(&output).contains("not encrypted"), "{}", text(&output));
     assert!(!is_public(&shell, &draft));
-    // It goes on in the mount that published it.
+    // It stays in the mount that published it.
     assert_eq!(mount.cat("sealed/map").unwrap(), MAP.as_bytes());
     let daemon = mount.daemon().as_raw_nonzero();
     for place in ["cmdline", "environ"] {
@@ -89,7 +89,7 @@ fn a_passphrase_given_to_a_sync_encrypts_a_new_tag_and_appears_nowhere() {
         assert!(!bytes.windows(11).any(|window| window == b"tell nobody"), "{place}");
     }
     assert!(!mount.log().contains("tell nobody"));
-    // The next sync has no passphrase any more.
+    // The next sync has no passphrase.
     std::fs::write(mount.path("sealed/map"), "another").unwrap();
     refused(&home.run(&["sync", root]), 12, &["passphrase"]);
     let output = home.run(&["sync", root, "--passphrase-file", secret.to_str().unwrap()]);

@@ -67,7 +67,7 @@ impl Drop for Running {
     }
 }
 
-/// The program itself, so that signals and descriptors reach it.
+/// The program itself, not a wrapper, so that signals and descriptors reach it.
 fn program(home: &Home) -> Command {
     in_home(home, Command::new(env!("CARGO_BIN_EXE_ocifs")))
 }
@@ -106,7 +106,7 @@ fn the_service_manager_is_notified_and_sighup_rereads_the_rules() {
     server.signal(rustix::process::Signal::HUP);
     assert_eq!((told(), told()), ("RELOADING=1".to_owned(), "READY=1".to_owned()));
     assert_eq!((push("open"), push("other")), (403, 202));
-    // Rules that cannot be read change nothing.
+    // Unreadable rules change nothing.
     home.write("rules.yaml", "'*': {other: [all]}\n");
     server.signal(rustix::process::Signal::HUP);
     assert_eq!((told(), told()), ("RELOADING=1".to_owned(), "READY=1".to_owned()));
@@ -115,7 +115,7 @@ fn the_service_manager_is_notified_and_sighup_rereads_the_rules() {
     assert_eq!(told(), "STOPPING=1");
 }
 
-/// Listens, and becomes the program with that socket, as systemd does.
+/// Listens, then executes the program with that socket, as systemd does.
 const ACTIVATE: &str = "use Socket; use POSIX (); $^F = 10; socket(S, PF_INET, SOCK_STREAM, 0) or die; \
     bind(S, sockaddr_in(0, inet_aton($ENV{ADDRESS}))) or die; listen(S, 8) or die; POSIX::dup2(fileno(S), 3) or die; \
     $ENV{LISTEN_PID} = $$; $ENV{LISTEN_FDS} = 1; exec @ARGV or die";
@@ -132,7 +132,7 @@ fn a_socket_of_the_service_manager_is_served_under_the_rules_of_its_address() {
     let server = Running::spawn(activated(&home, "127.0.0.1"), &["--listen", "192.0.2.1:1", "--store", text(&store.path("store"))]);
     assert_eq!(server.status("/v2/", None), 200);
     server.ends_well();
-    // Other machines reach this one, whatever --listen says.
+    // Other machines can reach this one, whatever --listen says.
     let output =
         activated(&home, "0.0.0.0").args(["serve", "--listen", "127.0.0.1:0", "--store", text(&store.path("store"))]).output().unwrap();
     assert_eq!(output.status.code(), Some(2));
@@ -174,7 +174,7 @@ fn a_client_s_login_reaches_the_upstream_s_token_server_and_ours_does_not() {
     });
     let (host, path) = (registry.host(), "/v2/up/team/app/manifests/v1");
     let arguments = ["--listen", "127.0.0.1:0", "--upstream", &format!("up={host}"), "--pass-credentials"];
-    // A token server on another port gets no login of anybody unless it is known to belong to the upstream.
+    // A token server on another port gets no login unless it is known to belong to the upstream.
     let server = Running::start(&home, &arguments);
     assert_eq!(server.status(path, Some((USER, PASSWORD))), 401);
     assert!(registry.tokens().requests().iter().all(|request| !request.authenticated), "a login went to another origin");
@@ -190,7 +190,7 @@ fn a_client_s_login_reaches_the_upstream_s_token_server_and_ours_does_not() {
     let scopes: Vec<String> =
         registry.tokens().requests().into_iter().filter(|request| request.authenticated).flat_map(|request| request.scopes).collect();
     assert!(scopes.contains(&"repository:team/app:pull".to_owned()), "{scopes:?}");
-    // Cached by now, and still nobody else's.
+    // Cached by now, but still not served to others.
     assert_eq!((server.status(path, None), server.status(path, Some((USER, "wrong2")))), (401, 401));
     server.ends_well();
 }
@@ -214,7 +214,7 @@ fn a_full_disk_refuses_the_upload_and_leaves_the_rest_alone() {
     assert_eq!(full.status().as_u16(), 507);
     let body = runtime().block_on(full.text()).unwrap();
     assert!(body.starts_with("{\"errors\":") && !body.contains(text(&home.path(""))), "{body}");
-    // What had arrived before is still there, and reading goes on.
+    // Content that arrived before is still there, and reading works.
     let kept = server.request(Method::GET, &location, None, Vec::new());
     assert_eq!(kept.status().as_u16(), 204);
     assert_eq!(server.status("/readyz", None), 200);

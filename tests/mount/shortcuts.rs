@@ -61,7 +61,7 @@ fn a_shortcut_is_a_repository_and_never_hides_a_command() {
     assert!(prints(&home, &["list", "--help"]).contains("oci-sync"), "the command wins");
 }
 
-/// DESIGN wins over oci-sync here: a file in the working directory is not read by itself.
+/// Unlike in oci-sync, a file in the working directory is not read implicitly.
 #[test]
 fn oci_sync_s_file_is_read_from_the_home_directory_or_where_named() {
     if lacks(&NEEDS) {

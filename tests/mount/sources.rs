@@ -22,7 +22,7 @@ fn serving(variant: Variant) -> Registry {
     registry
 }
 
-/// The one line of reason of a failed mount.
+/// The one-line reason of a failed mount.
 fn reason(output: &Output, code: i32) -> String {
     assert_eq!(output.status.code(), Some(code), "{}", text(output));
     let said = String::from_utf8(output.stderr.clone()).unwrap();

@@ -15,7 +15,7 @@ use std::process::{Command, Output};
 const NEEDS: [Need; 2] = [Need::Fuse, Need::Tool("docker-registry")];
 const ROOT_NEEDS: [Need; 3] = [Need::Fuse, Need::Tool("docker-registry"), Need::Root];
 
-/// What a fresh mount by somebody else shows.
+/// Content as shown by a fresh mount of another user.
 fn upstream(registry: &Registry, name: impl AsRef<Path>) -> Vec<u8> {
     let home = Home::new();
     let mount = home.mount(&registry.host(), &["--read-only"]);
@@ -34,7 +34,7 @@ fn told(output: &Output, code: i32, words: &[&str]) {
     }
 }
 
-/// Writes and flushes as `cp` does; the first error.
+/// Writes and flushes as `cp` does; returns the first error.
 fn copied(path: &Path, bytes: &[u8]) -> std::io::Result<()> {
     let mut file = std::fs::File::create(path)?;
     for piece in bytes.chunks(1 << 16) {
@@ -43,7 +43,7 @@ fn copied(path: &Path, bytes: &[u8]) -> std::io::Result<()> {
     file.sync_all()
 }
 
-/// A small file system in memory, over the home's state directory.
+/// A small in-memory file system over the home's state directory.
 pub(super) struct SmallDisk(PathBuf);
 
 impl SmallDisk {
@@ -54,7 +54,7 @@ impl SmallDisk {
         Self(path)
     }
 
-    /// More room, as from a friendly administrator.
+    /// Adds room, like a helpful administrator.
     fn grow(&self, size: &str) {
         let output = Command::new("mount").args(["-o", &format!("remount,size={size}")]).arg(&self.0).output().unwrap();
         assert!(output.status.success(), "{}", text(&output));
@@ -91,7 +91,7 @@ fn a_full_disk_fails_the_write_and_keeps_earlier_files() {
     assert_eq!(upstream(&registry, "app/v1/late"), b"late\n");
 }
 
-/// Fills a disk to its last byte, as another program.
+/// Fills a disk completely, like another program.
 fn fill(path: &Path) -> u64 {
     let mut file = std::fs::File::create(path).unwrap();
     for size in [1 << 20, 4096, 1] {
@@ -121,7 +121,7 @@ fn files_are_removed_on_a_disk_filled_by_others_and_df_is_honest() {
     assert!(total == 16 << 20 && free > 1 << 20 && free < 15 << 20, "{total} {free}");
     assert!(fill(&home.path("state/filler")) > 0);
     assert_eq!(room(), (16 << 20, 0));
-    // Each of these needs room, and gives none back.
+    // Each of these needs room and frees none.
     for number in 0..200 {
         std::fs::remove_file(mount.path(format!("app/v1/published/{number}"))).unwrap();
     }
@@ -156,7 +156,7 @@ fn a_file_size_limit_fails_the_write_and_nothing_else() {
     assert_eq!(mount.cat("app/v1/early").unwrap(), b"early\n");
     std::fs::remove_file(mount.path("app/v1/big")).unwrap();
     limit("unlimited");
-    // The kernel tells whoever syncs next that something it held was not taken.
+    // The kernel tells the next sync that it could not write back something it held.
     mount.run("sync", &[]);
     mount.sync(&[]);
     mount.unmount();
@@ -218,7 +218,7 @@ fn upper(home: &Home, tag: &str) -> PathBuf {
     entries.filter(|path| path.is_dir()).find(is_it).unwrap_or_else(|| panic!("no upper of {tag}"))
 }
 
-/// Two tags staged and left, then one spoiled.
+/// Two tags staged and left, then one corrupted.
 fn spoiled(home: &Home, registry: &Registry, spoil: impl FnOnce(&Path)) {
     let mount = home.mount(&registry.host(), &[]);
     mount.write("app/bad/file", "bad\n");
@@ -230,7 +230,7 @@ fn spoiled(home: &Home, registry: &Registry, spoil: impl FnOnce(&Path)) {
     spoil(&upper(home, "bad").join("upper.db"));
 }
 
-/// A tag whose staging cannot be read is named everywhere, hinders no other, is kept, and goes by `discard` alone.
+/// A tag with unreadable edits is named everywhere, affects no other, is kept, and removed only by `discard`.
 fn only_discard_gives_it_up(home: &Home, registry: &Registry, word: &str) {
     let (source, state) = (registry.host(), home.path("state"));
     let status = home.run(&["status", "--state-dir", state.to_str().unwrap()]);
@@ -252,7 +252,7 @@ fn only_discard_gives_it_up(home: &Home, registry: &Registry, word: &str) {
 
 fn flip(path: &Path) {
     let mut bytes = std::fs::read(path).unwrap();
-    // The header tells what it is; the rest is nonsense.
+    // The header identifies it; the rest is garbage.
     bytes[100..].iter_mut().step_by(7).for_each(|byte| *byte ^= 0x5a);
     std::fs::write(path, bytes).unwrap();
 }
@@ -353,9 +353,9 @@ fn a_vanished_disk_gives_errors_and_synced_edits_return_with_it() {
     std::fs::File::open(mount.path("app/v1")).unwrap().sync_all().unwrap();
     let mut open = std::fs::File::options().append(true).open(mount.path("app/v1/open")).unwrap();
     disk.cut();
-    // Nothing is made for this one: it is the write that fails, or what it is synced by.
+    // Nothing is created for this one: the write itself fails, or its sync.
     assert!(open.write_all(&noise(1, 1 << 20)).and_then(|()| open.sync_all()).is_err());
-    // Nor is it taken for a damaged database, which only `discard` would mend.
+    // Nor does it count as a damaged database, which only `discard` could fix.
     assert_eq!(open.set_len(0).unwrap_err().raw_os_error(), Some(Errno::IO.raw_os_error()));
     drop(open);
     assert!(std::fs::File::create(mount.path("app/v1/late")).is_err());

@@ -9,14 +9,14 @@ use std::path::PathBuf;
 use std::process::{Child, Command, Output, Stdio};
 
 const ROOT: u32 = 0;
-/// One whom every machine knows: `fusermount3` asks for the name.
+/// A user that exists on every machine: `fusermount3` looks up the name.
 const USER: u32 = 1;
-/// Who attacks.
+/// The attacker.
 const STRANGER: u32 = 65534;
 
 const NEEDS: [Need; 5] = [Need::Fuse, Need::Root, Need::Tool("fusermount3"), Need::Tool("setpriv"), Need::Tool("python3")];
 
-/// The record that a daemon would write, and a socket that answers everything with success.
+/// The record a daemon would write, and a socket that answers everything with success.
 const PRETENDER: &str = r#"
 import json, os, socket, sys
 name, record, answer = sys.argv[1:]
@@ -36,7 +36,7 @@ while True:
         pass
 "#;
 
-/// A machine with a home, a runtime directory and a mount point for each user, and the processes that tests start on it.
+/// A machine with a home, a runtime directory and a mount point for each user, and the processes started on it.
 struct Machine {
     shell: Shell,
     started: Vec<Child>,
@@ -57,7 +57,7 @@ impl Machine {
         Self { shell, started: Vec::new() }
     }
 
-    /// A command as a user with that user's environment.
+    /// A command run as a user with that user's environment.
     fn command(&self, user: u32, program: &str, arguments: &[&str]) -> Command {
         let mut command = Command::new("setpriv");
         command.args([format!("--reuid={user}"), format!("--regid={user}")]).args(["--clear-groups", program]);
@@ -79,7 +79,7 @@ impl Machine {
         output
     }
 
-    /// A command of root that also looks where the stranger keeps sockets, as `/run/user` makes it do for users who are logged in.
+    /// A command of root that also looks where the attacker keeps sockets, as `/run/user` makes it do for logged-in users.
     fn root_looks(&self, arguments: &[&str]) -> Output {
         let mut command = self.command(ROOT, "timeout", &[&["-sKILL", "120", "./ocifs"], arguments].concat());
         let output = command.env("XDG_RUNTIME_DIR", self.shell.path("run-65534")).output().unwrap();
@@ -95,20 +95,20 @@ impl Machine {
         self.succeeds(user, &["mount", "oci:layout", &format!("mnt-{user}")]);
     }
 
-    /// What `ocifs status` says of a user's mount, and what it notes besides.
+    /// `ocifs status` about a user's mount, including warnings.
     fn status(&self, asker: u32, user: u32) -> (serde_json::Value, String) {
         let output = self.succeeds(asker, &["status", "--format=json", &format!("mnt-{user}")]);
         let rows: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
         (rows[0].clone(), String::from_utf8_lossy(&output.stderr).into_owned())
     }
 
-    /// Ends the daemon of a user's mount by force; the mount stays.
+    /// Kills the daemon of a user's mount; the mount stays.
     fn kill_daemon(&self, user: u32) {
         let pid = self.status(user, user).0["pid"].to_string();
         self.shell.run(r#"kill -9 $PID; while kill -0 $PID 2>/dev/null; do sleep 0.05; done"#, &[("PID", &pid)]);
     }
 
-    /// A process of a user that does nothing; its id, and its start as records name it.
+    /// An idle process of a user; its id, and its start time as in records.
     fn sleeper(&mut self, user: u32) -> (u32, u64) {
         let child = Command::new("setpriv")
             .args([&format!("--reuid={user}"), &format!("--regid={user}"), "--clear-groups", "sleep", "600"])
@@ -121,7 +121,7 @@ impl Machine {
         (pid, start)
     }
 
-    /// A record of the mount of a user that names another process.
+    /// A record of a user's mount that names another process.
     fn record(&self, user: u32, (pid, start_time): (u32, u64)) -> String {
         let point = self.mount_point(user);
         let device = self.shell.at(&point, "findmnt -nro MAJ:MIN $M");
@@ -133,7 +133,7 @@ impl Machine {
         .to_string()
     }
 
-    /// Starts a process of the stranger that pretends to be a daemon, with socket and record in this directory.
+    /// Starts a process of the attacker that pretends to be a daemon, with socket and record in this directory.
     fn pretend(&mut self, directory: &str, record: &str, answer: &serde_json::Value) {
         use std::io::{BufRead, BufReader};
         let name = self.shell.path(directory).join("mount-0123456789abcdef");
@@ -145,13 +145,13 @@ impl Machine {
         self.started.push(child);
     }
 
-    /// A directory of the stranger's with something that a look into a state directory would tidy up.
+    /// A directory of the attacker with something that a look into a state directory would clean up.
     fn bait(&self) -> PathBuf {
         self.shell.run::<&str>("mkdir -p evil/uppers/.making-x; touch evil/uppers/.making-x/bait; chown -R 65534:65534 evil", &[]);
         self.shell.path("evil/uppers/.making-x/bait")
     }
 
-    /// What a lying daemon answers to all questions.
+    /// A lying daemon's answer to all requests.
     fn lie(&self, pid: u32) -> serde_json::Value {
         serde_json::json!({ "ok": { "version": "evil", "pid": pid, "state_directory": self.shell.path("evil"), "exit_timeout": 0 } })
     }
@@ -215,7 +215,7 @@ fn another_user_s_claim_on_a_mount_is_ignored() {
         let synced = machine.succeeds(user, &["sync", &mount]);
         assert!(text(&synced).contains("ignoring a record that claims another user"), "{}", text(&synced));
 
-        // With the daemon gone the stranger is all that is left, which is the same as nobody.
+        // With the daemon gone only the attacker is left, which is the same as no daemon.
         machine.kill_daemon(user);
         assert_eq!(machine.status(user, user).0["state"], "dead");
         machine.succeeds(user, &["umount", &mount]);
@@ -266,7 +266,7 @@ fn a_planted_socket_link_does_not_trick_root() {
     let left = machine.shell.run::<&str>("ls run-65534/ocifs", &[]);
     assert_eq!(left, "", "the record was read");
 
-    // Nor does the record of the mount's own user.
+    // Nor is the record of the mount's own user.
     let victim = machine.sleeper(ROOT);
     machine.mount(STRANGER);
     let record = machine.record(STRANGER, victim);

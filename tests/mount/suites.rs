@@ -12,15 +12,15 @@ use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-/// What pjdfstest runs with: users that Debian has, and every feature that a FUSE file system can have.
+/// Configuration of pjdfstest: users that exist in Debian, and every feature a FUSE file system can have.
 const POSIX: &str = include_str!("suites/pjdfstest.toml");
 
-/// The address of a socket has room for 108 bytes, so the suite runs below a short path.
+/// A socket address has room for 108 bytes, so the suite runs below a short path.
 const RUN_POSIX: &str = r#"chmod 777 $M; short=$(mktemp -d /tmp/pjd.XXXX); mount --bind $M $short
 trap 'umount $short; rmdir $short' EXIT
 pjdfstest -c pjdfstest.toml -p $short 2>&1"#;
 
-/// What the contract asks for; the reference file system of the FUSE library reaches the same number.
+/// The required number of passes; the reference file system of the FUSE library reaches the same.
 const POSIX_PASSED: u32 = 381;
 
 /// A mount of a new registry with an empty staged tag.
@@ -89,11 +89,11 @@ fn random_operations_agree_while_the_file_is_published_again_and_again() {
         published += std::thread::scope(|scope| {
             let publisher = scope.spawn(|| {
                 let mut count = 0;
-                // An empty tag is not published without being asked twice.
+                // An empty tag is not published without `--force`.
                 while !file.exists() && !is_done.load(Ordering::Acquire) {
                     std::thread::sleep(Duration::from_millis(1));
                 }
-                // At least one that begins while the file is written, and one that has all of it.
+                // At least one sync that begins while the file is written, and one with all of it.
                 while count == 0 || !is_done.load(Ordering::Acquire) {
                     let output = home.run(&["sync", &root]);
                     assert!(output.status.success(), "seed {seed}, publish {count}:\n{}", text(&output));

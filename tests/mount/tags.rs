@@ -88,7 +88,7 @@ fn an_edit_during_a_pending_registry_answer_survives_and_is_adopted() {
     let home = Home::new();
     let source = format!("{}/team", proxy.host());
     let mount = home.mount(&source, &["--tag-ttl", "1s"]);
-    // Published from here, the tag follows upstream again, and a process stays inside.
+    // Published here, the tag follows upstream again while a process stays inside.
     mount.write("app/v1/mine", "published\n");
     mount.sync(&[]);
     let inside = std::fs::File::open(mount.path("app/v1")).unwrap();
@@ -111,7 +111,7 @@ fn an_edit_during_a_pending_registry_answer_survives_and_is_adopted() {
         proxy.release();
         proxy.mend();
         drop(late);
-        // The answer is in once a later lookup is.
+        // The answer has arrived once a later lookup completes.
         let _ = mount.path("app/v1").metadata();
         is_over.store(true, std::sync::atomic::Ordering::Relaxed);
     });

@@ -8,11 +8,11 @@ use std::ffi::OsString;
 use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::process::Output;
 
-/// A user without any rights: nobody.
+/// An unprivileged user: nobody.
 const NOBODY: u32 = 65534;
 
-/// A world of nobody's: a copy of the program and of a layout (the project may lie where others cannot look), an
-/// empty directory to mount on. The mount is taken away in the end.
+/// The environment of user nobody: a copy of the program and of a layout (the project may be inaccessible to others), and an empty directory to
+/// mount on. The mount is removed at the end.
 struct Nobody {
     shell: Shell,
 }
@@ -21,7 +21,7 @@ impl Nobody {
     fn new() -> Self {
         let shell = Shell::new();
         let variables = [("OCIFS", OsString::from(env!("CARGO_BIN_EXE_ocifs"))), ("LAYOUT", fixtures().join("image-umoci/layout").into())];
-        // Tests run as root; a device that only root may open would prove nothing about users.
+        // Tests run as root; a device only root may open would prove nothing about users.
         shell.run(
             r#"cp "$OCIFS" ocifs; cp -r "$LAYOUT" layout; chmod -R a+rX layout; mkdir home mnt run; chown 65534:65534 home mnt run
             [ "$(stat -c %a /dev/fuse)" = 666 ] || chmod 666 /dev/fuse"#,
@@ -30,7 +30,7 @@ impl Nobody {
         Self { shell }
     }
 
-    /// A script as nobody, with nobody's home.
+    /// Runs a script as nobody, with nobody's home.
     fn attempt(&self, script: &str) -> Output {
         let script = format!(
             "exec setpriv --reuid {NOBODY} --regid {NOBODY} --clear-groups env -i PATH=\"$PATH\" HOME=$PWD/home XDG_RUNTIME_DIR=$PWD/run bash -euc '{script}'"
@@ -72,11 +72,11 @@ fn a_user_mounts_reads_and_unmounts_even_root_only_files() {
     assert_eq!(nobody.run("cat mnt/l1/etc/shadow"), "root:*::\n");
     assert!(nobody.run("ls -laR mnt").contains("l3"));
     assert!(nobody.run("./ocifs status mnt").contains("running"));
-    // Nobody else gets in, not even root.
+    // Nobody else may enter, not even root.
     assert_eq!(std::fs::metadata(nobody.shell.path("mnt/l1")).unwrap_err().kind(), std::io::ErrorKind::PermissionDenied);
     nobody.run("./ocifs umount mnt");
     assert!(!is_mounted(&nobody.shell.path("mnt")));
-    // What was cached is the user's alone.
+    // Cached content is private to the user.
     let cache = std::fs::metadata(nobody.shell.path("home/.cache/ocifs")).unwrap();
     assert_eq!((cache.uid(), cache.permissions().mode() & 0o077), (NOBODY, 0));
 }
@@ -86,7 +86,7 @@ fn allow_other_needs_user_allow_other_and_says_so() {
     if lacks(&NEEDS) {
         return;
     }
-    // Only where the machine keeps the default.
+    // Only if the machine keeps the default.
     let allowed = std::fs::read_to_string("/etc/fuse.conf").unwrap_or_default().lines().any(|line| line.trim() == "user_allow_other");
     let nobody = Nobody::new();
     let output = nobody.attempt("./ocifs mount --allow-other oci:layout mnt");
@@ -108,7 +108,7 @@ fn other_users_are_bound_by_owners_and_modes() {
     }
     let shell = Shell::new();
     let home = Home::new();
-    // Others must get as far as the mount point.
+    // Other users must be able to reach the mount point.
     std::fs::set_permissions(home.path(""), std::fs::Permissions::from_mode(0o755)).unwrap();
     let mount = home.mount(&format!("oci:{}", fixtures().join("image-umoci/layout").display()), &["--allow-other"]);
     std::fs::set_permissions(mount.root().parent().unwrap(), std::fs::Permissions::from_mode(0o755)).unwrap();
@@ -127,7 +127,7 @@ fn root_mounts_where_fuse3_is_not_installed() {
     let shell = Shell::new();
     let home = Home::new();
     let layout = fixtures().join("image-umoci/layout");
-    // A file system of its own for the programs of the machine: the helper is not there in any of its places.
+    // Its own file system for the system's programs: the helper is absent from all its locations.
     let script = r#"for place in /usr/bin/fusermount3 /bin/fusermount3 /usr/local/bin/fusermount3; do
         if [ -e $place ]; then mount --bind /dev/null $place; fi
     done

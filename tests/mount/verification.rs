@@ -26,7 +26,7 @@ fn one_large(bytes: &[u8]) -> (Registry, String, String) {
     (registry, manifest, blob)
 }
 
-/// Inverts a bit of a blob where the registry stores it.
+/// Flips a bit of a blob in the registry's storage.
 fn flip(registry: &Registry, blob: &str, at: u64) {
     let file = std::fs::File::options().read(true).write(true).open(registry.blob_file(blob)).unwrap();
     let mut byte = [0];
@@ -64,7 +64,7 @@ fn a_blob_with_a_wrong_digest_gives_no_byte_to_a_mount_by_digest() {
         }
         mount.unmount();
     }
-    // In a mount of a prefix, the path that names the digest is as strict as that.
+    // In a mount of a prefix, a path by digest is just as strict.
     let mount = home.mount(&registry.host(), &[]);
     let path = format!("data/@{}/big.bin", manifest.replace(':', "-"));
     assert!(is_broken(&mount.cat(&path).unwrap_err()));
@@ -112,7 +112,7 @@ fn a_streaming_blob_that_proves_wrong_stops_being_readable() {
     let mut first = vec![0; MIB];
     std::fs::File::open(&path).unwrap().read_exact(&mut first).unwrap();
     assert!(first == bytes[..MIB], "the bytes before are those of the registry");
-    // Whoever reads all of it fails, and everybody after that.
+    // Reading all of it fails, and so do all later reads.
     let copied = home.path("copy");
     let copy = std::process::Command::new("cp").arg(&path).arg(&copied).output().unwrap();
     assert!(!copy.status.success(), "a copy of wrong bytes succeeds");
@@ -151,7 +151,7 @@ fn nothing_of_an_encrypted_artifact_is_readable_on_disk() {
     let mut folders = vec![mount.path("app/sealed")];
     while let Some(folder) = folders.pop() {
         for entry in std::fs::read_dir(folder).unwrap().map(|entry| entry.unwrap()) {
-            // Short names and contents are found anywhere by chance.
+            // Short names and contents occur anywhere by chance.
             secrets.push(entry.file_name().into_encoded_bytes());
             if entry.file_type().unwrap().is_dir() {
                 folders.push(entry.path());

@@ -25,7 +25,7 @@ fn sync(home: &Home, mount: &Mount<'_>) {
     assert!(output.status.success(), "{}\n{}", text(&output), mount.log());
 }
 
-/// What somebody with a home of his own reads there.
+/// Content as read by a mount with another home.
 fn read_elsewhere(registry: &Registry, name: &str) -> Vec<u8> {
     let home = Home::new();
     let mount = home.mount(&registry.host(), &["--read-only"]);
@@ -86,7 +86,7 @@ fn a_shell_edits_and_syncs_again_and_again_without_leaving_its_directory() {
         assert_eq!(read_elsewhere(&registry, "team/app/v1/file"), format!("{turn}\n").as_bytes());
         assert_eq!(inside.metadata().unwrap().ino(), before);
     }
-    // The shell that stood there all the time still does.
+    // The shell that was there all along still is.
     std::io::Write::write_all(shell.stdin.as_mut().unwrap(), b"test \"$(cat ../file)\" = 2; echo from inside > here\n").unwrap();
     drop(shell.stdin.take());
     assert!(shell.wait().unwrap().success());

@@ -42,7 +42,7 @@ impl Draft {
         Layout::at(self.path())
     }
 
-    /// Stores bytes and answers their descriptor.
+    /// Stores bytes and returns their descriptor.
     pub fn blob(&self, media_type: &str, bytes: &[u8]) -> Value {
         let hex: String = Sha256::digest(bytes).iter().map(|byte| format!("{byte:02x}")).collect();
         std::fs::write(self.path().join("blobs/sha256").join(&hex), bytes).unwrap();
@@ -64,7 +64,7 @@ impl Draft {
         self.tag(name, &json!({ "schemaVersion": 2, "mediaType": MANIFEST, "config": config, "layers": layers }));
     }
 
-    /// Stores and tags files as ORAS does: one raw layer a file, its title the path.
+    /// Stores and tags files as ORAS does: one raw layer per file, titled with its path.
     pub fn files(&mut self, name: &str, files: &[(&str, &[u8])]) {
         let empty = self.blob("application/vnd.oci.empty.v1+json", b"{}");
         let titled = |(title, bytes): &(&str, &[u8])| {
@@ -83,7 +83,7 @@ impl Draft {
     }
 }
 
-/// A tar of regular files, mode 0644, of one fixed time.
+/// A tar of regular files, mode 0644, with one fixed time.
 pub fn tar(files: &[(&str, &[u8])]) -> Vec<u8> {
     let mut archive = tar::Builder::new(Vec::new());
     for (path, bytes) in files {
@@ -108,7 +108,7 @@ pub fn zstandard(bytes: &[u8]) -> Vec<u8> {
     zstd::encode_all(bytes, 3).unwrap()
 }
 
-/// Bytes that do not compress, the same each time for a seed.
+/// Incompressible bytes, the same for each seed.
 pub fn noise(seed: u64, length: usize) -> Vec<u8> {
     let mut state = 0x2545_f491_4f6c_dd1d_u64 ^ (seed << 32);
     let step = |_| {

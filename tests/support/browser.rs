@@ -12,11 +12,11 @@ use serde_json::{Value, json};
 
 use crate::skip::Need;
 
-/// The programs that this needs.
+/// The required programs.
 pub const NEEDS: [Need; 2] = [Need::Tool("chromium"), Need::Tool("chromedriver")];
-/// The key of an element in JSON, by the standard.
+/// The key of an element in JSON, per the standard.
 const ELEMENT: &str = "element-6066-11e4-a52e-4f735466cecf";
-/// How long a page or download is waited for.
+/// How long to wait for a page or download.
 const PATIENCE: Duration = Duration::from_secs(60);
 
 /// A browser with one window.
@@ -31,7 +31,7 @@ pub struct Browser {
 pub struct Element(String);
 
 impl Browser {
-    /// Starts one that saves files in `downloads`.
+    /// Starts a browser that saves files in `downloads`.
     pub fn start(downloads: &Path) -> Self {
         let mut driver = Command::new("setpriv")
             .args(["--pdeathsig", "KILL", "chromedriver", "--port=0"])
@@ -55,7 +55,7 @@ impl Browser {
         let client = reqwest::Client::builder().no_proxy().build().unwrap();
         let mut browser = Self { driver, session: format!("http://127.0.0.1:{port}"), client, runtime };
         let options = json!({
-            // The sandbox needs rights that root in a container has not; nothing but pages of the test is opened.
+            // The sandbox needs privileges that root lacks in a container; only the test's own pages are opened.
             "args": ["--headless=new", "--no-sandbox", "--disable-dev-shm-usage", "--disable-gpu", "--hide-scrollbars"],
             "prefs": { "download.default_directory": downloads, "download.prompt_for_download": false },
         });
@@ -65,7 +65,7 @@ impl Browser {
         browser
     }
 
-    /// One request; the value or the error of the driver.
+    /// One request; returns the value or the driver's error.
     fn send(&self, method: Method, path: &str, body: Option<Value>) -> Result<Value, Value> {
         let mut request = self.client.request(method, format!("{}{path}", self.session));
         if let Some(body) = body {
@@ -114,7 +114,7 @@ impl Browser {
         self.all(selector).into_iter().next().unwrap_or_else(|| panic!("{} has no {selector}", self.url()))
     }
 
-    /// The text of an element, as it is seen.
+    /// The visible text of an element.
     pub fn text(&self, element: &Element) -> String {
         self.get(&format!("/element/{}/text", element.0)).as_str().unwrap().to_owned()
     }
@@ -134,7 +134,7 @@ impl Browser {
         self.post(&format!("/element/{}/value", element.0), json!({ "text": text }));
     }
 
-    /// What JavaScript in the page says.
+    /// The result of JavaScript in the page.
     pub fn run(&self, script: &str) -> Value {
         self.post("/execute/sync", json!({ "script": script, "args": [] }))
     }
@@ -153,14 +153,14 @@ impl Browser {
         }
     }
 
-    /// Sends a header with every request from now on.
+    /// Sends this header with every request from now on.
     pub fn send_header(&self, name: &str, value: &str) {
         self.post("/goog/cdp/execute", json!({ "cmd": "Network.enable", "params": {} }));
         let parameters = json!({ "headers": { name: value } });
         self.post("/goog/cdp/execute", json!({ "cmd": "Network.setExtraHTTPHeaders", "params": parameters }));
     }
 
-    /// The picture of the page, PNG.
+    /// A screenshot of the page, PNG.
     pub fn picture(&self) -> Vec<u8> {
         base64::engine::general_purpose::STANDARD.decode(self.get("/screenshot").as_str().unwrap()).unwrap()
     }
@@ -174,7 +174,7 @@ impl Drop for Browser {
     }
 }
 
-/// Waits for a file that is being saved; its bytes.
+/// Waits for a file being saved; returns its bytes.
 pub fn saved(file: &Path) -> Vec<u8> {
     let began = Instant::now();
     while !file.exists() {

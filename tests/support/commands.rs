@@ -3,7 +3,7 @@
 use super::mounting::{Home, text};
 use serde_json::Value;
 
-/// Runs a command that must succeed; what it wrote to standard output.
+/// Runs a command that must succeed; returns its standard output.
 pub fn prints(home: &Home, arguments: &[&str]) -> String {
     let output = home.run(arguments);
     assert!(output.status.success(), "{arguments:?}: {}", text(&output));
@@ -21,7 +21,7 @@ pub fn manifest(home: &Home, reference: &str) -> Value {
     serde_json::from_str(&prints(home, &["manifest", "get", reference])).unwrap()
 }
 
-/// Runs a command that must fail with this exit code and this text among its messages, and print no result.
+/// Runs a command that must fail with this exit code and this text among its messages, without printing a result.
 pub fn fails(home: &Home, arguments: &[&str], code: i32, word: &str) {
     let output = home.run(arguments);
     assert_eq!(output.status.code(), Some(code), "{arguments:?}: {}", text(&output));

@@ -16,14 +16,14 @@ use fuser::{
 };
 use parking_lot::Mutex;
 
-/// A mounted one.
+/// A mounted instance.
 pub struct Folding {
     session: Option<BackgroundSession>,
     point: PathBuf,
 }
 
 impl Folding {
-    /// Mounts one on a new directory `point`; its names lie in a new directory `store`.
+    /// Mounts one on a new directory `point`; its files are in a new directory `store`.
     pub fn mount(point: PathBuf, store: PathBuf) -> Self {
         std::fs::create_dir(&point).unwrap();
         std::fs::create_dir(&store).unwrap();
@@ -44,7 +44,7 @@ impl Drop for Folding {
     }
 }
 
-/// Every path that was seen has a number.
+/// Every path seen has a number.
 #[derive(Default)]
 struct Paths {
     by_number: Vec<PathBuf>,
@@ -205,7 +205,7 @@ impl Filesystem for Files {
         }
         let renamed = std::fs::rename(&from, &to);
         if renamed.is_ok() {
-            // Who has the moved file open goes on by its number.
+            // Handles of the moved file continue by its number.
             let mut paths = self.paths.lock();
             if let Some(number) = paths.numbers.remove(&from) {
                 paths.by_number[number as usize] = to.clone();

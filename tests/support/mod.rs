@@ -15,7 +15,7 @@ pub mod tokens;
 
 use std::sync::OnceLock;
 
-/// Whether the tests that have a long mode shall take it (`scripts/check --long`).
+/// Whether tests with a long mode should use it (`scripts/check --long`).
 pub fn is_long() -> bool {
     std::env::var_os("OCIFS_LONG").is_some_and(|long| long == "1")
 }

@@ -8,13 +8,13 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 use tempfile::TempDir;
 
-/// Longest time that any single command may take. Only what hangs ever gets there.
+/// Time limit for any single command. Only hung commands reach it.
 const PATIENCE: &str = "120";
 
-/// A user's private world: home, configuration, runtime directory, cache and state.
+/// A user's isolated environment: home, configuration, runtime directory, cache and state.
 pub struct Home {
     folder: TempDir,
-    /// Variables of the environment that every command gets besides.
+    /// Additional environment variables of every command.
     variables: Vec<(String, OsString)>,
 }
 
@@ -28,17 +28,17 @@ impl Home {
         Self { folder, variables: Vec::new() }
     }
 
-    /// A path inside of it, for files that a test brings along.
+    /// A path inside it, for files the test provides.
     pub fn path(&self, name: &str) -> PathBuf {
         self.folder.path().join(name)
     }
 
-    /// Sets a variable of the environment of all commands from now on.
+    /// Sets an environment variable of all later commands.
     pub fn set(&mut self, variable: &str, value: impl Into<OsString>) {
         self.variables.push((variable.to_owned(), value.into()));
     }
 
-    /// Writes a file below it, its directories too.
+    /// Writes a file below it, creating directories.
     pub fn write(&self, name: &str, content: impl AsRef<[u8]>) -> PathBuf {
         let path = self.path(name);
         std::fs::create_dir_all(path.parent().unwrap()).unwrap();
@@ -46,14 +46,14 @@ impl Home {
         path
     }
 
-    /// The same, for its owner alone.
+    /// The same, private to its owner.
     pub fn write_private(&self, name: &str, content: impl AsRef<[u8]>) -> PathBuf {
         let path = self.write(name, content);
         std::fs::set_permissions(&path, std::os::unix::fs::PermissionsExt::from_mode(0o600)).unwrap();
         path
     }
 
-    /// `ocifs ARGS…` with nothing of the surrounding environment but the path, ended by force if it hangs.
+    /// `ocifs ARGS…` with a clean environment except the path, killed if it hangs.
     pub fn ocifs(&self, args: &[&str]) -> Command {
         let mut command = Command::new("timeout");
         command.args(["--signal", "KILL", PATIENCE, env!("CARGO_BIN_EXE_ocifs")]).args(args).env_clear().stdin(Stdio::null());
@@ -67,31 +67,31 @@ impl Home {
         command
     }
 
-    /// Runs `ocifs ARGS…` to its end.
+    /// Runs `ocifs ARGS…` to completion.
     pub fn run(&self, args: &[&str]) -> Output {
         self.ocifs(args).output().unwrap()
     }
 
-    /// Mounts and expects it to work.
+    /// Mounts; must succeed.
     pub fn mount(&self, source: &str, flags: &[&str]) -> Mount<'_> {
         self.try_mount(source, flags).unwrap_or_else(|output| panic!("mount {source} failed:\n{}", text(&output)))
     }
 
-    /// Mounts, or answers what the command printed.
+    /// Mounts, or returns the command's output.
     pub fn try_mount(&self, source: &str, flags: &[&str]) -> Result<Mount<'_>, Output> {
         let point = TempDir::with_prefix_in("m-", self.path("mounts")).unwrap();
         let (cache, state, target) = (self.path("cache"), self.path("state"), point.path().to_owned());
         let mut args =
             vec!["mount", source, target.to_str().unwrap(), "--cache-dir", cache.to_str().unwrap(), "--state-dir", state.to_str().unwrap()];
         args.extend(flags);
-        // Made first: a mount that fails half-way is cleaned up all the same.
+        // Created first, so that a mount that fails half-way is cleaned up too.
         let mount = Mount { home: self, point: Some(point) };
         let output = self.run(&args);
         if output.status.success() { Ok(mount) } else { Err(output) }
     }
 }
 
-/// What a command printed and how it ended, for messages.
+/// The output and exit status of a command, for messages.
 pub fn text(output: &Output) -> String {
     format!("{}\n{}{}", output.status, String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr))
 }
@@ -127,7 +127,7 @@ impl Mount<'_> {
         Ok(names)
     }
 
-    /// Compares a directory with a list of `treelist`; the differences are the error.
+    /// Compares a directory with a `treelist` list; returns the differences as the error.
     pub fn compare(&self, expected: &Path, name: &str) -> Result<(), String> {
         let treelist = super::layouts::fixtures().join("treelist");
         let output = Command::new("timeout")
@@ -140,7 +140,7 @@ impl Mount<'_> {
         if output.status.success() { Ok(()) } else { Err(text(&output)) }
     }
 
-    /// A program that reads this file to its end, ended by force if it hangs.
+    /// A program that reads this file to its end, killed if it hangs.
     pub fn reader(&self, name: &str) -> Command {
         let mut command = Command::new("timeout");
         command.args(["--foreground", "--signal", "KILL", PATIENCE, "cat"]).arg(self.path(name)).stdin(Stdio::null());
@@ -162,24 +162,24 @@ impl Mount<'_> {
         rustix::process::Pid::from_raw(found[0]).unwrap()
     }
 
-    /// What the daemon has logged so far.
+    /// The daemon's log so far.
     pub fn log(&self) -> String {
         let folder = self.home.path("state/log");
         let name = self.root().file_name().unwrap().to_str().unwrap();
         let mine = |path: &PathBuf| path.to_string_lossy().contains(name);
         let paths: Vec<PathBuf> = std::fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().path()).filter(mine).collect();
         let text: String = paths.iter().map(|path| std::fs::read_to_string(path).unwrap()).collect();
-        // Nobody may write lines into it that look like its own, nor break one of its own.
+        // Nobody can write lines into it that look like its own, or break one.
         assert!(text.lines().all(|line| line.starts_with("20")), "an event of the log is more than a line:\n{text}");
         text
     }
 
-    /// Bytes of memory of the daemon that no file stands behind.
+    /// Anonymous memory of the daemon, in bytes.
     pub fn anonymous_memory(&self) -> u64 {
         anonymous_memory(self.daemon())
     }
 
-    /// Runs `work` and answers the most such memory that the daemon had meanwhile.
+    /// Runs `work` and returns the daemon's peak anonymous memory.
     pub fn peak_of<T>(&self, work: impl FnOnce() -> T) -> (T, u64) {
         let (daemon, over) = (self.daemon(), AtomicBool::new(false));
         std::thread::scope(|scope| {
@@ -203,12 +203,12 @@ impl Mount<'_> {
         self.home.ocifs(&[&[command, self.root().to_str().unwrap()], flags].concat())
     }
 
-    /// Runs `ocifs COMMAND ROOT FLAGS…` to its end.
+    /// Runs `ocifs COMMAND ROOT FLAGS…` to completion.
     pub fn run(&self, command: &str, flags: &[&str]) -> Output {
         self.ocifs(command, flags).output().unwrap()
     }
 
-    /// Publishes and expects it to work; answers what was said.
+    /// Publishes; must succeed. Returns the output.
     #[track_caller]
     pub fn sync(&self, flags: &[&str]) -> String {
         let output = self.run("sync", flags);
@@ -216,7 +216,7 @@ impl Mount<'_> {
         String::from_utf8(output.stdout).unwrap()
     }
 
-    /// Writes a file, its directories too.
+    /// Writes a file, creating directories.
     #[track_caller]
     pub fn write(&self, name: &str, content: impl AsRef<[u8]>) {
         let path = self.path(name);
@@ -224,13 +224,13 @@ impl Mount<'_> {
         std::fs::write(path, content).unwrap();
     }
 
-    /// Unmounts without publishing; what is staged stays.
+    /// Unmounts without publishing; edits stay staged.
     pub fn leave(self) {
         let output = self.run("umount", &["--no-sync"]);
         assert!(output.status.success(), "umount failed:\n{}", text(&output));
     }
 
-    /// Unmounts with the command and expects it to work.
+    /// Unmounts with the command; must succeed.
     pub fn unmount(self) {
         let output = self.home.run(&["umount", self.root().to_str().unwrap()]);
         assert!(output.status.success(), "umount failed:\n{}", text(&output));
@@ -242,7 +242,7 @@ impl Drop for Mount<'_> {
     fn drop(&mut self) {
         let Some(point) = self.point.take() else { return };
         if is_mounted(point.path()) {
-            // What a failed test staged is of no use to anybody.
+            // Edits staged by a failed test are useless.
             let _ = self.home.ocifs(&["umount", "--no-sync"]).arg(point.path()).output();
         }
         if is_mounted(point.path()) {
@@ -260,7 +260,7 @@ fn anonymous_memory(daemon: rustix::process::Pid) -> u64 {
     line.trim().trim_end_matches(" kB").parse::<u64>().unwrap() << 10
 }
 
-/// Whether the kernel's table has a mount there; asks nobody who could hang.
+/// Whether the kernel's table has a mount there; cannot hang.
 pub fn is_mounted(point: &Path) -> bool {
     let table = std::fs::read_to_string("/proc/self/mountinfo").unwrap();
     table.lines().any(|line| line.split(' ').nth(4) == point.to_str())

@@ -27,7 +27,7 @@ struct Inner {
     arrived: Condvar,
     faults: Mutex<Vec<Planned>>,
     held: tokio::sync::Notify,
-    /// Connections break.
+    /// Broken connections.
     down: tokio::sync::watch::Sender<bool>,
 }
 
@@ -49,47 +49,47 @@ pub struct Recorded {
     pub path: String,
     /// The `Range` header.
     pub range: Option<String>,
-    /// Whether credentials came along.
+    /// Whether it had credentials.
     pub authorized: bool,
-    /// Bytes of the body that came along so far.
+    /// Bytes of the request body received so far.
     pub received: u64,
-    /// Bytes of the body sent back so far.
+    /// Bytes of the response body sent so far.
     pub sent: u64,
 }
 
-/// What happens to an answer.
+/// A fault of a response.
 #[derive(Clone, Debug)]
 pub enum Fault {
-    /// One bit of this byte of the body is inverted.
+    /// Flips one bit of this byte of the body.
     Flip(u64),
-    /// The connection breaks after so many bytes of the body.
+    /// Breaks the connection after this many bytes of the body.
     Cut(u64),
-    /// Nothing more is sent after so many bytes of the body, and the connection stays open.
+    /// Sends nothing more after this many bytes of the body, and keeps the connection open.
     Stall(u64),
-    /// So many bytes of the body a second.
+    /// Sends this many bytes of the body per second.
     Trickle(u64),
-    /// This status with an empty body; the registry is not asked.
+    /// Answers with this status and an empty body; the registry is not asked.
     Status(u16),
     /// The same for every other request.
     EveryOther(u16),
-    /// This status with this body of errors, as registries word it; the registry is not asked.
+    /// Answers with this status and an error body as registries word it; the registry is not asked.
     Refuse(u16, &'static str),
-    /// The registry does what it is asked, then the connection breaks before any answer.
+    /// Lets the registry act, then breaks the connection before any response.
     LoseAnswer,
-    /// The same, and from then on every connection breaks without the registry being asked.
+    /// The same, and breaks every later connection without asking the registry.
     LoseAllFromHere,
-    /// The registry is asked, and its answer goes out at the next [`Proxy::release`].
+    /// Asks the registry, and holds its response until [`Proxy::release`].
     HoldAnswer,
-    /// The connection breaks; the registry is not asked.
+    /// Breaks the connection; the registry is not asked.
     Break,
-    /// 307 to this location; the registry is not asked.
+    /// Answers 307 to this location; the registry is not asked.
     Redirect(String),
-    /// 200 with this body, of this media type, under the digest that it has; the registry is not asked.
+    /// Answers 200 with this body of this media type, under its digest; the registry is not asked.
     Answer(String, Bytes),
 }
 
 struct Planned {
-    /// Any method if that is empty.
+    /// Any method if empty.
     method: &'static str,
     part_of_path: String,
     times: usize,
@@ -137,7 +137,7 @@ impl Proxy {
         format!("http://{}", self.address)
     }
 
-    /// Spoils the next `times` answers to requests whose path contains the text.
+    /// Corrupts the next `times` responses to requests whose path contains the text.
     pub fn spoil(&self, part_of_path: &str, times: usize, fault: Fault) {
         self.spoil_method("", part_of_path, times, fault);
     }
@@ -147,12 +147,12 @@ impl Proxy {
         self.inner.faults.lock().push(Planned { method, part_of_path: part_of_path.to_owned(), times, fault });
     }
 
-    /// Lets the answers go out that are held back.
+    /// Releases the held responses.
     pub fn release(&self) {
         self.inner.held.notify_waiters();
     }
 
-    /// Answers everything as the registry does again.
+    /// Passes everything through unchanged again.
     pub fn mend(&self) {
         self.inner.faults.lock().clear();
     }
@@ -172,7 +172,7 @@ impl Proxy {
             .collect()
     }
 
-    /// Returns once a request with this method and text in its path has arrived.
+    /// Returns once a request with this method and this text in its path has arrived.
     pub fn wait_for(&self, method: &str, part_of_path: &str) {
         let missing = |seen: &mut Vec<Arc<Entry>>| !seen.iter().any(|entry| entry.method == method && entry.path.contains(part_of_path));
         let mut seen = self.inner.seen.lock();
@@ -180,22 +180,22 @@ impl Proxy {
         assert!(!waited.timed_out(), "no {method} of {part_of_path} ever came");
     }
 
-    /// Forgets the requests so far.
+    /// Clears the recorded requests.
     pub fn forget(&self) {
         self.inner.seen.lock().clear();
     }
 
-    /// Bytes sent back so far to requests with the text in their path.
+    /// Bytes sent so far in responses to requests with the text in their path.
     pub fn sent(&self, part_of_path: &str) -> u64 {
         self.requests().iter().filter(|request| request.path.contains(part_of_path)).map(|request| request.sent).sum()
     }
 
-    /// Bytes that came so far with requests of this method.
+    /// Bytes received so far in requests of this method.
     pub fn received(&self, method: &str) -> u64 {
         self.requests().iter().filter(|request| request.method == method).map(|request| request.received).sum()
     }
 
-    /// How many requests had this method and the text in their path.
+    /// The number of requests with this method and the text in their path.
     pub fn count(&self, method: &str, part_of_path: &str) -> usize {
         self.requests().iter().filter(|request| request.method == method && request.path.contains(part_of_path)).count()
     }
@@ -267,7 +267,7 @@ async fn forward(State(inner): State<Arc<Inner>>, request: Request) -> Response<
         _ => {}
     }
     let (head, body) = request.into_parts();
-    // The host stays the proxy's own, so that locations in answers lead through the proxy again.
+    // The host stays the proxy's own, so that locations in responses lead through the proxy again.
     let asked = inner.client.request(head.method, format!("{}{path}", inner.upstream)).headers(end_to_end(&head.headers));
     let received = entry.received.clone();
     let body = body.into_data_stream().inspect(move |piece| {
@@ -291,7 +291,7 @@ async fn forward(State(inner): State<Arc<Inner>>, request: Request) -> Response<
     response.body(Body::from_stream(spoiled(answer.bytes_stream(), fault, entry))).unwrap()
 }
 
-/// The request once all of its body has arrived: who is answered earlier may see the connection break instead.
+/// The request once its body has arrived completely: a client answered earlier may see the connection break.
 async fn drained(request: Request, entry: &Entry) -> Request {
     let (head, body) = request.into_parts();
     let mut body = body.into_data_stream();
@@ -310,7 +310,7 @@ fn empty(status: StatusCode, location: Option<&str>) -> Response<Body> {
     response
 }
 
-/// Ends the task of this connection, which closes it. Prints nothing, unlike a panic.
+/// Ends the task of this connection, which closes it. Unlike a panic, prints nothing.
 fn break_connection() -> ! {
     std::panic::resume_unwind(Box::new("the connection breaks"))
 }
@@ -335,7 +335,7 @@ fn end_to_end(headers: &HeaderMap) -> HeaderMap {
     kept
 }
 
-/// The body with the fault applied, counting what goes out.
+/// The body with the fault applied; counts sent bytes.
 fn spoiled(
     body: impl Stream<Item = reqwest::Result<Bytes>> + Send + Unpin + 'static,
     fault: Option<Fault>,
@@ -351,7 +351,7 @@ fn spoiled(
                 _ => {}
             }
             if let Some(Fault::Trickle(rate)) = fault {
-                // What went out already is paid for.
+                // Bytes already sent are accounted for.
                 let due = Duration::from_secs_f64(at as f64 / rate as f64);
                 tokio::time::sleep_until(begun + due).await;
             }

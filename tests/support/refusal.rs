@@ -3,9 +3,9 @@
 use super::mounting::text;
 use std::process::Output;
 
-/// Checks that a command failed as it should, and answers its line without the name of the program.
+/// Checks that a command failed as it should, and returns its line without the name of the program.
 ///
-/// The line is the only output, is of printable characters, says nothing twice, and shows no inner workings.
+/// The line is the only output, is printable, does not repeat itself, and reveals no internals.
 #[track_caller]
 pub fn refused(output: &Output, code: i32) -> String {
     assert_eq!(output.status.code(), Some(code), "{}", text(output));
@@ -20,7 +20,7 @@ pub fn refused(output: &Output, code: i32) -> String {
     line.to_owned()
 }
 
-/// As [`refused`], and the line has all of these words.
+/// As [`refused`]; the line also contains all of these words.
 #[track_caller]
 pub fn refused_with(output: &Output, code: i32, words: &[&str]) {
     let line = refused(output, code);

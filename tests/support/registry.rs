@@ -9,23 +9,23 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use tempfile::TempDir;
 
-/// User and password of the variants that ask for one.
+/// User and password of the variants with a login.
 pub const USER: &str = "tester";
 /// See [`USER`].
 pub const PASSWORD: &str = "s3cret";
 /// [`USER`] and [`PASSWORD`] as `htpasswd -Bbn -C 5` writes them.
 const HTPASSWD: &str = "tester:$2y$05$Z.9D92Gz2UBxguQPyJIr.edRqOMudOrwXRAzPPhrGQ6KOTut5CEVW\n";
 
-/// What kind of registry to start.
+/// The variant of registry to start.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Variant {
-    /// Ask for [`USER`] and [`PASSWORD`] (Basic).
+    /// Requires [`USER`] and [`PASSWORD`] (Basic).
     pub htpasswd: bool,
-    /// Speak TLS with a certificate of an own authority.
+    /// Uses TLS with a certificate of a private CA.
     pub tls: bool,
-    /// Ask for bearer tokens of a token server that takes [`USER`] and [`PASSWORD`], or nobody for pulls.
+    /// Requires tokens of a token server, which accepts [`USER`] and [`PASSWORD`], or nothing for pulls.
     pub tokens: bool,
-    /// Refuse every write, as during maintenance.
+    /// Refuses every write, as during maintenance.
     pub read_only: bool,
 }
 
@@ -68,29 +68,29 @@ impl Registry {
         format!("{}://{}", if self.variant.tls { "https" } else { "http" }, self.address)
     }
 
-    /// The certificate of the authority, for the TLS variant.
+    /// The CA certificate, for the TLS variant.
     pub fn ca_file(&self) -> PathBuf {
         self.folder.path().join("ca.pem")
     }
 
-    /// The token server, for the variant with tokens.
+    /// The token server, for the token variant.
     pub fn tokens(&self) -> &TokenServer {
         self.tokens.as_ref().expect("only the variant with tokens has a token server")
     }
 
-    /// Where the registry stores a blob, to damage or remove it behind the registry's back.
+    /// The path of a stored blob, for damaging or removing it behind the registry's back.
     pub fn blob_file(&self, digest: &str) -> PathBuf {
         let hex = digest.strip_prefix("sha256:").unwrap();
         self.folder.path().join("data/docker/registry/v2/blobs/sha256").join(&hex[..2]).join(hex).join("data")
     }
 
-    /// How many uploads to a repository were begun and neither ended nor given up.
+    /// The number of uploads to a repository that were started but neither finished nor cancelled.
     pub fn uploads(&self, repository: &str) -> usize {
         let folder = self.folder.path().join("data/docker/registry/v2/repositories").join(repository).join("_uploads");
         std::fs::read_dir(folder).map_or(0, Iterator::count)
     }
 
-    /// Runs `write` with the address of a registry on the same storage that takes writes from anybody.
+    /// Runs `write` with the address of a registry on the same storage that accepts writes from anybody.
     pub fn writing<T>(&self, write: impl FnOnce(&str) -> T) -> T {
         let plain = Variant::default();
         let writer =
@@ -113,14 +113,14 @@ impl Registry {
         self.server = None;
     }
 
-    /// Goes on as this variant, on the same port and storage.
+    /// Restarts as this variant, on the same port and storage.
     pub fn become_variant(&mut self, variant: Variant) {
         self.stop();
         self.variant = variant;
         self.start_again();
     }
 
-    /// Starts again on the same port and storage after [`Registry::stop`].
+    /// Restarts on the same port and storage after [`Registry::stop`].
     pub fn start_again(&mut self) {
         let configuration = configuration(self.folder.path(), self.variant, self.address, self.tokens.as_ref());
         self.server = Some(Server::start(self.folder.path(), &configuration));
@@ -134,11 +134,11 @@ struct Server {
 }
 
 impl Server {
-    /// Starts and returns when the log says that it listens.
+    /// Starts it and returns once the log says that it listens.
     fn start(folder: &Path, configuration: &str) -> Self {
         let file = tempfile::Builder::new().suffix(".yml").tempfile_in(folder).unwrap();
         std::fs::write(file.path(), configuration).unwrap();
-        // The signal at the parent's death: no registry outlives a test run that was killed.
+        // Signal at the parent's death, so that no registry outlives a killed test run.
         let mut process = Command::new("setpriv")
             .args(["--pdeathsig", "KILL", "docker-registry", "serve"])
             .arg(file.path())

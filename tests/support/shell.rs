@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
 use tempfile::TempDir;
 
-/// A directory and a shell in it. What the scripts leave there is removed with the value.
+/// A directory and a shell in it. Everything the scripts leave there is removed when dropped.
 pub struct Shell {
     folder: TempDir,
 }
@@ -25,12 +25,12 @@ impl Shell {
         self.folder.path().join(name)
     }
 
-    /// Runs a script to its end, whatever that is. A script that hangs is killed after five minutes.
+    /// Runs a script to completion, whatever the result. A hung script is killed after five minutes.
     pub fn attempt<V: AsRef<OsStr>>(&self, script: &str, variables: &[(&str, V)]) -> Output {
         self.attempt_within(300, script, variables)
     }
 
-    /// The same for a script that takes up to so many seconds.
+    /// The same with another time limit, in seconds.
     pub fn attempt_within<V: AsRef<OsStr>>(&self, seconds: u32, script: &str, variables: &[(&str, V)]) -> Output {
         let mut command = Command::new("timeout");
         command.args(["--signal", "KILL", &seconds.to_string(), "bash", "-euo", "pipefail", "-c", script]).current_dir(self.folder.path());
@@ -46,7 +46,7 @@ impl Shell {
         command.output().unwrap()
     }
 
-    /// Runs a script that must succeed, and answers what it wrote to standard output.
+    /// Runs a script that must succeed, and returns its standard output.
     pub fn run<V: AsRef<OsStr>>(&self, script: &str, variables: &[(&str, V)]) -> String {
         let output = self.attempt(script, variables);
         assert!(output.status.success(), "{script}\n{}", text(&output));
@@ -58,7 +58,7 @@ impl Shell {
         self.run(script, &[("M", directory)])
     }
 
-    /// The list that `treelist` makes of a directory, in a file, to compare a mount with.
+    /// The `treelist` list of a directory, in a file, for comparing a mount with.
     pub fn list(&self, directory: &Path, name: &str) -> PathBuf {
         let list = self.path(name);
         let treelist = super::layouts::fixtures().join("treelist");

@@ -4,16 +4,16 @@
 use std::ffi::OsString;
 use std::path::Path;
 
-/// Something that a machine may lack.
+/// Something a machine may lack.
 #[derive(Clone, Copy, Debug)]
 pub enum Need {
     /// A `/dev/fuse` that this user can open.
     Fuse,
-    /// Root, for owners, devices and mounts by hand.
+    /// Root, for owners, devices and manual mounts.
     Root,
     /// A program on the path.
     Tool(&'static str),
-    /// A file or directory that a package brings.
+    /// A file or directory from a package.
     File(&'static str),
 }
 
@@ -29,7 +29,7 @@ impl Need {
     }
 }
 
-/// Where programs are looked for: also where `scripts/test` builds those that no package brings.
+/// Directories searched for programs, including where `scripts/test` builds those that no package provides.
 pub fn search_path() -> OsString {
     let built = Path::new(env!("CARGO_MANIFEST_DIR")).join("target/tools/bin");
     let mut path = built.into_os_string();
@@ -52,7 +52,7 @@ pub fn lacks(needs: &[Need]) -> bool {
     let test = std::thread::current().name().unwrap_or("a test").to_owned();
     let message = format!("{test} needs {}: run scripts/test, which installs it", missing.join(" and "));
     assert!(std::env::var_os("CI").is_none_or(|ci| ci != "true"), "{message}");
-    // The test runner keeps what tests print to itself when they pass; this must be seen.
+    // The test runner hides the output of passing tests; this must be visible.
     let _ = std::fs::OpenOptions::new().append(true).open("/dev/stderr").and_then(|mut stderr| {
         use std::io::Write;
         writeln!(stderr, "\n*** SKIPPED: {message} ***")

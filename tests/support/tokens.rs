@@ -33,21 +33,21 @@ struct Issuer {
     requests: Mutex<Vec<TokenRequest>>,
     anonymous: AtomicBool,
     pushes: AtomicBool,
-    /// Seconds that tokens live, and how many their answer says.
+    /// Lifetime of tokens in seconds, and the lifetime stated in the response.
     life: (AtomicI64, AtomicU64),
 }
 
 /// One request for a token.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct TokenRequest {
-    /// The scopes, in the order asked for.
+    /// The requested scopes, in order.
     pub scopes: Vec<String>,
-    /// Whether a correct password came along.
+    /// Whether it had a correct password.
     pub authenticated: bool,
 }
 
 impl TokenServer {
-    /// Starts; leaves the certificate that proves its tokens in the folder.
+    /// Starts; leaves the certificate for verifying its tokens in the directory.
     pub fn start(folder: &Path) -> Self {
         let key = KeyPair::generate().unwrap();
         let mut params = CertificateParams::new(Vec::new()).unwrap();
@@ -73,28 +73,28 @@ impl TokenServer {
         Self { address, certificate, issuer, task }
     }
 
-    /// The address that the registry names in its challenge.
+    /// The address the registry names in its challenge.
     pub fn realm(&self) -> String {
         format!("http://{}/token", self.address)
     }
 
-    /// What was asked so far.
+    /// All requests so far.
     pub fn requests(&self) -> Vec<TokenRequest> {
         self.issuer.requests.lock().clone()
     }
 
-    /// Lets anybody pull without a password, or no longer.
+    /// Allows or forbids pulling without a password.
     pub fn set_anonymous(&self, allowed: bool) {
         self.issuer.anonymous.store(allowed, Ordering::Relaxed);
     }
 
-    /// Lets those who may pull push too, or no longer.
+    /// Lets those who may pull also push, or not.
     pub fn set_pushes(&self, allowed: bool) {
         self.issuer.pushes.store(allowed, Ordering::Relaxed);
     }
 
-    /// How many seconds new tokens live, and how many the client is told. The registry takes tokens for 60 s more, so that
-    /// a life below zero is the way to one that ends soon.
+    /// Lifetime of new tokens in seconds, and the lifetime stated to the client. The registry accepts tokens for 60 s longer, so a negative
+    /// lifetime is needed for a token that expires soon.
     pub fn set_life(&self, seconds: i64, told: u64) {
         self.issuer.life.0.store(seconds, Ordering::Relaxed);
         self.issuer.life.1.store(told, Ordering::Relaxed);
@@ -154,7 +154,7 @@ fn granted(scope: &str, pushes: bool) -> Option<Value> {
     Some(json!({ "type": kind, "name": name, "actions": granted }))
 }
 
-/// The two numbers of an ECDSA signature as 32 bytes each, from their DER form (both are short form lengths).
+/// The two numbers of an ECDSA signature as 32 bytes each, from their DER form (both in short form).
 fn raw_signature(der: &[u8]) -> Vec<u8> {
     let mut rest = &der[2..];
     let mut raw = Vec::new();

@@ -14,10 +14,10 @@ use std::sync::LazyLock;
 
 use parking_lot::Mutex;
 
-/// Device, inode, length and time of change of files that have been read and were what they are called: they are not read again.
+/// Device, inode, length and change time of files that were read and matched: they are not read again.
 static WHOLE: LazyLock<Mutex<HashSet<[i64; 5]>>> = LazyLock::new(Mutex::default);
 
-/// Every file below `tag` that was fsynced has the bytes that it had then.
+/// Checks that every fsynced file below `tag` has its bytes.
 #[track_caller]
 pub fn nothing_is_lost(mount: &Mount<'_>, kept: &Kept, tag: &str, seed: u64) {
     for (path, digest) in kept.iter().filter(|(path, _)| path.starts_with(tag)) {
@@ -30,7 +30,7 @@ pub fn nothing_is_lost(mount: &Mount<'_>, kept: &Kept, tag: &str, seed: u64) {
     }
 }
 
-/// After everything was published, somebody else finds it upstream.
+/// After everything was published, an independent reader finds it upstream.
 #[track_caller]
 pub fn published_is_whole(registry: &Registry, kept: &Kept, tag: &str, seed: u64) {
     tags_are_whole(registry);
@@ -40,7 +40,7 @@ pub fn published_is_whole(registry: &Registry, kept: &Kept, tag: &str, seed: u64
     mount.unmount();
 }
 
-/// Every tag of the registry names a manifest whose blobs are all there, as long as they say.
+/// Checks that every tag in the registry names a manifest whose blobs are complete.
 pub fn tags_are_whole(registry: &Registry) {
     let Some(repositories) = get(registry, "_catalog").and_then(|answer| answer["repositories"].as_array().cloned()) else { return };
     for repository in repositories.iter().filter_map(Value::as_str) {
@@ -69,7 +69,7 @@ fn sha256(file: &Path) -> String {
     String::from_utf8_lossy(&output.stdout).trim_start_matches('\\')[..64].to_owned()
 }
 
-/// The JSON behind a path of the API; none for 404.
+/// The JSON at an API path; `None` for 404.
 fn get(registry: &Registry, path: &str) -> Option<Value> {
     let url = format!("{}/v2/{path}", registry.url());
     let accept = "Accept: application/vnd.oci.image.manifest.v1+json";

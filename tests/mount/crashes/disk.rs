@@ -4,7 +4,7 @@ use crate::support::mounting::{Home, text};
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-/// What cuts the power: FS_IOC_SHUTDOWN without flushing the journal.
+/// Cuts the power: FS_IOC_SHUTDOWN without flushing the journal.
 const CUT: &str = "import fcntl, os, struct, sys
 fcntl.ioctl(os.open(sys.argv[1], os.O_RDONLY), 0x8004587d, struct.pack('I', 2))";
 
@@ -15,7 +15,7 @@ pub struct Disk {
 }
 
 impl Disk {
-    /// Puts a disk of so many MiB behind a directory of the home.
+    /// Mounts a disk of this many MiB on a directory of the home.
     pub fn new(home: &Home, directory: &str, mebibytes: u64) -> Self {
         let disk = Self { image: home.path("disk.img"), point: home.path(directory) };
         let file = std::fs::File::create(&disk.image).unwrap();
@@ -25,12 +25,12 @@ impl Disk {
         disk
     }
 
-    /// From now on nothing reaches the disk, as if its power was cut.
+    /// From now on nothing reaches the disk, as after a power cut.
     pub fn cut(&self) {
         run(Command::new("python3").args(["-c", CUT]).arg(&self.point));
     }
 
-    /// Mounts what is on the disk.
+    /// Mounts the disk again.
     pub fn power_up(&self) {
         if crate::support::mounting::is_mounted(&self.point) {
             unmount(&self.point);
@@ -46,7 +46,7 @@ impl Drop for Disk {
 }
 
 fn unmount(point: &Path) {
-    // Threads of a killed daemon may hold files for a moment longer.
+    // Threads of a killed daemon may hold files a moment longer.
     for _ in 0..500 {
         if Command::new("umount").arg(point).output().unwrap().status.success() {
             return;

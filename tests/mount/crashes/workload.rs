@@ -15,10 +15,10 @@ use std::time::{Duration, Instant};
 
 use parking_lot::Mutex;
 
-/// What was fsynced: path below the mount, and the SHA-256 of its bytes.
+/// Fsynced files: path below the mount, and the SHA-256 of the bytes.
 pub type Kept = BTreeMap<PathBuf, [u8; 32]>;
 
-/// A writer that fsyncs what it writes, and a publisher that syncs again and again.
+/// A writer that fsyncs its files, and a publisher that keeps syncing.
 pub struct Workload {
     stop: Arc<AtomicBool>,
     stop_publishing: Arc<AtomicBool>,
@@ -29,7 +29,7 @@ pub struct Workload {
 }
 
 impl Workload {
-    /// Begins to write into a tag.
+    /// Starts writing into a tag.
     pub fn start(home: &Home, mount: &Mount<'_>, seed: u64, tag: &str) -> Self {
         let (stop, stop_publishing) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicBool::new(false)));
         let written = Arc::new(Mutex::new(Kept::new()));
@@ -54,7 +54,7 @@ impl Workload {
         Self { stop, stop_publishing, written, writer: Some(writer), publisher: Some(publisher), command }
     }
 
-    /// Waits until the first file was made durable: a cut before that would prove nothing.
+    /// Waits until the first file is durable: an earlier cut would prove nothing.
     pub fn wait_for_a_promise(&self) {
         let deadline = Instant::now() + Duration::from_secs(60);
         while self.written.lock().is_empty() {
@@ -63,13 +63,13 @@ impl Workload {
         }
     }
 
-    /// Begins no other sync: one that begins after the cut publishes what the cut left.
+    /// Starts no further sync: one after the cut would publish what the cut left.
     pub fn stop_publishing(&self) {
         self.stop_publishing.store(true, Ordering::Relaxed);
     }
 
-    /// Waits until writer and publisher have noticed the end, and adds what was promised to `kept`. Something was, unless the only
-    /// file so far was being written once more.
+    /// Waits until writer and publisher have noticed the end, and adds the promised files to `kept`. There is at least one, unless the only file
+    /// was just being rewritten.
     pub fn stop(&mut self, kept: &mut Kept) {
         self.stop_publishing();
         self.stop.store(true, Ordering::Relaxed);
@@ -105,7 +105,7 @@ fn wait(command: &Mutex<Option<Child>>) {
     }
 }
 
-/// Small files, now and then a larger one, and rewrites of a file that is there.
+/// Small files, an occasional larger one, and rewrites of existing files.
 fn write(stop: &AtomicBool, written: &Mutex<Kept>, root: &Path, tag: &Path, seed: u64) {
     let mut random = StdRng::seed_from_u64(seed);
     let _ = std::fs::create_dir_all(root.join(tag));
@@ -119,7 +119,7 @@ fn write(stop: &AtomicBool, written: &Mutex<Kept>, root: &Path, tag: &Path, seed
         let mut bytes = vec![0; length];
         random.fill(&mut bytes[..]);
         let path = tag.join(name);
-        // From here on until the fsync returns, a rewritten file may be anything between.
+        // From here until the fsync returns, a rewritten file may be anything in between.
         written.lock().remove(&path);
         if write_durably(&root.join(&path), &bytes).is_err() {
             return;

@@ -5,7 +5,7 @@ use oci_client::manifest::OciManifest;
 use oci_client::secrets::RegistryAuth;
 use sha2::{Digest, Sha256};
 
-/// What was read.
+/// The result of a read.
 #[derive(Debug)]
 pub struct Read {
     /// Digest of the manifest.
@@ -14,7 +14,7 @@ pub struct Read {
     pub blobs: usize,
 }
 
-/// Reads a tag whole.
+/// Reads a tag completely.
 pub fn read(host: &str, repository: &str, tag: &str) -> Read {
     crate::support::runtime().block_on(async {
         let client = Client::new(ClientConfig { protocol: ClientProtocol::Http, ..ClientConfig::default() });

@@ -7,7 +7,7 @@ use crate::support::shell::Shell;
 use crate::support::skip::{Need, lacks};
 use std::path::Path;
 
-/// Publishes a copy of a directory and compares what another mount with an empty cache shows, and what ORAS pulls unless a link
+/// Publishes a copy of a directory and compares it with what another mount with an empty cache shows, and with what ORAS pulls, unless a link
 /// leaves the tree, which ORAS refuses. Returns whether ORAS pulled it.
 fn comes_back(source: &Path) -> bool {
     let (home, registry, shell) = (Home::new(), Registry::plain(), Shell::new());
@@ -36,7 +36,7 @@ for folder, folders, files in os.walk(top):
     true
 }
 
-/// What the trees need beside themselves.
+/// Requirements besides the trees.
 const TOOLS: [Need; 3] = [Need::Root, Need::Tool("interop"), Need::Tool("python3")];
 
 #[test]
@@ -47,7 +47,7 @@ fn time_zone_files_survive_a_round_trip() {
     comes_back(Path::new("/usr/share/zoneinfo"));
 }
 
-/// No package of Debian has many hard links, yet installations of languages do.
+/// No Debian package has many hard links, but language installations do.
 #[test]
 fn a_library_with_hard_links_across_directories_survives_and_oras_pulls_it() {
     if lacks(&NEEDS) || lacks(&TOOLS) || lacks(&[Need::File("/usr/share/perl")]) {

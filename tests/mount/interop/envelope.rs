@@ -21,7 +21,7 @@ pub fn manifest(layout: &Path, tag: &str) -> Value {
     serde_json::from_slice(&blob(layout, entry["digest"].as_str().unwrap())).unwrap()
 }
 
-/// Asserts what the seed's readers depend on, and that nothing but the layer changed.
+/// Asserts what oci-sync's readers depend on, and that only the layer changed.
 pub fn assert_same_kind(before: &Value, after: &Value, sealed: bool) {
     assert_ne!(before["layers"], after["layers"]);
     for field in ["schemaVersion", "mediaType", "config", "annotations", "artifactType", "subject"] {
@@ -33,7 +33,7 @@ pub fn assert_same_kind(before: &Value, after: &Value, sealed: bool) {
     assert_eq!(after["annotations"]["io.oci-sync.encrypted"], if sealed { "true" } else { "false" });
 }
 
-/// Path and bytes of every regular file of the one layer.
+/// Path and bytes of every regular file in the only layer.
 pub fn entries(layout: &Path, manifest: &Value, sealed: bool) -> Vec<(String, Vec<u8>)> {
     let stored = blob(layout, manifest["layers"][0]["digest"].as_str().unwrap());
     let packed = if sealed { open(&stored) } else { stored };

@@ -8,16 +8,16 @@ use std::os::unix::fs::{FileExt, PermissionsExt, symlink};
 use std::path::Path;
 use std::time::{Duration, UNIX_EPOCH};
 
-/// An operation on paths of few names, so that they meet.
+/// An operation on paths with few names, so that they collide.
 #[derive(Clone, Debug)]
 pub enum Operation {
     /// Creates or truncates a file with these bytes: length and first byte.
     Write(String, usize, u8),
-    /// Writes in the middle of a file that is there.
+    /// Writes in the middle of an existing file.
     Patch(String, u64, usize),
     /// Appends.
     Append(String, usize),
-    /// Cuts or extends.
+    /// Truncates or extends.
     SetLength(String, u64),
     /// Removes a file.
     Unlink(String),
@@ -25,19 +25,19 @@ pub enum Operation {
     MakeDirectory(String),
     /// Removes an empty directory.
     RemoveDirectory(String),
-    /// Removes all below.
+    /// Removes a whole tree.
     RemoveAll(String),
     /// Renames anything.
     Rename(String, String),
-    /// Writes a file beside and renames it over, as editors save.
+    /// Writes a temporary file and renames it over the original, as editors do.
     Save(String, usize),
-    /// A further name.
+    /// Creates a hard link.
     Link(String, String),
-    /// A symbolic link.
+    /// Creates a symbolic link.
     Symlink(String, String),
-    /// Permission bits.
+    /// Sets permission bits.
     Mode(String, u32),
-    /// Modification time.
+    /// Sets the modification time.
     Time(String, u64),
 }
 
@@ -72,7 +72,7 @@ impl Operation {
         }
     }
 
-    /// Runs it below a directory; the number of the error, if it failed.
+    /// Runs it below a directory; returns the errno if it fails.
     pub fn run(&self, root: &Path) -> Result<(), Option<i32>> {
         self.attempt(root).map_err(|error| error.raw_os_error())
     }
@@ -118,7 +118,7 @@ impl Operation {
     }
 }
 
-/// Links lead where the two sides are not alike (the target is relative to the link), so nothing goes through one.
+/// Links lead to different places on the two sides (the target is relative to the link), so nothing goes through one.
 fn plain(path: &Path) -> io::Result<()> {
     match fs::symlink_metadata(path) {
         Ok(metadata) if metadata.is_symlink() => Err(io::Error::from(io::ErrorKind::Unsupported)),

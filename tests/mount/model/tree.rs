@@ -11,7 +11,7 @@ pub struct Seen {
     mode: u32,
     owner: (u32, u32),
     links: u64,
-    /// Bytes of a file, target of a link, nothing of a directory.
+    /// Bytes of a file, target of a link, nothing for a directory.
     content: Vec<u8>,
     /// Modification time of a file in seconds.
     modified: Option<i64>,
@@ -56,7 +56,7 @@ fn walk(directory: &Path, prefix: &str, seen: &mut BTreeMap<String, Seen>) {
         } else {
             Vec::new()
         };
-        // The clock of the two sides differs by moments: only times that a test set itself, long ago, are compared.
+        // The clocks of the two sides differ slightly: only times set by the test itself, long ago, are compared.
         let modified = Some(metadata.mtime()).filter(|time| metadata.is_file() && *time < 1_750_000_000);
         let owner = (metadata.uid(), metadata.gid());
         seen.insert(path.clone(), Seen { mode: metadata.mode(), owner, links: metadata.nlink(), content, modified });
