@@ -29,7 +29,7 @@ pub(super) struct Mount {
 }
 
 impl Mount {
-    /// Mounts, or says why that is impossible here.
+    /// Mounts, or reports why that is impossible here.
     fn new(registry: Memory, setup: Setup, deadline: Duration) -> Option<Self> {
         let directory = tempfile::tempdir().unwrap();
         let options = sys::mount::Options { source: "memory".to_owned(), read_only: !setup.writable, no_exec: false, allow_other: false };
@@ -53,9 +53,9 @@ impl Mount {
         self.directory.path().join(path)
     }
 
-    /// Waits until the kernel was told everything that it has to forget.
+    /// Waits until the kernel has been told everything it must forget.
     fn flush_notices(&self) {
-        // Notices are handed on in their order.
+        // Notices are delivered in order.
         self.mount.fs.kernel_cache().unwrap().hand_over(crate::fs::ROOT);
     }
 
@@ -70,7 +70,7 @@ impl Mount {
 impl Drop for Mount {
     fn drop(&mut self) {
         self.mount.registry.release();
-        // A file that was just closed may still be on its way out of the kernel.
+        // A file that was just closed may not have left the kernel yet.
         let busy = || match sys::unmount::unmount(self.directory.path(), sys::unmount::Force::None) {
             Err(error) if error.kind() == std::io::ErrorKind::ResourceBusy => true,
             result => result.map(|()| false).unwrap(),
@@ -174,7 +174,7 @@ fn a_moved_tag_shows_at_its_path_while_open_files_stay() {
     assert_eq!(text, "hello");
 }
 
-/// Waits until a request of the kind is under way.
+/// Waits until a request of this kind is in progress.
 fn wait_for(registry: &Memory, kind: RequestKind) {
     while registry.count(kind) == 0 {
         std::thread::yield_now();

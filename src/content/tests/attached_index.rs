@@ -209,7 +209,7 @@ async fn a_broken_blob_is_an_error_with_or_without_an_index() {
         for _ in 0..2 {
             assert_eq!(stream.read(range.clone()).await.unwrap_err().kind, ErrorKind::Integrity, "{packing:?}");
         }
-        // Parts that were right before are of no use now.
+        // Parts that were right before no longer help.
         assert!(contents.open(&source).await.is_err() || contents.open(&source).await.unwrap().read(range).await.is_err());
     }
 }

@@ -62,12 +62,12 @@ fn exclusive_operations_on_a_tag_exclude_each_other() {
     assert_eq!(CLEAN.next(Event::Claimed(Claim::Whole)), Err(Refusal::Unedited));
 }
 
-/// A tag with the truth about its edits beside the state, as the disk keeps it.
+/// A tag's state, with the truth about its edits as the disk keeps it.
 struct Walk {
     state: TagState,
-    /// Changes that began, by view.
+    /// Changes in progress, by view.
     under_way: Vec<ViewNumber>,
-    /// Edits that were acknowledged and neither published nor taken back, and where.
+    /// Acknowledged edits that are neither published nor discarded, and their view.
     edits: Option<ViewNumber>,
     claimed: Option<ViewNumber>,
     kept: Vec<ViewNumber>,
@@ -100,7 +100,7 @@ impl Walk {
     fn step(&mut self, random: &mut StdRng) {
         let some_view = random.random_range(1..=self.views);
         match random.random_range(0..12) {
-            // A lookup numbers a view for a tag that is not seen yet; entering binds it.
+            // A lookup numbers a view for a tag not seen yet; entering binds it.
             0 if self.state == TagState::Unseen => {
                 self.views += 1;
                 self.state = TagState::Following { view: self.views, shows: None };
@@ -122,14 +122,14 @@ impl Walk {
             }
             6 => {
                 if let Some(view) = self.under_way.pop() {
-                    // The disk refuses it in a view that has lost the tag's name.
+                    // The disk refuses edits in a view that has lost the tag's name.
                     if self.state.view() == Some(view) && random.random_range(0..2) > 0 {
                         self.edits = Some(view);
                     }
                     self.apply(Event::Ended(view, self.left(view)));
                 }
             }
-            // The disk gives up a name only without edits.
+            // The disk releases a name only without edits.
             7 if self.edits.is_none() => {
                 self.apply(Event::Retired(some_view));
             }
@@ -146,7 +146,7 @@ impl Walk {
         }
     }
 
-    /// A publish or a command ends: with success, with a failure, with the upper gone.
+    /// A publish or a command ends: with success, with a failure, or with the upper gone.
     fn release(&mut self, random: &mut StdRng) {
         let Some(view) = self.claimed.take() else { return };
         match random.random_range(0..4) {

@@ -17,7 +17,7 @@ fn asker(uid: u32) -> Asker {
     Asker { uid, gid: uid, pid: 1, look }
 }
 
-/// A registry with the tags `closed` (0700) and `open` (0777) of user 1000, and two that others made, and a mount of it for all users.
+/// A registry with the tags `closed` (0700) and `open` (0777) of user 1000 and two tags of others, mounted for all users.
 async fn mount_for(others: Others) -> TestMount {
     let registry = Memory::new();
     add_files(&registry, "team/app", "v1", &[("a.txt", "hello")]);
@@ -64,7 +64,7 @@ async fn listing_tags_for_other_users_costs_no_manifest() {
     mount.list_entries("team/app").await.unwrap();
     mount.requests();
     for (name, entry) in mount.list_entries("team/app").await.unwrap() {
-        // The kernel has both as long, and so asks for the name first.
+        // The kernel caches name and attributes equally long, so it asks for the name first.
         assert_eq!((entry.attributes.mode, entry.name_ttl, entry.attributes_ttl), (0o755, NAME_TTL, NAME_TTL), "{name}");
         mount.fs.getxattr(entry.inode, b"system.posix_acl_access").await.unwrap();
     }

@@ -13,7 +13,7 @@ fn setup() -> Setup {
     Setup { tag_ttl: Duration::ZERO, ..Setup::writable() }
 }
 
-/// Two mounts of one user at once; the first has published an edit of `a.txt`, whose inode is kept.
+/// Two concurrent mounts of one user; the first has published an edit of `a.txt`, whose inode is kept.
 async fn published() -> (TestMount, TestMount, u64) {
     let registry = Memory::new();
     add_files(&registry, "team/app", "v1", &[("a.txt", "hello")]);
@@ -26,7 +26,7 @@ async fn published() -> (TestMount, TestMount, u64) {
     (mount, other, file)
 }
 
-/// Writes through an inode, as somebody who is inside does.
+/// Writes through an inode, like a process inside the directory.
 async fn write(mount: &TestMount, file: u64, text: &[u8]) -> Result<(), ErrorKind> {
     let open = mount.fs.open(file, true).await.map_err(|error| error.kind)?.handle;
     let written = mount.fs.write(open, 0, text, false).await.map(drop).map_err(|error| error.kind);
@@ -101,7 +101,7 @@ async fn files_closed_unchanged_or_unlinked_do_not_hold_the_tag() {
     other.put("team/app/v1/b.txt", "three").await;
 }
 
-/// Waits until another mount has given up the tag.
+/// Waits until another mount has released the tag.
 async fn free(mount: &TestMount) {
     while mount.write("team/app/v1/a.txt", "one").await.is_err_and(|error| error.kind == ErrorKind::Busy) {
         tokio::task::yield_now().await;
@@ -115,7 +115,7 @@ async fn a_change_in_a_released_tag_takes_the_lock_back() {
     let view = mount.fs.namespace.views.current(&crate::view::Key::Tag(repository, tag)).unwrap();
     let overlay = view.overlay().unwrap();
     assert!(overlay.is_released() && !mount.fs.namespace.staged.holds(view.number()));
-    // As a change that was under way when the lock was given up.
+    // Like a change in progress when the lock was released.
     let set = SetAttributes { mode: Some(0o600), ..SetAttributes::default() };
     overlay.set_attributes(&mount.fs.namespace.context, super::super::Inode::decode(file).node(), set).await.unwrap();
     assert!(!overlay.is_released());

@@ -19,7 +19,7 @@ fn registry() -> Memory {
     registry
 }
 
-/// The next mount after one that is gone; what it says of the edits that it takes over.
+/// The next mount after the previous one ended, and its report about the edits it adopts.
 async fn taken_over(mount: TestMount, setup: Setup) -> (TestMount, Vec<Option<String>>) {
     let mount = mount.again(setup);
     let said = mount.fs.adopt().await.into_iter().map(|tag| tag.as_staged).collect();
@@ -62,7 +62,7 @@ async fn edits_of_an_index_change_the_member_that_they_were_made_for() {
         Digest::parse(member["digest"].as_str().unwrap()).unwrap()
     };
     assert!(of("amd64") == amd && of("arm64") != arm);
-    // Who is inside stays with that platform.
+    // Processes inside keep that platform.
     mount.put("app/multi/more", "edit").await;
     assert!(is_published(&sync(&mount).await));
     assert_eq!(mount.elsewhere_at("app/.oci/tags/multi/platforms/linux-arm64/more").await, "edit");
@@ -135,7 +135,7 @@ async fn edits_of_an_older_ocifs_take_their_meaning_from_the_first_mount_which_r
     let tag_key =
         TagKey { origin: mount.registry_origin(), authority: "reg.io".to_owned(), repository: "app".to_owned(), tag: "new".to_owned() };
     drop(Uppers::open(&mount.state_directory(), None).unwrap().create(&tag_key, Binding::default(), None).unwrap());
-    // A command that only asks settles nothing.
+    // A read-only command does not decide the meaning.
     let mount = mount.again(Setup::writable());
     assert!(mount.fs.adopt_wanted(Some(&Selection::All)).await[0].as_staged.as_ref().unwrap().contains("older"));
     let (mount, said) = taken_over(mount, Setup { platform: "linux/arm64", kind: ArtifactKind::Image, ..Setup::writable() }).await;

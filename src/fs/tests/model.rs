@@ -32,22 +32,22 @@ enum Fate {
     /// It is staged in the tag of its directory.
     Staged(usize),
     Published,
-    /// Taken back, or written while something was taken back.
+    /// Discarded, or written during a discard.
     Free,
 }
 
 /// State that follows from the answers so far.
 #[derive(Default)]
 struct ModelState {
-    /// Directories of tags that somebody is in: inode and the tag that they show.
+    /// Directories of entered tags: inode and the tag they show.
     directories: Vec<(u64, String)>,
     files: BTreeMap<String, Fate>,
-    /// Writes under way, and whether something is taken back meanwhile.
+    /// Writes in progress, and whether a discard is running.
     writing: HashMap<String, bool>,
     taking_back: u32,
-    /// Lookups of the kernel, by view.
+    /// Kernel lookups, by view.
     lookups: HashMap<u32, u64>,
-    /// The versions that somebody else gave each tag since it was last published here, oldest first.
+    /// The versions that another writer gave each tag since its last publish here, oldest first.
     versions: HashMap<String, Vec<Digest>>,
     /// The newest version that a lookup has shown.
     confirmed: HashMap<String, usize>,
@@ -55,7 +55,7 @@ struct ModelState {
     trace: Trace,
 }
 
-/// A trace, printed where a sequence fails.
+/// A trace, printed if a sequence fails.
 #[derive(Default)]
 struct Trace(Vec<String>);
 
@@ -111,7 +111,7 @@ impl Model {
         Self { repository, ..model }
     }
 
-    /// The result of an operation, unless it failed in a way that is allowed.
+    /// The result of an operation, unless it failed in a permitted way.
     fn allowed<T>(&self, what: &str, result: Result<T, Error>) -> Option<T> {
         let told = result.as_ref().err().map_or_else(|| "ok".to_owned(), ToString::to_string);
         self.state.lock().trace.0.push(format!("{what}: {told}"));
@@ -122,7 +122,7 @@ impl Model {
         }
     }
 
-    /// Somebody else moves a tag.
+    /// Another writer moves a tag.
     fn moves(&self, tag: &str) {
         let mut state = self.state.lock();
         state.next += 1;
@@ -144,7 +144,7 @@ impl Model {
         }
     }
 
-    /// Looks a tag up, enters it, and checks that it is not older than what was shown before.
+    /// Looks a tag up, enters it, and checks that it is not older than anything shown before.
     async fn look(self, tag: &'static str) {
         let before = self.state.lock().confirmed.get(tag).copied();
         let was_staged = self.is_staged(tag);
@@ -171,7 +171,7 @@ impl Model {
         }
     }
 
-    /// Writes a file in a directory that was entered, and makes it durable.
+    /// Writes a file durably in an entered directory.
     async fn write(self, at: usize) {
         let (name, directory) = {
             let mut state = self.state.lock();
@@ -231,7 +231,7 @@ impl Model {
         }
     }
 
-    /// Whether the directory of one tag is found under the name of another now.
+    /// Whether the directory of one tag is now found under another name.
     fn is_shown_as(&self, tag: &str, target: &str) -> bool {
         let views = self
             .state
@@ -245,7 +245,7 @@ impl Model {
         views.into_iter().filter_map(|view| self.mount.fs.namespace.views.get(view)).any(|view| is_it(&view.key()))
     }
 
-    /// The directory of one tag has the name of another now; what had that name shows nothing any more.
+    /// The directory of one tag now has another tag's name; what had that name shows nothing any more.
     fn moved(&self, from: &str, to: &str) {
         if from == to {
             return;
@@ -330,7 +330,7 @@ impl Model {
         gone.for_each(|(inode, _)| *inode = 0);
     }
 
-    /// Checks what this mount shows, once all answers have come.
+    /// Checks what this mount shows once all answers have arrived.
     async fn check_live(&self) {
         for ((repository, tag), staged) in self.mount.fs.namespace.staged.all() {
             let key = Key::Tag(repository, tag.clone());
@@ -348,7 +348,7 @@ impl Model {
         }
     }
 
-    /// Checks what the next mount takes over: each acknowledged file that is not published, in the tag that it was written to.
+    /// Checks what the next mount adopts: each acknowledged unpublished file, in the tag it was written to.
     async fn check_adopted(self) {
         let files = std::mem::take(&mut *self.state.lock());
         let Self { mount, .. } = self;
@@ -364,7 +364,7 @@ impl Model {
     }
 }
 
-/// Lets tasks run until all ended, or for a moment.
+/// Lets tasks run to completion, or briefly.
 async fn run(tasks: &mut JoinSet<()>, all: bool) {
     loop {
         let wait = if all { Duration::from_secs(60) } else { Duration::from_micros(300) };
@@ -441,7 +441,7 @@ async fn no_order_of_registry_answers_loses_an_acknowledged_edit() {
     let sequences = if std::env::var_os("OCIFS_LONG").is_some() { 10_000 } else { 200 };
     let first: u64 = std::env::var("OCIFS_SEED").ok().and_then(|seed| seed.parse().ok()).unwrap_or(0);
     for seed in first..first + sequences {
-        // The seed is printed where the sequence fails.
+        // The seed is printed if the sequence fails.
         println!("sequence {seed}");
         sequence(seed).await;
     }

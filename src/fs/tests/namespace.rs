@@ -227,7 +227,7 @@ async fn listing_a_thousand_tags_fetches_none_of_them() {
     assert_eq!(entries.len(), 1000);
     let directory = mount.entry("app").await.inode;
     for (name, entry) in &entries {
-        // What `ls -l` asks for every name.
+        // The requests `ls -l` makes for every name.
         let again = mount.fs.lookup(directory, name.as_bytes()).await.unwrap().found().unwrap();
         assert_eq!(again.inode, entry.inode);
         assert_eq!(mount.fs.getattr(entry.inode).await.unwrap().attributes, entry.attributes);

@@ -22,7 +22,7 @@ fn test_names(directory: &Path, names: &mut BTreeSet<String>) {
     }
 }
 
-/// The lines of a document that a test must prove, as far as they begin so; each names tests that exist.
+/// The lines of a document that need proof, selected by how they begin; each must name existing tests.
 fn proven(document: &str, is_claim: impl Fn(&str) -> bool) -> Vec<String> {
     let root = Path::new(env!("CARGO_MANIFEST_DIR"));
     let mut tests = BTreeSet::new();

@@ -29,7 +29,7 @@ impl TestMount {
         self.sync_with(&Selection::All, &Options::default()).await
     }
 
-    /// Reads through another mount that remembers nothing.
+    /// Reads through another mount without cached state.
     async fn elsewhere(&self, path: &str) -> Result<String, ErrorKind> {
         let other = TestMount::with_shared(Arc::clone(&self.registry));
         match other.read(path).await {
@@ -305,7 +305,7 @@ async fn late_kernel_timestamp_updates_neither_stage_nor_fail() {
     mount.fs.write_back_times(CALLER, file.inode, later).await.unwrap();
 }
 
-/// A mount with a tag that was published from here, whose directory somebody is in, that moved upstream since.
+/// A mount with a tag published here and with an entered directory, which has since moved upstream.
 async fn moved_behind_its_directory() -> (TestMount, u64) {
     let mount = TestMount::with(registry(), Setup { tag_ttl: Duration::ZERO, ..Setup::writable() });
     mount.put("team/app/v1/a.txt", "one").await;

@@ -291,7 +291,7 @@ async fn tags_of_a_new_repository_that_refused_a_file_are_published_only_when_na
     mount.mkdir("copied/sub").await;
     mount.put("copied/sub/file", "text").await;
     assert_eq!(mount.write("copied/file", "text").await.unwrap_err().kind, ErrorKind::NotPermitted);
-    // A file that is refused in a repository upstream is a mistake without consequences.
+    // A file refused in an upstream repository is a mistake without consequences.
     assert_eq!(mount.write("team/app/file", "text").await.unwrap_err().kind, ErrorKind::NotPermitted);
     mount.put("team/app/v1/a.txt", "changed").await;
     let reports = mount.sync().await;

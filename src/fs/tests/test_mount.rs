@@ -26,10 +26,10 @@ pub struct TestMount {
     directory: Arc<tempfile::TempDir>,
 }
 
-/// Who makes files in tests.
+/// The owner of files created in tests.
 pub const CALLER: Caller = Caller { uid: 1000, gid: 1000 };
 
-/// Settings that a test may change.
+/// Settings a test may change.
 pub struct Setup {
     pub root: Root,
     pub tag_ttl: Duration,
@@ -39,18 +39,18 @@ pub struct Setup {
     pub platform: &'static str,
     pub strict: bool,
     pub kind: ArtifactKind,
-    /// Whether a passphrase is there.
+    /// Whether a passphrase is available.
     pub encrypted: bool,
-    /// Whether anything can be written.
+    /// Whether the mount is writable.
     pub writable: bool,
     pub allow_delete: bool,
-    /// Most bytes that are staged.
+    /// Limit on staged bytes.
     pub quota: Option<u64>,
     pub others: Others,
 }
 
 impl Setup {
-    /// A mount of the whole registry that can be written to.
+    /// A writable mount of the whole registry.
     pub fn writable() -> Self {
         Self { writable: true, ..Self::default() }
     }
@@ -92,7 +92,7 @@ impl TestMount {
         Self::with(registry, Setup { root: Root::Prefix(Some(repository(prefix))), ..Setup::default() })
     }
 
-    /// A mount whose directories lie in memory where the system has a place for that.
+    /// A mount whose directories are in memory if the system has a place for that.
     pub fn in_memory(registry: Memory, setup: Setup) -> Self {
         let directory = tempfile::tempdir_in("/dev/shm").or_else(|_| tempfile::tempdir()).unwrap();
         Self::over(Arc::new(registry), Arc::new(directory), setup)
@@ -102,12 +102,12 @@ impl TestMount {
         Self::over(Arc::new(registry), Arc::new(tempfile::tempdir().unwrap()), setup)
     }
 
-    /// A mount that can be written to.
+    /// A writable mount.
     pub fn writable(registry: Memory) -> Self {
         Self::with(registry, Setup::writable())
     }
 
-    /// A mount of the same registry by somebody else, who remembers nothing.
+    /// Another user's mount of the same registry, without cached state.
     pub fn with_shared(registry: Arc<Memory>) -> Self {
         Self::over(registry, Arc::new(tempfile::tempdir().unwrap()), Setup::default())
     }
@@ -123,7 +123,7 @@ impl TestMount {
         self.registry.origin().to_owned()
     }
 
-    /// Reads through another mount that remembers nothing.
+    /// Reads through another mount without cached state.
     pub async fn elsewhere_at(&self, path: &str) -> String {
         Self::with_shared(Arc::clone(&self.registry)).text(path).await
     }
@@ -135,19 +135,19 @@ impl TestMount {
         self.fs.tags.overlay_of(&staged).await.unwrap()
     }
 
-    /// A second mount at the same time, with the same cache and state directory.
+    /// A second concurrent mount with the same cache and state directory.
     pub fn beside(&self, setup: Setup) -> Self {
         Self::over(Arc::clone(&self.registry), Arc::clone(&self.directory), setup)
     }
 
-    /// A second mount with the cache directory that this one leaves.
+    /// A second mount with the cache directory of this one.
     pub fn again(self, setup: Setup) -> Self {
         let Self { registry, fs, directory } = self;
         drop(fs);
         Self::over(registry, directory, setup)
     }
 
-    /// The same, once work in the background has let go of the last upper, as the end of a process does at once.
+    /// The same, once background work has released the last upper, as the end of a process does at once.
     pub async fn again_alone(self, setup: Setup) -> Self {
         let Self { registry, fs, directory } = self;
         drop(fs);
@@ -237,7 +237,7 @@ impl TestMount {
         found.as_ref().ok().and_then(|found| found.found()).unwrap_or_else(|| panic!("{path}: {found:?}"))
     }
 
-    /// How long a path may be taken for absent.
+    /// How long a path may be cached as absent.
     pub async fn absent(&self, path: &str) -> Duration {
         match self.lookup(path).await {
             Ok(Lookup::Absent(ttl)) => ttl,
@@ -329,7 +329,7 @@ impl TestMount {
         (self.inode(directory).await, name.as_bytes())
     }
 
-    /// Makes something that is not a regular file.
+    /// Creates something other than a regular file.
     pub async fn make(&self, path: &str, kind: Kind) -> Result<Entry, Error> {
         let (directory, name) = self.parent(path).await;
         let mode = if kind == Kind::Directory { 0o755 } else { 0o644 };
@@ -342,7 +342,7 @@ impl TestMount {
         self.make(path, Kind::Directory).await.unwrap_or_else(|error| panic!("mkdir {path}: {error}"));
     }
 
-    /// Writes a whole file, which is made if it is missing.
+    /// Writes a whole file, creating it if missing.
     pub async fn write(&self, path: &str, text: &str) -> Result<(), Error> {
         let (directory, name) = self.parent(path).await;
         let handle = match self.fs.lookup(directory, name).await? {
@@ -364,7 +364,7 @@ impl TestMount {
         written.and(reported)
     }
 
-    /// Writes a whole file and expects it to work.
+    /// Writes a whole file; must succeed.
     pub async fn put(&self, path: &str, text: &str) {
         self.write(path, text).await.unwrap_or_else(|error| panic!("{path}: {error}"));
     }
@@ -386,7 +386,7 @@ impl TestMount {
         self.fs.rename(from, to, Replace::Yes).await
     }
 
-    /// Requests since the log was last emptied, by kind and object, and empties it.
+    /// Requests since the log was last cleared, by kind and object; clears it.
     pub fn requests(&self) -> Vec<(RequestKind, String)> {
         let log = self.registry.requests();
         self.registry.forget_requests();

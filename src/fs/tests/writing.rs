@@ -320,7 +320,7 @@ async fn a_handle_from_before_the_first_edit_outlives_all_names_of_its_file() {
     let mount = TestMount::writable(registry());
     let file = mount.entry("team/app/v1/a.txt").await;
     let (used, unused) = (mount.fs.open(file.inode, false).await.unwrap().handle, mount.fs.open(file.inode, false).await.unwrap().handle);
-    // No other handle has it open when it is written, replaced and published.
+    // No other handle is open when it is written, replaced and published.
     mount.put("team/app/v1/a.txt", "changed").await;
     mount.put("team/app/v1/other.txt", "other").await;
     mount.rename("team/app/v1/other.txt", "team/app/v1/a.txt").await.unwrap();

@@ -10,12 +10,12 @@ use super::{Mount, PATIENT, errno, registry};
 use crate::fs::Selection;
 use crate::fs::tests::test_mount::Setup;
 
-/// A mount that can be written to.
+/// A writable mount.
 fn writable() -> Option<Mount> {
     Mount::new(registry(), Setup::writable(), PATIENT)
 }
 
-/// Runs a script in a directory of the mount, and answers what it printed.
+/// Runs a script in a directory of the mount and returns its output.
 fn run(directory: &Path, script: &str) -> String {
     let mut shell = Command::new("timeout");
     shell.args(["--signal", "KILL", "120", "bash", "-euo", "pipefail", "-c", script]).current_dir(directory);
@@ -27,7 +27,7 @@ fn run(directory: &Path, script: &str) -> String {
     text
 }
 
-/// Whether a program is there; says loudly if it is not.
+/// Whether a program is installed; says loudly if not.
 fn has(program: &str) -> bool {
     let there = Command::new("which").arg(program).output().is_ok_and(|output| output.status.success());
     if !there {

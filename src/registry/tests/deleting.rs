@@ -129,7 +129,7 @@ async fn a_tag_moved_by_somebody_else_meanwhile_stays_theirs() {
     let (registry, one) = prepared(STUBBORN).await;
     let two = manifest(&[], "two", None);
     let theirs = two.clone();
-    // Someone moves the tag as soon as the throw-away manifest has it.
+    // Someone moves the tag as soon as it holds the throw-away manifest.
     let server = registry
         .serve(move |request, registry| {
             takes_tag(request).then(|| {
@@ -148,7 +148,7 @@ async fn a_tag_moved_by_somebody_else_meanwhile_stays_theirs() {
 #[tokio::test]
 async fn an_interrupted_deletion_is_finished_by_the_next_one() {
     let (registry, one) = prepared(STUBBORN).await;
-    // The registry becomes unreachable once the throw-away manifest has the tag.
+    // The registry becomes unreachable once the tag holds the throw-away manifest.
     let away = AtomicUsize::new(0);
     let server = registry
         .serve(move |request, registry| {

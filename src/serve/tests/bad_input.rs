@@ -6,7 +6,7 @@ use tokio::net::TcpStream;
 use super::observing::Lines;
 use super::*;
 
-/// A connection of its own.
+/// A separate connection.
 async fn connect(server: &TestServer) -> TcpStream {
     TcpStream::connect(server.base.strip_prefix("http://").unwrap()).await.unwrap()
 }
@@ -28,7 +28,7 @@ async fn rest(stream: &mut TcpStream) -> String {
     String::from_utf8_lossy(&answer).into_owned()
 }
 
-/// The statuses of the answers on one connection.
+/// The statuses of the responses on one connection.
 fn statuses(text: &str) -> Vec<u16> {
     text.split("HTTP/1.1 ").skip(1).map(|answer| answer[..3].parse().unwrap()).collect()
 }
@@ -99,12 +99,12 @@ async fn an_endless_body_is_refused_at_its_limit() {
     stream.write_all(head.as_bytes()).await.unwrap();
     let (mut reading, mut writing) = stream.split();
     let chunk = [&b"10000\r\n"[..], &[b' '; 1 << 16], b"\r\n"].concat();
-    // It ends, since the server does not read on.
+    // It ends, since the server stops reading.
     let endless = async { while writing.write_all(&chunk).await.is_ok() {} };
     let mut answer = Vec::new();
     let answered = async { drop(reading.read_to_end(&mut answer).await) };
     tokio::join!(endless, answered);
-    // A client that is still sending may not see the answer.
+    // A client that is still sending may not see the response.
     let answer = String::from_utf8_lossy(&answer);
     assert!(statuses(&answer).iter().all(|status| *status == 413), "{answer}");
     is_well(&server).await;
@@ -140,7 +140,7 @@ async fn garbage_after_a_request_ends_only_its_connection() {
         assert_eq!(statuses(&answer)[..2], [200, 200], "{garbage:?}: {answer}");
         assert!(statuses(&answer)[2..].iter().all(|status| *status == 400), "{garbage:?}: {answer}");
     }
-    // A body that is longer than announced is the next request, which it is not.
+    // The rest of an overlong body is parsed as the next request, which is invalid.
     let digest = Digest::of(b"01234");
     let upload =
         format!("POST /v2/app/blobs/uploads/?digest={digest} HTTP/1.1\r\nHost: localhost\r\nContent-Length: 5\r\n\r\n0123456789\r\n\r\n");
@@ -169,7 +169,7 @@ async fn paths_with_dot_segments_or_encoded_separators_are_refused_on_the_wire()
         assert!(matches!(statuses(&answer)[..], [400 | 404]), "{path}: {answer}");
         assert!(answer.contains("{\"errors\":[{\"code\":"), "{path}: {answer}");
     }
-    // Bytes that no path may hold do not even reach the routes.
+    // Bytes that are invalid in any path do not even reach the routes.
     for path in ["/v2/a\0b/tags/list", "/v2/a b/tags/list", "/v2/\u{7f}/tags/list"] {
         let request = format!("GET {path} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n");
         assert_eq!(statuses(&exchange(&server, request.as_bytes()).await), [400], "{path:?}");
@@ -183,7 +183,7 @@ async fn ten_thousand_headers_and_an_endless_header_are_refused() {
     let long = format!("x: {}\r\n", "y".repeat(1 << 20));
     for headers in [many, long] {
         let answer = exchange(&server, format!("GET /v2/ HTTP/1.1\r\nHost: localhost\r\n{headers}\r\n").as_bytes()).await;
-        // A client that is still sending may not see the answer.
+        // A client that is still sending may not see the response.
         assert!(statuses(&answer).iter().all(|status| *status == 431), "{answer}");
     }
     is_well(&server).await;
@@ -196,7 +196,7 @@ async fn an_upload_in_progress_finishes_before_the_server_stops() {
     let mut stream = connect(&server).await;
     let head = format!("PATCH {location} HTTP/1.1\r\nHost: localhost\r\nContent-Length: 20\r\n\r\n0123456789");
     stream.write_all(head.as_bytes()).await.unwrap();
-    // Only one request at a time writes to it, which shows that this one has begun.
+    // Only one request at a time writes to it, which shows that this one has started.
     while server.get(&location).await.status().as_u16() != 409 {
         tokio::time::sleep(Duration::from_millis(5)).await;
     }

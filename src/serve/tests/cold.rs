@@ -118,7 +118,7 @@ async fn a_truncated_upstream_response_is_never_a_complete_blob() {
         }
         upstream.mend();
     }
-    // A request that failed for want of an answer is retried after a moment.
+    // A request that failed without an answer is retried after a moment.
     assert_eq!(server.get(&path).await.bytes().await.unwrap(), data);
 }
 

@@ -14,7 +14,7 @@ const LAYER: &str = "application/vnd.oci.image.layer.v1.tar";
 const CONFIG: (&str, &[u8]) = (media_type::OCI_CONFIG, b"{}");
 const MIB: usize = 1 << 20;
 
-/// An entry of an archive: a file with its bytes, or a link with its target.
+/// An archive entry: a file with its bytes, or a link with its target.
 enum Made<'a> {
     File(&'a [u8]),
     Link(&'a str),
@@ -41,7 +41,7 @@ fn archive(entries: &[(&str, Made<'_>)]) -> Vec<u8> {
     builder.into_inner().unwrap()
 }
 
-/// An image of one archive.
+/// An image with one archive.
 fn add_archive(memory: &Memory, tag: &str, entries: &[(&str, Made<'_>)]) -> Digest {
     memory.add_artifact("app", tag, CONFIG, &[(LAYER, &archive(entries), &[])], &[])
 }
@@ -50,7 +50,7 @@ pub(super) async fn server_of(upstream: &Arc<Memory>) -> TestServer {
     Setup::of(&[("up", "reg.example", upstream)]).start().await
 }
 
-/// The answer to a request as it is written.
+/// The response to a request, exactly as sent.
 async fn raw(server: &TestServer, request: &str) -> String {
     let mut stream = tokio::net::TcpStream::connect(server.base.trim_start_matches("http://")).await.unwrap();
     stream.write_all(request.as_bytes()).await.unwrap();
@@ -227,7 +227,7 @@ async fn bad_paths_and_methods_are_refused() {
         let head = raw(&server, &format!("GET /files/up/app:v1/{path} HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\n\r\n")).await;
         assert!(head.starts_with("HTTP/1.1 400 "), "{path}: {head}");
     }
-    // Decoded once: these are names that the artifact does not have.
+    // Decoded once: the artifact has no such names.
     for path in ["%252e%252e/etc/passwd", "etc%252fpasswd", "etc%5cpasswd"] {
         assert_eq!(status(&server, &format!("/files/up/app:v1/{path}")).await, 404, "{path}");
     }
@@ -323,7 +323,7 @@ async fn a_manifest_naming_blobs_of_another_repository_gives_no_access() {
     };
     upstream.tag("open", "tree", claim(CONFIG.0, LAYER, &layer, json!({})));
     upstream.tag("open", "raw", claim("a/b", "a/b", b"raw secret", json!({TITLE: "file"})));
-    // That it calls itself a manifest does not help.
+    // Calling itself a manifest does not help.
     upstream.tag("open", "typed", claim("a/b", media_type::OCI_MANIFEST, b"raw secret", json!({TITLE: "file"})));
     let server = server_of(&upstream).await;
     // All of it is in the cache now.
@@ -400,7 +400,7 @@ async fn wrong_bytes_are_never_sent_completely() {
         let server = server_of(&upstream).await;
         let version = if by_digest { format!("@{digest}") } else { ":v1".to_owned() };
         let answer = server.get(&format!("/files/up/app{version}/file")).await;
-        // Who trusts a digest gets nothing before all of it was checked.
+        // Clients that trust a digest get nothing before everything is verified.
         let (is_refused, body) = (answer.status().as_u16() == 502, answer.bytes().await);
         assert!(is_refused || (!by_digest && body.is_err()), "{version}");
     }

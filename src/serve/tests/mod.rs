@@ -139,7 +139,7 @@ impl TestServer {
     }
 }
 
-/// Status and error code of an answer.
+/// Status and error code of a response.
 async fn refusal(response: Response) -> (u16, String) {
     let status = response.status().as_u16();
     let body: Value = response.json().await.unwrap();

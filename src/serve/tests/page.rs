@@ -26,7 +26,7 @@ async fn repositories_are_listed_searched_and_paged() {
     assert!(second.contains("app-100") && second.contains("app-149") && !second.contains("app-099") && !second.contains("rel=\"next\""));
     let found = html(&server, "/?q=APP-07+team").await;
     assert!(found.contains("app-070") && !found.contains("app-080"));
-    // A whole name opens what no list has.
+    // A complete name opens even if no list has it.
     assert!(html(&server, "/?q=up%2Fother%2Fapp:v1").await.contains("href=\"/files/up/other/app:v1/\""));
     let nothing = html(&server, "/?q=zzz").await;
     assert!(nothing.contains("No repository") && !nothing.contains("/files/"));

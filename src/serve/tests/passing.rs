@@ -14,30 +14,30 @@ use crate::error::{Error, ErrorKind};
 use crate::oci::{Descriptor, Manifest, Repository, Version};
 use crate::registry::{BlobStream, Credential, Fault, Page, PlainLayer, RequestKind, Resolved};
 
-/// The rules of an upstream, which a test changes.
+/// The rules of an upstream, which a test can change.
 #[derive(Default)]
 struct Rules {
-    /// Who may read what; the user without a name is everybody.
+    /// Who may read what; the user without a name stands for everybody.
     readers: HashSet<(&'static str, &'static str)>,
-    /// Users whose password is right.
+    /// Users with a valid password.
     users: HashSet<&'static str>,
-    /// A repository that may not be read is absent.
+    /// A repository the user may not read looks absent.
     hides: bool,
     /// The upstream does not answer.
     is_away: bool,
-    /// Logins that were checked, and requests by user and repository.
+    /// Checked logins, and requests by user and repository.
     checks: usize,
     asked: Vec<(String, String)>,
 }
 
-/// An upstream that knows its users.
+/// An upstream that authenticates its users.
 #[derive(Clone)]
 struct Guarded {
     memory: Arc<Memory>,
     rules: Arc<Mutex<Rules>>,
 }
 
-/// The upstream as one login reaches it.
+/// The upstream as reached with one login.
 struct Door {
     guarded: Guarded,
     user: String,
@@ -147,7 +147,7 @@ impl Pull for Door {
     }
 
     async fn referrers(&self, repository: &Repository, subject: &Digest) -> Result<Vec<Descriptor>, Error> {
-        // As our client answers where a registry says that there is no such list.
+        // The error our client gives for a registry without such a list.
         if self.enter(repository).is_err() {
             return Ok(Vec::new());
         }
@@ -161,7 +161,7 @@ async fn status(server: &TestServer, user: &str, path: &str) -> u16 {
     as_user(server.request(Method::GET, path), user).send().await.unwrap().status().as_u16()
 }
 
-/// Two repositories that share one layer, with another one each; and paths of the first.
+/// Two repositories that share one layer and have another one each; and paths of the first.
 fn two_repositories(guarded: &Guarded) -> Vec<String> {
     let digest = add_image(&guarded.memory, "a/app", "v1", b"a secret layer");
     guarded.memory.add_blob("a/app", "x/y", &b"shared"[..]);
@@ -187,7 +187,7 @@ async fn one_user_s_cached_content_is_not_served_to_another() {
         for path in &paths {
             assert_eq!(status(&server, "alice", path).await, 200, "{path}");
         }
-        // Twice: a refusal opens nothing either.
+        // Twice: a refusal does not open anything either.
         for path in paths.iter().chain(&paths) {
             assert_eq!(status(&server, "bob", path).await, if hides { 404 } else { 403 }, "{path}");
             assert_eq!(server.get(path).await.status().as_u16(), 401, "{path}");
@@ -200,7 +200,7 @@ async fn one_user_s_cached_content_is_not_served_to_another() {
         assert_eq!(status(&server, "bob", &secret).await, 404);
         assert_eq!(status(&server, "bob", &paths[1].replace("/a/app/", "/b/app/")).await, 404);
         assert_eq!(status(&server, "alice", &secret).await, if hides { 404 } else { 403 });
-        // Names are told to nobody who may not read them.
+        // Names are not revealed to those who may not read them.
         let listed = as_user(server.request(Method::GET, "/v2/_catalog"), "bob").send().await.unwrap();
         assert_eq!(listed.json::<Value>().await.unwrap()["repositories"], json!(["up/b/app"]));
     }
@@ -256,7 +256,7 @@ async fn a_changed_password_ends_when_the_login_expires_and_is_wiped() {
         tokio::time::sleep(Duration::from_millis(20)).await;
     }
     assert_eq!(status(&server, "alice", &paths[0]).await, 401);
-    // Whoever holds the password holds the rules of this upstream.
+    // Every holder of the password also holds the rules of this upstream.
     while Arc::strong_count(&guarded.rules) > idle {
         tokio::time::sleep(Duration::from_millis(20)).await;
     }

@@ -55,7 +55,7 @@ async fn an_interrupted_chunk_keeps_received_bytes() {
     drop(stream);
     loop {
         let status = server.get(&location).await;
-        // The upload is in use until the server notices.
+        // The upload stays busy until the server notices.
         if status.status().as_u16() == 204 && header(&status, "range") == Some("0-9") {
             break;
         }
