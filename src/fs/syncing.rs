@@ -71,7 +71,7 @@ impl StagedTags {
             && overlay.binding().expected.is_none()
         {
             let message =
-                "it was staged to be encrypted and no passphrase was given: it is not published plain (--as-kind oci-sync does that)";
+                "it was staged as encrypted and no passphrase was given; give one, or publish it unencrypted with --as-kind oci-sync";
             return Err(Error::new(ErrorKind::KeyMissing, message));
         }
         let publisher = Publisher { context: Arc::new(context), kind, ..publisher.clone() };

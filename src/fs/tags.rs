@@ -20,9 +20,9 @@ use crate::oci::{Digest, Repository, Tag};
 use crate::staging::Binding;
 use crate::view::{Key, Replace, SetAttributes, View};
 
-const TAG_GRAMMAR: &str = "a tag has 1 to 128 of the letters a-z A-Z 0-9 _ . - and does not begin with . or -";
+const TAG_GRAMMAR: &str = "a tag has 1 to 128 of the characters a-z A-Z 0-9 _ . - and does not begin with . or -";
 const REPOSITORY_GRAMMAR: &str =
-    "a repository has small letters and digits, joined by single . _ or - (also __), at most 255 letters in all";
+    "a repository has lower-case letters and digits, joined by single . _ or - (or __), at most 255 characters in all";
 
 impl StagedTags {
     /// `mkdir` above tags, counted as one lookup.

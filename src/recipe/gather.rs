@@ -107,7 +107,7 @@ impl Gatherer {
         let mut stream = self.open(&item.source).await?;
         let scratch = self.scratch.clone();
         let mut state = blocking(move || {
-            std::fs::create_dir_all(&scratch).map_err(|error| on_disk("cannot make", &scratch, error))?;
+            std::fs::create_dir_all(&scratch).map_err(|error| on_disk("cannot create", &scratch, error))?;
             let file = File::create(&disk).map_err(|error| on_disk("cannot write", &disk, error))?;
             Ok((file, Hasher::new(Algorithm::Sha256), 0_u64, disk))
         })

@@ -272,10 +272,10 @@ impl WrittenItem {
         let one_file = matches!(source, PackSource::File(_) | PackSource::Web(_) | PackSource::Object { .. });
         let config = self.config.map(|config| config.config().map_err(|what| format!("config: {what}"))).transpose()?;
         if is_artifact && (config.is_some() || self.media_type.is_some() || self.kind.is_some()) {
-            return Err("an artifact has a config and types of its own".to_owned());
+            return Err("an artifact brings its own config and types".to_owned());
         }
         if self.sha256.is_some() && !one_file {
-            return Err("`sha256` is of one file: file:, http(s): or s3:".to_owned());
+            return Err("`sha256` applies to a single file: file:, http(s): or s3:".to_owned());
         }
         let sha256 = self.sha256.map(|hex| {
             let digest = format!("sha256:{}", hex.strip_prefix("sha256:").unwrap_or(&hex).to_ascii_lowercase());
@@ -295,7 +295,7 @@ impl WrittenItem {
     fn config(self) -> Result<PackConfig, String> {
         let PackSource::File(file) = self.source()? else { return Err("it must be a file:".to_owned()) };
         if self.config.is_some() || self.sha256.is_some() || self.media_type.is_some() {
-            return Err("only `from`, `type`, `platform` and `annotations` are of a config".to_owned());
+            return Err("a config has only `from`, `type`, `platform` and `annotations`".to_owned());
         }
         let platform = self.platform.as_deref().map(PackPlatform::parse).transpose()?;
         Ok(PackConfig { file, media_type: self.kind, platform, annotations: self.annotations })
@@ -356,8 +356,8 @@ mod tests {
             ("items: [{from: 'file:a', platform: linux}]", "item[0]: `linux` is not a platform"),
             ("items: [{from: 'file:a', config: {type: a}}]", "item[0]: config: 'from' field is required"),
             ("items: [{from: 'file:a', config: {from: 'http://x/y'}}]", "item[0]: config: it must be a file:"),
-            ("items: [{from: 'cr://reg.io/a:v1', config: {from: 'file:c'}}]", "item[0]: an artifact has a config"),
-            ("items: [{from: 'dir:d', sha256: abc}]", "item[0]: `sha256` is of one file"),
+            ("items: [{from: 'cr://reg.io/a:v1', config: {from: 'file:c'}}]", "item[0]: an artifact brings its own config"),
+            ("items: [{from: 'dir:d', sha256: abc}]", "item[0]: `sha256` applies to a single file"),
             ("items: [{from: 'file:d', sha256: abc}]", "item[0]: `abc` is not a SHA-256"),
             ("config: {type: a}\nitems: [{from: 'file:a'}]", "config: 'from' field is required"),
         ] {

@@ -101,7 +101,7 @@ impl Unpacking<'_> {
         if items.is_empty() {
             // A Pack file needs an item; use one without files.
             let nothing = self.root.join(FILES);
-            blocking(move || std::fs::create_dir_all(&nothing).map_err(|error| on_disk("cannot make", &nothing, error))).await?;
+            blocking(move || std::fs::create_dir_all(&nothing).map_err(|error| on_disk("cannot create", &nothing, error))).await?;
             items.push(item(PackSource::Directory(FILES.into())));
         }
         let config = parts.config.map(|(config, _)| config);
@@ -232,7 +232,7 @@ impl Unpacking<'_> {
         let remote = RemoteBlob::new(self.source.clone(), blob.clone());
         let mut state = blocking(move || {
             if let Some(parent) = path.parent() {
-                std::fs::create_dir_all(parent).map_err(|error| on_disk("cannot make", parent, error))?;
+                std::fs::create_dir_all(parent).map_err(|error| on_disk("cannot create", parent, error))?;
             }
             let file = File::create_new(&path).map_err(|error| on_disk("cannot write", &path, error))?;
             Ok((file, path))
@@ -327,16 +327,16 @@ fn begin(directory: &Path) -> Result<TempDir, Error> {
     }
     let parent = directory.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
     let name = directory.file_name().unwrap_or_default().to_string_lossy().into_owned();
-    std::fs::create_dir_all(parent).map_err(|error| on_disk("cannot make", parent, error))?;
+    std::fs::create_dir_all(parent).map_err(|error| on_disk("cannot create", parent, error))?;
     let made = tempfile::Builder::new().prefix(&format!(".{name}.new-")).permissions(Permissions::from_mode(0o777)).tempdir_in(parent);
-    made.map_err(|error| on_disk("cannot make a directory in", parent, error))
+    made.map_err(|error| on_disk("cannot create a directory in", parent, error))
 }
 
 /// Writes the Pack file and renames the directory to its final name. Blocks.
 fn end(building: TempDir, text: &str, directory: &Path) -> Result<(), Error> {
     let file = building.path().join(PACK_FILE);
     std::fs::write(&file, text).map_err(|error| on_disk("cannot write", &file, error))?;
-    std::fs::rename(building.path(), directory).map_err(|error| on_disk("cannot make", directory, error))?;
+    std::fs::rename(building.path(), directory).map_err(|error| on_disk("cannot create", directory, error))?;
     // The directory has been renamed, so nothing must be removed.
     drop(building.keep());
     Ok(())

@@ -34,7 +34,7 @@ use crate::sys::instance::mount_instance;
 pub(super) fn make(directory: &Path, tag_key: &TagKey, binding: &Binding, meaning: Option<&str>) -> Result<(), Error> {
     for name in ["data", "packs"] {
         let path = directory.join(name);
-        durable::make_directory(&path).map_err(|error| system("cannot make", &path, &error))?;
+        durable::make_directory(&path).map_err(|error| system("cannot create", &path, &error))?;
     }
     About::new(tag_key, binding).write(directory)?;
     schema::create(&directory.join("upper.db"), |connection| {
@@ -146,7 +146,7 @@ fn mend(connection: &mut Connection, store: &Arc<Store>, files: &BTreeMap<DataId
         );
         for id in &found.missing {
             let path = store.path(*id);
-            store.create_file(*id, &path).map_err(|error| system("cannot make", &path, &error))?;
+            store.create_file(*id, &path).map_err(|error| system("cannot create", &path, &error))?;
         }
     }
     mend_lengths(connection, store, &stored, &found.referred)?;

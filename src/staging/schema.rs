@@ -95,7 +95,7 @@ INSERT INTO unsynced SELECT DISTINCT data FROM nodes WHERE data IS NOT NULL;
 
 /// Creates a database (mode 0600) with empty tables, and calls `fill` inside the creating transaction.
 pub(super) fn create(path: &Path, fill: impl FnOnce(&Connection) -> rusqlite::Result<()>) -> Result<(), Error> {
-    durable::open_private(path, true).map_err(|error| system("cannot make", path, &error))?;
+    durable::open_private(path, true).map_err(|error| system("cannot create", path, &error))?;
     let make = || {
         let connection = connect(path)?;
         connection.execute_batch("BEGIN IMMEDIATE")?;
@@ -108,7 +108,7 @@ pub(super) fn create(path: &Path, fill: impl FnOnce(&Connection) -> rusqlite::Re
         connection.execute_batch("COMMIT")?;
         connection.close().map_err(|(_, error)| error)
     };
-    make().map_err(|error| database("cannot make", path, &error))
+    make().map_err(|error| database("cannot create", path, &error))
 }
 
 /// Opens the database of an upper held by this process; checks all of it if it was not closed cleanly.

@@ -122,7 +122,7 @@ impl Uppers {
         }
         let making = self.root.join(format!("{MAKING}{}", tag_key.directory_name()));
         remove_tree(&making)?;
-        durable::make_directory(&making).map_err(|error| system("cannot make", &making, &error))?;
+        durable::make_directory(&making).map_err(|error| system("cannot create", &making, &error))?;
         let made = open::make(&making, tag_key, &binding, meaning)
             .and_then(|()| Hold::take(&making, tag_key))
             .and_then(|hold| self.rename(&making, &directory).map(|()| hold));

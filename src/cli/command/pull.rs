@@ -237,7 +237,7 @@ impl Pull {
     async fn open(&self, parts: &Parts, repository: &Repository, digest: Digest, reference: String) -> Result<Wanted, Failure> {
         let artifacts = parts.artifacts.clone();
         let artifact = artifacts.artifact(repository, &digest, ViewMode::Merged, false).await.map_err(|error| match error.kind {
-            ErrorKind::KeyMissing => Failure::from(error).context(format_args!("{reference} (give --passphrase-file or --ask-passphrase)")),
+            ErrorKind::KeyMissing => Failure::from(error).context(&reference),
             _ => error.into(),
         })?;
         // An index without platforms is a directory of its members, whatever platform is requested.

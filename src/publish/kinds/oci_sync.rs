@@ -22,7 +22,10 @@ impl Work {
         let was_sealed = sealed_source.is_some();
         let sealed = if base.is_some() && !was_sealed { None } else { Sealed::fresh(&self.artifacts, sealed_source).await? };
         if was_sealed && sealed.is_none() {
-            return Err(Error::new(ErrorKind::KeyMissing, "it is encrypted and no passphrase was given: it is never published plain"));
+            return Err(Error::new(
+                ErrorKind::KeyMissing,
+                "it is encrypted and no passphrase was given; it is never published unencrypted",
+            ));
         }
         let is_sealed = sealed.is_some();
         if base.is_none() && !is_sealed {

@@ -30,7 +30,7 @@ impl Packs {
     /// # Errors
     /// Busy if another process is pushing the same; errors of the disk.
     pub fn claim(root: &Path, subject: &str) -> Result<Self, Error> {
-        make_directory(root).map_err(|error| disk::failed("cannot make", root, error))?;
+        make_directory(root).map_err(|error| disk::failed("cannot create", root, error))?;
         let directory = root.join(Digest::of(subject.as_bytes()).hex());
         let lock = directory.with_extension(LOCK);
         let held = loop {

@@ -328,8 +328,8 @@ impl Authorizer {
         }
         let service = super::answer::escaped(service);
         let message = format!(
-            "{}: it asks for a token of the service `{service}` at {origin}, which seems to be another registry; if it is \
-             this one's, --trusted-realm {origin}?service={service} says so",
+            "{}: it asks for a token of the service `{service}` at {origin}, which seems to be another registry's; if it \
+             is this one's, use --trusted-realm {origin}?service={service}",
             self.own,
         );
         Err(Failure::Final(Error::new(ErrorKind::Denied, message)))

@@ -119,7 +119,7 @@ fn facts(opened: &Opened<'_>, platform: Option<&str>) -> Markup {
             dt { "Size" } dd { (show_size(description.size())) " as stored" }
         }
         @if let Some(age) = opened.stale {
-            p.notice { "The registry does not answer; this is what it held " (age.as_secs()) " s ago." }
+            p.notice { "The registry does not answer; this is its content from " (age.as_secs()) " s ago." }
         }
         @for warning in &description.warnings { p.note { (text(warning)) } }
     }

@@ -43,7 +43,7 @@ pub(super) async fn answer(state: &State, client: &Client, request: &Parts) -> R
         (more(rows.last().filter(|_| rest), &last, &format!("q={}", encoded(search))))
         @for prefix in &found.partial {
             p.note { "There may be more below " code { (text(prefix)) } ": that registry does not list its repositories. "
-                "Type a whole name such as " code { (text(prefix)) "/library/alpine" } " to open one." }
+                "Type a full name such as " code { (text(prefix)) "/library/alpine" } " to open one." }
         }
     };
     Ok(page(request, "Repositories", search, &content))
@@ -90,7 +90,7 @@ fn nothing(search: &str, host: &str) -> Markup {
             p { "There is nothing here yet. Push something:" }
             pre { code { "ocifs push " (text(host)) "/team/app:v1 ./data" } }
         } @else {
-            p { "No repository has a name like that." }
+            p { "No repository name matches." }
         }
     }
 }

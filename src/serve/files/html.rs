@@ -88,8 +88,8 @@ pub(super) fn being_read(request: &Parts) -> Response<Body> {
     let content = html! {
         h1 { "Reading the artifact" }
         p.notice role="status" {
-            "This artifact is read for the first time: its archives have to pass through once before their files are known. "
-            "The page looks again in a few seconds."
+            "This artifact is being read for the first time: its archives must be read once before their files can be listed. "
+            "This page reloads in a few seconds."
         }
     };
     let mut response = page(request, "Reading the artifact", "", &content);

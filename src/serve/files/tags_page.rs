@@ -47,7 +47,7 @@ pub(super) async fn answer(place: &Place<'_>, address: &Address, request: &Parts
         @if rows.is_empty() { p { "No tags." } }
         (list(rows.iter().filter_map(|tag| of(tag).map(|address| (tag.as_str(), address.url(true))))))
         (more(rows.last().filter(|_| rest), &last, &format!("tag={}", encoded(search))))
-        @if !complete { p.note { "The registry could not be asked for all tags; those known here are shown." } }
+        @if !complete { p.note { "The registry did not list its tags; only those known here are shown." } }
     };
     Ok(page(request, name, "", &content))
 }
