@@ -1,4 +1,11 @@
 //! Artifacts: dialects, which map a manifest to a tree; the memory-mapped tree; registry answers cached for offline use.
+//!
+//! # Files
+//!
+//! - `artifacts` is the entry point: `registry_cache` answers for tags and manifests, `build` makes a `loaded` artifact, `kept` keeps it
+//! - `outline` chooses the platform, `dialect` maps the manifest to parts, `compose` and `merge` make the `tree` of them
+//! - `describe` explains an artifact without its layers; `options` are those of a mount; `error` maps errors of blobs
+//! - For publishing: `published`, `layers`, `identity`, `recognise`, `secrets`, `attached_index`
 
 mod ahead;
 mod artifacts;

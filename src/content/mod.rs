@@ -3,6 +3,14 @@
 //! Moves bytes from a registry to a reader: the first streaming pass, later fetches of single spans, trust before a blob is complete, prefetch, and
 //! the memory bound for all of it. Guarantees that everything it serves belongs to the requested digest (or says [`Verified::Partial`]). Knows
 //! nothing about manifests, trees or paths.
+//!
+//! # Files
+//!
+//! - `plan` chooses how a blob is read, `contents` opens it, `readers` and `reader` share it, `stream` is what callers hold
+//! - `reading` answers a range from cached spans, `in_flight` ones and new ones from `fetch`; `prefetch` looks ahead, `recent` remembers
+//! - `pass` reads a blob once completely and indexes it; `running_check` verifies a raw one while it is served; `download` bypasses the cache
+//! - `input` and `decode` turn blob bytes into stream bytes; `sealed` opens envelopes; `attached_index` and `verdicts` use indexes of others
+//! - `budget` bounds memory, `names` are keys of the cache, `shared` is the state of a mount
 
 mod attached_index;
 mod budget;

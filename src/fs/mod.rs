@@ -3,6 +3,17 @@
 //! Owns the namespace above tags, the meaning of every name in it, open handles, and how long the kernel may
 //! cache what it was told. Everything that may wait for a registry is async and completes immediately if the answer
 //! is known locally. The guarantees to users are in `SEMANTICS.md` beside this file.
+//!
+//! # Files
+//!
+//! - `file_system`: the façade, in front of `namespace` (names), `staged_tags` (edited tags) and `open_files`
+//! - Names: `operations` on inodes; `resolve` and `names` above tags; `listing`, `listed` and `directory` list; `location` and `window` are the
+//!   directories above tags and `.oci`; `inode` numbers them
+//! - Files: `files` and `handle` read and write; `changes` and `refusals` edit inside tags; `access`, `caller`, `entry` and `xattr` are the details
+//! - Tags: `tags` creates, renames and removes them; `tag_table` and `tag_state` know their state; `editing` begins and ends edits, `adoption`
+//!   takes over those of an earlier mount
+//! - Commands: `selection` of tags, `status`, `staged_tag`, `syncing`, `writing`
+//! - `config`: settings and the interface to the kernel's caches
 
 mod access;
 mod adoption;

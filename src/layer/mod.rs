@@ -4,6 +4,13 @@
 //! [`Scan`] is the single streaming pass over a blob, which yields a [`LayerIndex`]. [`SpanDecoder`] decodes single spans later. Nothing here fetches,
 //! stores or trusts anything: hostile bytes cost an error or a warning in the index, never a panic, and never memory in proportion to declared
 //! sizes.
+//!
+//! # Files
+//!
+//! - `scan` drives a pass: `gzip`, `inflate`, `zstandard`, `decode` and `step` decompress, `tar` finds entries, `cut` and `window_probe` find spans,
+//!   `sink` receives them, `build` makes the index
+//! - `index` reads an index: `format`, `validate`, `span`, `kind`, `metadata`; `rewrite` copies one with another header
+//! - `span_decoder` decodes later; `pack` writes layers; `limits` bounds everything
 
 mod build;
 mod cut;

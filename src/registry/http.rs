@@ -15,6 +15,14 @@
 //! Destinations: credentials and client certificates go only to the registry's own origin and to token servers that belong to it. Reads
 //! follow redirects without them; writes never follow a redirect to another origin. Blobs are uploaded elsewhere, again without them, only
 //! if the registry itself names the location. Page links never leave the host, and the `urls` of layers are ignored.
+//!
+//! # Files
+//!
+//! - A request: `exchange` sends it, `retry` repeats it, `authorize` signs it with `challenge`, `token` and `header`, `answer` and `refusal` map its
+//!   outcome; `origin` decides where it may go, `clients` and `certificates` connect
+//! - Reads: `manifest`, `blob`, `pages`
+//! - Writes: `push` delegates to `mount`, `upload` (`session`, `chunked`, `payload`), `put`, `referrer`, `delete`
+//! - `config`, `shared` and `learned` are the client's settings and state; `web` downloads files from other servers
 
 mod answer;
 mod authorize;

@@ -3,6 +3,11 @@
 //! <https://github.com/opencontainers/image-spec/blob/v1.1.1/image-layout.md>. One layout is one repository, so the repository that callers
 //! pass is ignored. Manifests are hashed; blobs are verified by their readers, like those of a registry. No path and no symlink ever leads out
 //! of the directory. Others may change the directory at any time: `index.json` is reread when it changes.
+//!
+//! # Files
+//!
+//! - `place` is a `directory` or an `archive`; `slice`, `local` and `blobs` read its files
+//! - `names` reads `index.json`, `entries` edits it, `push` writes, `sweep` removes, `hosting` is the store of `serve`
 
 mod archive;
 mod blobs;

@@ -3,6 +3,16 @@
 //! Decides what a request means, who answers it and how. Resolving, caching, single flight and verification are shared with mounts and live
 //! in lower modules; nothing here knows FUSE. Every string from a client is parsed by its grammar before use, every wait has a limit, and memory does
 //! not grow with what clients send.
+//!
+//! # Files
+//!
+//! - Connections: `listen`, `opening`, `stall`, `tls`; `guard` checks `Host` and `Origin`; `observe` counts and logs into `metrics` and `access_log`
+//! - Requests: `route` parses, `api` dispatches, `state` is shared, `problem` and `respond` answer; `incoming`, `range` and `pages` are the details
+//! - Who may: `access` (rules), `passwords` and `basic` (htpasswd), `passing` (logins passed on), `client`
+//! - From an upstream: `upstream`, `manifests`, `blobs`, `lists`, `sizes`, `metered`
+//! - The registry on a directory: `hosted` (requests), `store`
+//! - For people: `files`
+//! - `config`: the configuration
 
 mod access;
 mod access_log;

@@ -3,6 +3,15 @@
 //! One directory per upper: a SQLite database for names, attributes, xattrs, whiteouts and opaque marks, one plain file per staged file's bytes,
 //! a lock (`FORMAT.md`). Every prefix of its commits is a valid state. It identifies nodes and names by number and never looks into a tree: its
 //! reader overlays it on one.
+//!
+//! # Files
+//!
+//! - `uppers` finds, creates, moves and removes uppers; `about` names one, `hold` locks it, `open` opens it
+//! - `upper` is an open one over its `state`; `change` is a transaction, `freeze` a generation, `commit` applies a publish
+//! - The database: `schema`, `rows`, `upper_row`, `bases`, `columns`, `log`, `reserve`
+//! - Staged bytes: `store` and `data` are the files, `under` their bases, `ranges` their own parts, `pending_deletes` what can be unlinked, `budget`
+//!   the quota
+//! - `counts` and `suspects` for `status`; `error` for messages
 
 mod about;
 mod bases;

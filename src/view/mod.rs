@@ -5,6 +5,13 @@
 //! when a tag moves, new lookups get a new view, and processes inside the old one stay on its digest. Two tags
 //! with the same digest share a tree but are two views. This module knows nodes, names and bytes of one view; it never
 //! decides which view a path leads to, and never resolves a link.
+//!
+//! # Files
+//!
+//! - `table` numbers views by their `origin`; `edited` gives one its edits; `pin` and `pins` keep old handles working
+//! - `overlay` is an edited tag, `meaning` its recorded flags; `reader` reads files, `attributes`, `xattr` and `metadata` describe them
+//! - `snapshot`, `entry` and `compare` are for publishing, `diff` and `status`; `listed` for lists
+//! - `authority`, `glob` and `shown` are helpers
 
 mod attributes;
 mod authority;
