@@ -316,7 +316,7 @@ fn a_path_outside_of_every_mount_is_an_error() {
 /// A tag with one file, staged as if left by a killed daemon, for this registry or layout.
 fn leave_staged(state: &Path, origin: &str, authority: &str, repository: &str) {
     use ocifs::artifact::ViewMode;
-    use ocifs::layer::NodeKind;
+    use ocifs::layer::{Metadata, NodeKind};
     use ocifs::staging::{Binding, Content, Named, Node, TagKey, Uppers};
     use ocifs::view::{ArtifactKind, Meaning};
     let uppers = Uppers::open(state, None).unwrap();
@@ -335,12 +335,9 @@ fn leave_staged(state: &Path, origin: &str, authority: &str, repository: &str) {
     data.write_at(0, b"what was written").unwrap();
     let node = Node {
         kind: NodeKind::File,
-        mode: Some(0o644),
-        owner: Some((0, 0)),
-        mtime: Some((1_700_000_000, 0)),
+        metadata: Metadata { mode: Some(0o644), owner: Some((0, 0)), mtime: Some((1_700_000_000, 0)), device: (0, 0) },
         ctime: (1_700_000_000, 0),
         links: 1,
-        device: (0, 0),
         target: Vec::new(),
         content: Content::Data(data.id()),
         opaque: false,

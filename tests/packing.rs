@@ -43,7 +43,7 @@ fn entry(path: &[u8], kind: FileKind) -> PackEntry {
     PackEntry {
         path: path.to_vec(),
         kind,
-        metadata: Metadata { mode: 0o644, mtime: (1_700_000_000, 0), ..Metadata::default() },
+        metadata: Metadata { mode: Some(0o644), owner: Some((0, 0)), mtime: Some((1_700_000_000, 0)), ..Metadata::default() },
         size: 0,
         link: Vec::new(),
         xattrs: Vec::new(),
@@ -62,17 +62,17 @@ fn everything() -> Vec<(PackEntry, Vec<u8>)> {
         (entry, content.to_vec())
     };
     let mut entries = vec![
-        file(b"text", &text, &|entry| entry.metadata.mode = 0o4755),
+        file(b"text", &text, &|entry| entry.metadata.mode = Some(0o4755)),
         file(b"empty", b"", &|_| {}),
         file(&long, b"long", &|_| {}),
         file(&split, b"split", &|_| {}),
         file("grüße/日本".as_bytes(), b"utf-8", &|_| {}),
         file(b"bytes-\xff\xfe", b"no utf-8", &|_| {}),
         file(b"new\nline", b"name of two lines", &|_| {}),
-        file(b"large-owner", b"x", &|entry| entry.metadata.owner = (3_000_000, 4_000_000_000)),
-        file(b"before-1970", b"x", &|entry| entry.metadata.mtime = (-2, 500_000_000)),
-        file(b"nanoseconds", b"x", &|entry| entry.metadata.mtime = (1_700_000_000, 123_456_789)),
-        file(b"far-future", b"x", &|entry| entry.metadata.mtime = (100_000_000_000, 0)),
+        file(b"large-owner", b"x", &|entry| entry.metadata.owner = Some((3_000_000, 4_000_000_000))),
+        file(b"before-1970", b"x", &|entry| entry.metadata.mtime = Some((-2, 500_000_000))),
+        file(b"nanoseconds", b"x", &|entry| entry.metadata.mtime = Some((1_700_000_000, 123_456_789))),
+        file(b"far-future", b"x", &|entry| entry.metadata.mtime = Some((100_000_000_000, 0))),
         file(b"attributes", b"x", &|entry| {
             entry.xattrs = vec![(b"user.bytes".to_vec(), b"a=\n\0\xff".to_vec()), (b"user.plain".to_vec(), b"value".to_vec())];
         }),
@@ -83,7 +83,7 @@ fn everything() -> Vec<(PackEntry, Vec<u8>)> {
     };
     let directory = |path: &[u8], mode| {
         let plain = entry(path, FileKind::Directory);
-        (PackEntry { metadata: Metadata { mode, ..plain.metadata }, ..plain }, Vec::new())
+        (PackEntry { metadata: Metadata { mode: Some(mode), ..plain.metadata }, ..plain }, Vec::new())
     };
     entries.insert(0, directory(b"", 0o755));
     entries.extend([
@@ -117,7 +117,9 @@ fn lines(entries: &[(PackEntry, Vec<u8>)]) -> String {
                 FileKind::Fifo => "6",
                 FileKind::Socket => unreachable!("none is packed"),
             };
-            let Metadata { mode, owner: (uid, gid), mtime, device: (major, minor) } = entry.metadata;
+            let Metadata { mode: Some(mode), owner: Some((uid, gid)), mtime: Some(mtime), device: (major, minor) } = entry.metadata else {
+                panic!("every entry here has all attributes")
+            };
             let time = i128::from(mtime.0) * 1_000_000_000 + i128::from(mtime.1);
             let xattrs: Vec<String> = entry.xattrs.iter().map(|(name, value)| format!("{}={}", hex(name), hex(value))).collect();
             let content = ocifs::oci::Digest::of(content).hex();

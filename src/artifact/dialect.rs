@@ -75,7 +75,7 @@ fn dated(mut plan: Plan, image: &ImageManifest) -> Plan {
     let created = moment(&image.annotations);
     for step in &mut plan.steps {
         if let Shape::File(wanted) | Shape::Archive { instead: Some(wanted), .. } = &mut step.shape {
-            wanted.raw.mtime = wanted.raw.mtime.or(created);
+            wanted.raw.metadata.mtime = wanted.raw.metadata.mtime.or(created);
         }
     }
     plan

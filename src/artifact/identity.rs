@@ -10,6 +10,7 @@
 use std::collections::HashMap;
 
 use super::tree::{Kind, NodeId, Tree, UNDATED};
+use crate::layer::Metadata;
 use crate::oci::{Algorithm, Digest, Hasher};
 use crate::path::push;
 
@@ -32,18 +33,12 @@ pub struct IdentityEntry<'a> {
     pub node: u64,
     /// Kind.
     pub kind: Kind,
-    /// Permission bits, if known.
-    pub mode: Option<u32>,
-    /// Owner and group, if known.
-    pub owner: Option<(u32, u32)>,
-    /// Modification time, if known.
-    pub mtime: Option<(i64, u32)>,
+    /// Attributes.
+    pub metadata: Metadata,
     /// Size of a regular file; ignored for anything else.
     pub size: u64,
     /// Number of names of a file.
     pub links: u32,
-    /// Major and minor of a device.
-    pub device: (u32, u32),
     /// Target of a symbolic link.
     pub target: &'a [u8],
     /// SHA-256 of a regular file, if known.
@@ -109,8 +104,9 @@ impl TreeIdentity {
             Kind::File => self.content(entry),
             Kind::Symlink => self.text(entry.target),
             Kind::CharDevice | Kind::BlockDevice => {
-                self.hasher.update(&entry.device.0.to_le_bytes());
-                self.hasher.update(&entry.device.1.to_le_bytes());
+                let (major, minor) = entry.metadata.device;
+                self.hasher.update(&major.to_le_bytes());
+                self.hasher.update(&minor.to_le_bytes());
             }
             Kind::Directory | Kind::Fifo | Kind::Socket => {}
         }
@@ -123,14 +119,10 @@ impl TreeIdentity {
     }
 
     fn attributes(&mut self, entry: &IdentityEntry<'_>) {
-        let mode = match entry.kind {
-            Kind::Symlink => 0o777,
-            Kind::Directory => entry.mode.unwrap_or(0o755),
-            _ => entry.mode.unwrap_or(0o644),
-        };
-        self.absolute &= entry.owner.is_some();
-        let (uid, gid) = entry.owner.unwrap_or(self.defaults.owner);
-        let (seconds, nanoseconds) = if entry.path.is_empty() { (0, 0) } else { entry.mtime.unwrap_or(UNDATED) };
+        let mode = entry.metadata.mode_or_default(entry.kind);
+        self.absolute &= entry.metadata.owner.is_some();
+        let (uid, gid) = entry.metadata.owner.unwrap_or(self.defaults.owner);
+        let (seconds, nanoseconds) = if entry.path.is_empty() { (0, 0) } else { entry.metadata.mtime.unwrap_or(UNDATED) };
         for value in [mode & 0o7777, uid, gid, nanoseconds] {
             self.hasher.update(&value.to_le_bytes());
         }
@@ -174,12 +166,9 @@ impl Tree {
             path,
             node: u64::from(number),
             kind: node.kind,
-            mode: node.mode,
-            owner: node.owner,
-            mtime: node.mtime,
+            metadata: node.metadata,
             size: node.size,
             links: node.links,
-            device: node.device,
             target: self.target(number).unwrap_or_default(),
             sha256: self.content(number).and_then(|content| content.sha256),
         };
@@ -223,19 +212,9 @@ mod tests {
     use super::*;
 
     const DEFAULTS: IdentityDefaults = IdentityDefaults { owner: (1, 2) };
-    const FILE: IdentityEntry<'_> = IdentityEntry {
-        path: b"a",
-        node: 7,
-        kind: Kind::File,
-        mode: Some(0o600),
-        owner: Some((5, 6)),
-        mtime: Some((8, 9)),
-        size: 10,
-        links: 1,
-        device: (0, 0),
-        target: b"",
-        sha256: Some([1; 32]),
-    };
+    const METADATA: Metadata = Metadata { mode: Some(0o600), owner: Some((5, 6)), mtime: Some((8, 9)), device: (0, 0) };
+    const FILE: IdentityEntry<'_> =
+        IdentityEntry { path: b"a", node: 7, kind: Kind::File, metadata: METADATA, size: 10, links: 1, target: b"", sha256: Some([1; 32]) };
 
     fn of(entries: &[IdentityEntry<'_>]) -> Identity {
         let mut identity = TreeIdentity::new(&DEFAULTS);
@@ -252,9 +231,9 @@ mod tests {
         for other in [
             IdentityEntry { path: b"b", ..FILE },
             IdentityEntry { kind: Kind::Fifo, ..FILE },
-            IdentityEntry { mode: Some(0o601), ..FILE },
-            IdentityEntry { owner: Some((5, 7)), ..FILE },
-            IdentityEntry { mtime: Some((8, 10)), ..FILE },
+            IdentityEntry { metadata: Metadata { mode: Some(0o601), ..METADATA }, ..FILE },
+            IdentityEntry { metadata: Metadata { owner: Some((5, 7)), ..METADATA }, ..FILE },
+            IdentityEntry { metadata: Metadata { mtime: Some((8, 10)), ..METADATA }, ..FILE },
             IdentityEntry { size: 11, ..FILE },
             IdentityEntry { sha256: Some([2; 32]), ..FILE },
         ] {
@@ -269,18 +248,19 @@ mod tests {
         assert_ne!(with(&[(b"user.x", b"1")]), with(&[(b"user.x", b"2")]));
         assert_eq!(with(&[(b"user.oci.title", b"1")]), same.digest);
         let root = IdentityEntry { path: b"", kind: Kind::Directory, ..FILE };
-        assert_eq!(of(&[root]), of(&[IdentityEntry { mtime: None, ..root }]));
-        assert_ne!(of(&[root]).digest, of(&[IdentityEntry { mode: Some(0o700), ..root }]).digest);
+        assert_eq!(of(&[root]), of(&[IdentityEntry { metadata: Metadata { mtime: None, ..METADATA }, ..root }]));
+        assert_ne!(of(&[root]).digest, of(&[IdentityEntry { metadata: Metadata { mode: Some(0o700), ..METADATA }, ..root }]).digest);
     }
 
     #[test]
     fn unset_attributes_equal_their_defaults() {
-        let silent = IdentityEntry { mode: None, owner: None, mtime: None, ..FILE };
-        let said = IdentityEntry { mode: Some(0o644), owner: Some((1, 2)), mtime: Some(UNDATED), ..FILE };
+        let silent = IdentityEntry { metadata: Metadata::default(), ..FILE };
+        let set = Metadata { mode: Some(0o644), owner: Some((1, 2)), mtime: Some(UNDATED), device: (0, 0) };
+        let said = IdentityEntry { metadata: set, ..FILE };
         assert_eq!(of(&[silent]).digest, of(&[said]).digest);
         assert!(!of(&[silent]).absolute && of(&[said]).absolute);
         let link = IdentityEntry { kind: Kind::Symlink, target: b"t", ..said };
-        assert_eq!(of(&[link]).digest, of(&[IdentityEntry { mode: None, ..link }]).digest);
+        assert_eq!(of(&[link]).digest, of(&[IdentityEntry { metadata: Metadata { mode: None, ..set }, ..link }]).digest);
     }
 
     #[test]

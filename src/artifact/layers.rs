@@ -6,7 +6,7 @@ use super::merge::{Mark, Placing, find_directory, mark, place_of};
 use super::tree::{Kind, NodeId};
 use super::{Artifact, Artifacts};
 use crate::error::Error;
-use crate::layer::{Entry, FileKind, Form, LayerIndex, Metadata};
+use crate::layer::{Entry, FileKind, Form, LayerIndex};
 use crate::oci::{Descriptor, Repository};
 use crate::path::split;
 
@@ -101,11 +101,9 @@ impl Artifact {
     /// Whether a node has the attributes and content of an entry.
     fn shows(&self, number: NodeId, blob: u32, index: &LayerIndex, entry: &Entry<'_>) -> bool {
         let Some(node) = self.tree.node(number) else { return false };
-        let Metadata { mode, owner, mtime, device } = entry.metadata;
-        let attributes = (Some(mode), Some(owner), Some(mtime));
         let ours = |name: &[u8]| name.starts_with(b"user.oci.") || name.starts_with(b"user.ocifs.");
         let xattrs = index.xattrs(entry.number).into_iter().filter(|(name, _)| !ours(name));
-        if (node.mode, node.owner, node.mtime) != attributes || !self.tree.xattrs(number).into_iter().eq(xattrs) {
+        if node.metadata != entry.metadata || !self.tree.xattrs(number).into_iter().eq(xattrs) {
             return false;
         }
         match (node.kind, entry.kind) {
@@ -115,8 +113,11 @@ impl Artifact {
                     && self.tree.content(number).is_some_and(|content| content.blob == blob && content.extents == extents)
             }
             (Kind::Symlink, FileKind::Symlink) => self.tree.target(number) == Some(entry.link),
-            (Kind::CharDevice, FileKind::CharDevice) | (Kind::BlockDevice, FileKind::BlockDevice) => node.device == device,
-            (Kind::Directory, FileKind::Directory) | (Kind::Fifo, FileKind::Fifo) | (Kind::Socket, FileKind::Socket) => true,
+            (Kind::Directory, FileKind::Directory)
+            | (Kind::CharDevice, FileKind::CharDevice)
+            | (Kind::BlockDevice, FileKind::BlockDevice)
+            | (Kind::Fifo, FileKind::Fifo)
+            | (Kind::Socket, FileKind::Socket) => true,
             _ => false,
         }
     }

@@ -69,15 +69,14 @@ fn row(tree: &Tree, path: &[u8], number: u32, first_names: &mut HashMap<u32, Vec
         }
         Kind::CharDevice | Kind::BlockDevice => {
             kind = if node.kind == Kind::CharDevice { "c" } else { "b" };
-            content = format!("{}:{}", node.device.0, node.device.1);
+            content = format!("{}:{}", node.metadata.device.0, node.metadata.device.1);
         }
         Kind::Fifo => kind = "p",
         Kind::Socket => kind = "s",
     }
-    let default = if node.kind == Kind::Directory { 0o755 } else { 0o644 };
-    let mode = if node.kind == Kind::Symlink { "-".to_owned() } else { format!("{:04o}", node.mode.unwrap_or(default)) };
-    let owner = |pick: fn((u32, u32)) -> u32| node.owner.map_or_else(|| "-".to_owned(), |owner| pick(owner).to_string());
-    let mtime = node.mtime.map_or_else(|| "-".to_owned(), |mtime| mtime.0.to_string());
+    let mode = if node.kind == Kind::Symlink { "-".to_owned() } else { format!("{:04o}", node.metadata.mode_or_default(node.kind)) };
+    let owner = |pick: fn((u32, u32)) -> u32| node.metadata.owner.map_or_else(|| "-".to_owned(), |owner| pick(owner).to_string());
+    let mtime = node.metadata.mtime.map_or_else(|| "-".to_owned(), |mtime| mtime.0.to_string());
     let mut row = vec![kind.to_owned(), mode, owner(|owner| owner.0), owner(|owner| owner.1), size, mtime, content, escape(path)];
     row.extend(extra);
     if node.kind != Kind::Symlink {

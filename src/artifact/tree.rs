@@ -13,8 +13,8 @@ pub use format::VERSION;
 use format::{Header, NameRecord, NodeRecord, View};
 
 use crate::error::Error;
-use crate::layer::Extent;
 pub use crate::layer::NodeKind as Kind;
+use crate::layer::{Extent, Metadata};
 use crate::path::components;
 
 /// Number of a node; 0 is the root. Hard links share a node.
@@ -29,20 +29,14 @@ pub const UNDATED: (i64, u32) = (315_532_800, 0);
 pub struct Node {
     /// Kind.
     pub kind: Kind,
-    /// Permission bits, or `None` if the archive has none (raw files): the mount's default applies.
-    pub mode: Option<u32>,
-    /// Owner and group, or `None` if the archive has none.
-    pub owner: Option<(u32, u32)>,
-    /// Seconds and nanoseconds, or `None` if the archive has none: [`UNDATED`] is shown.
-    pub mtime: Option<(i64, u32)>,
+    /// Attributes. For those that are `None` the mount's defaults apply, and [`UNDATED`].
+    pub metadata: Metadata,
     /// Size in bytes; for a symlink, the length of its target.
     pub size: u64,
     /// Blocks of 512 bytes that the content occupies, without holes.
     pub blocks: u64,
     /// Hard links of a file; 2 + subdirectories of a directory.
     pub links: u32,
-    /// Major and minor of a device.
-    pub device: (u32, u32),
 }
 
 /// Where the bytes of a file are.
@@ -112,16 +106,13 @@ impl Tree {
         let kind = record.kind?;
         Some(Node {
             kind,
-            mode: record.has(format::HAS_MODE).then_some(record.mode),
-            owner: record.has(format::HAS_OWNER).then_some((record.uid, record.gid)),
-            mtime: record.has(format::HAS_MTIME).then_some((record.mtime, record.nanoseconds)),
+            metadata: record.metadata,
             size: record.size,
             blocks: match kind {
                 Kind::File if !record.has(format::SINGLE) => u64::from(record.blocks),
                 _ => record.size.div_ceil(format::BLOCK),
             },
             links: record.links,
-            device: if matches!(kind, Kind::CharDevice | Kind::BlockDevice) { (record.extra, record.minor) } else { (0, 0) },
         })
     }
 

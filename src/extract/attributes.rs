@@ -13,8 +13,7 @@ use crate::sys::entry;
 impl Work<'_> {
     /// Permission bits as shown by the mount; set-id and sticky bits only with `same_owner`.
     pub fn mode(&self, node: &Node) -> u32 {
-        let usual = if node.kind == Kind::Directory { 0o755 } else { 0o644 };
-        let mode = node.mode.unwrap_or(usual) & 0o7777;
+        let mode = node.metadata.mode_or_default(node.kind) & 0o7777;
         if self.same_owner() { mode } else { mode & 0o777 & !self.umask }
     }
 
@@ -29,7 +28,7 @@ impl Work<'_> {
 
     /// The modification time shown by the mount.
     pub fn time(&self, node: &Node) -> (i64, u32) {
-        node.mtime.unwrap_or(UNDATED)
+        node.metadata.mtime.unwrap_or(UNDATED)
     }
 
     /// The extended attributes to set.
@@ -40,7 +39,7 @@ impl Work<'_> {
 
     /// Sets all attributes of an open file, its time last, since every other change updates that.
     pub(super) fn describe_file(&self, file: &File, id: NodeId, node: &Node, shown: &dyn Fn() -> String) -> io::Result<()> {
-        if let Some(owner) = node.owner.filter(|_| self.same_owner()) {
+        if let Some(owner) = node.metadata.owner.filter(|_| self.same_owner()) {
             entry::set_owner(file, owner)?;
         }
         self.xattrs(id, shown, &|name, value| entry::set_xattr(file, name, value));
@@ -70,7 +69,7 @@ impl Work<'_> {
         node: &Node,
         shown: &dyn Fn() -> String,
     ) -> io::Result<()> {
-        if let Some(owner) = node.owner.filter(|_| self.same_owner()) {
+        if let Some(owner) = node.metadata.owner.filter(|_| self.same_owner()) {
             entry::set_owner_of_name(directory, name, owner)?;
         }
         self.xattrs(id, shown, &|attribute, value| entry::set_xattr_of_name(directory, name, attribute, value));

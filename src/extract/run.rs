@@ -271,7 +271,7 @@ impl Work<'_> {
             let mut said = self.node(node)?;
             if path.is_empty() && !self.same_owner() {
                 // The next pull must be able to enter it.
-                said.mode = said.mode.map(|mode| mode | 0o700);
+                said.metadata.mode = said.metadata.mode.map(|mode| mode | 0o700);
             }
             let described = self.describe_file(&directory.file, node, &said, &shown);
             described.map_err(|error| of_disk(format_args!("set the mode or time of {}", shown()), error))

@@ -18,13 +18,14 @@ impl Work<'_> {
         let name = OsStr::from_bytes(name);
         let shown = || directory.join(name).display().to_string();
         let failed = |error: io::Error| of_disk(format_args!("make {}", shown()), error);
+        let (major, minor) = node.metadata.device;
         let special = match node.kind {
             Kind::CharDevice | Kind::BlockDevice if !self.same_owner() => {
                 self.notes.note(|summary| summary.devices.add(shown));
                 return Ok(());
             }
-            Kind::CharDevice => Some(entry::Special::Character(node.device.0, node.device.1)),
-            Kind::BlockDevice => Some(entry::Special::Block(node.device.0, node.device.1)),
+            Kind::CharDevice => Some(entry::Special::Character(major, minor)),
+            Kind::BlockDevice => Some(entry::Special::Block(major, minor)),
             Kind::Fifo => Some(entry::Special::Fifo),
             Kind::Socket => Some(entry::Special::Socket),
             Kind::File | Kind::Directory | Kind::Symlink => None,

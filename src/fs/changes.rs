@@ -25,14 +25,8 @@ pub struct NewName {
     pub directory: u64,
     /// The name.
     pub name: Vec<u8>,
-    /// Kind.
-    pub kind: Kind,
-    /// Permission bits, the caller's umask applied.
-    pub mode: u32,
-    /// Major and minor number of a device.
-    pub device: (u32, u32),
-    /// Target of a symlink.
-    pub target: Vec<u8>,
+    /// The node, whose owner is the caller.
+    pub node: NewNode,
 }
 
 /// The directory in which a change is made.
@@ -62,8 +56,10 @@ impl StagedTags {
                 (view, overlay, node)
             }
             ChangeParent::Namespace(location) => {
-                return match (location.as_ref(), new.kind) {
-                    (Location::Directory(path), Kind::Directory) => self.make_directory(path, &new.name, caller, new.mode).await,
+                return match (location.as_ref(), new.node.kind) {
+                    (Location::Directory(path), Kind::Directory) => {
+                        self.make_directory(path, &new.name, caller, new.node.metadata.mode).await
+                    }
                     (location, _) => Err(self.refuse_file(location)),
                 };
             }
@@ -94,14 +90,14 @@ impl StagedTags {
         check_name(&new.name)?;
         let overlay = self.edit(view).await?;
         let parent = overlay.attributes(&self.namespace.context, directory)?;
-        let (mut mode, mut gid) = (new.mode & 0o7777, caller.gid);
+        let mut node = new.node.clone();
+        node.metadata.owner = Some((caller.uid, caller.gid));
         if parent.mode & SET_GROUP != 0 {
-            gid = parent.gid;
-            if new.kind == Kind::Directory {
-                mode |= SET_GROUP;
+            node.metadata.owner = Some((caller.uid, parent.gid));
+            if node.kind == Kind::Directory {
+                node.metadata.mode = node.metadata.mode.map(|mode| mode | SET_GROUP);
             }
         }
-        let node = NewNode { kind: new.kind, mode, owner: (caller.uid, gid), device: new.device, target: new.target.clone() };
         Ok((overlay, node))
     }
 

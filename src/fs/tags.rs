@@ -26,7 +26,13 @@ const REPOSITORY_GRAMMAR: &str =
 
 impl StagedTags {
     /// `mkdir` above tags, counted as one lookup.
-    pub(super) async fn make_directory(&self, path: &Option<Repository>, name: &[u8], caller: Caller, mode: u32) -> Result<Entry, Error> {
+    pub(super) async fn make_directory(
+        &self,
+        path: &Option<Repository>,
+        name: &[u8],
+        caller: Caller,
+        mode: Option<u32>,
+    ) -> Result<Entry, Error> {
         if let Finding::Item { .. } = self.namespace.find(path, name).await? {
             return Err(Error::new(ErrorKind::Exists, "the name is taken"));
         }
@@ -37,7 +43,7 @@ impl StagedTags {
                 let name = (repository.clone(), tag);
                 let view = self.make_tag(&name).await?;
                 let (uid, gid, now) = (Some(caller.uid), Some(caller.gid), Some(now()));
-                let set = SetAttributes { mode: Some(mode), uid, gid, mtime: now, ..SetAttributes::default() };
+                let set = SetAttributes { mode, uid, gid, mtime: now, ..SetAttributes::default() };
                 self.edit(&view).await?.set_attributes(&self.namespace.context, 0, set).await?;
                 let Item::View(key, origin) = tag_item(&name.0, name.1) else { return Err(super::refusals::stale()) };
                 self.namespace.view_entry(key, origin)

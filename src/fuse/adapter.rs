@@ -28,7 +28,7 @@ use super::errno::{errno, level};
 use super::watchdog::{Ending, Watchdog};
 use crate::artifact::Kind;
 use crate::error::{Error, ErrorKind};
-use crate::fs::{FileSystem, Need, NewName};
+use crate::fs::{FileSystem, Need};
 use crate::view::SetAttributes;
 use arguments::{caller, kind_of_mode, new_name, of_device, of_time, replace_of};
 use replies::{GENERATION, Refuse, answer_attributes, answer_entry, answer_found, answer_xattr, shorter};
@@ -376,13 +376,17 @@ impl Filesystem for Adapter {
 
     fn mknod(&self, request: &Request, parent: INodeNo, name: &OsStr, mode: u32, _umask: u32, rdev: u32, reply: ReplyEntry) {
         match kind_of_mode(mode) {
-            Some(kind) => self.make("mknod", request, NewName { kind, device: of_device(rdev), ..new_name(parent, name, mode) }, reply),
+            Some(kind) => {
+                let mut new = new_name(parent, name, kind, mode);
+                new.node.metadata.device = of_device(rdev);
+                self.make("mknod", request, new, reply);
+            }
             None => reply.error(Errno::EINVAL),
         }
     }
 
     fn mkdir(&self, request: &Request, parent: INodeNo, name: &OsStr, mode: u32, _umask: u32, reply: ReplyEntry) {
-        self.make("mkdir", request, NewName { kind: Kind::Directory, ..new_name(parent, name, mode) }, reply);
+        self.make("mkdir", request, new_name(parent, name, Kind::Directory, mode), reply);
     }
 
     fn unlink(&self, request: &Request, parent: INodeNo, name: &OsStr, reply: ReplyEmpty) {
@@ -404,8 +408,9 @@ impl Filesystem for Adapter {
     }
 
     fn symlink(&self, request: &Request, parent: INodeNo, name: &OsStr, target: &Path, reply: ReplyEntry) {
-        let target = target.as_os_str().as_bytes().to_vec();
-        self.make("symlink", request, NewName { kind: Kind::Symlink, target, ..new_name(parent, name, 0o777) }, reply);
+        let mut new = new_name(parent, name, Kind::Symlink, 0o777);
+        new.node.target = target.as_os_str().as_bytes().to_vec();
+        self.make("symlink", request, new, reply);
     }
 
     fn rename(
@@ -440,7 +445,7 @@ impl Filesystem for Adapter {
     }
 
     fn create(&self, request: &Request, parent: INodeNo, name: &OsStr, mode: u32, _umask: u32, flags: i32, reply: ReplyCreate) {
-        self.create_file(request, new_name(parent, name, mode), flags, reply);
+        self.create_file(request, new_name(parent, name, Kind::File, mode), flags, reply);
     }
 
     fn write(

@@ -133,6 +133,7 @@ impl Builder {
         draft.u32(entry::LINK_LENGTH, length(new.link)?);
         draft.u64(entry::SIZE, new.size);
         let Metadata { mode, owner, mtime, device } = new.metadata;
+        let (mode, owner, mtime) = (mode.unwrap_or_default(), owner.unwrap_or_default(), mtime.unwrap_or_default());
         draft.put(entry::MTIME, &mtime.0.to_le_bytes());
         draft.u32(entry::MTIME_NANOSECONDS, mtime.1);
         draft.u16(entry::MODE, (mode & 0o7777) as u16);

@@ -118,9 +118,9 @@ impl LayerIndex {
             path: self.string(record.u64(entry::PATH), record.u32(entry::PATH_LENGTH)),
             kind,
             metadata: Metadata {
-                mode: u32::from(record.u16(entry::MODE)),
-                owner: (record.u32(entry::UID), record.u32(entry::GID)),
-                mtime: (record.i64(entry::MTIME), record.u32(entry::MTIME_NANOSECONDS)),
+                mode: Some(u32::from(record.u16(entry::MODE))),
+                owner: Some((record.u32(entry::UID), record.u32(entry::GID))),
+                mtime: Some((record.i64(entry::MTIME), record.u32(entry::MTIME_NANOSECONDS))),
                 device: if is_device { (place as u32, (place >> 32) as u32) } else { (0, 0) },
             },
             size: record.u64(entry::SIZE),

@@ -77,6 +77,11 @@ pub enum NodeKind {
 }
 
 impl NodeKind {
+    /// Whether it is a device, with a major and a minor number.
+    pub fn is_device(self) -> bool {
+        matches!(self, Self::CharDevice | Self::BlockDevice)
+    }
+
     /// The name of the kind in JSON. Never changes.
     pub fn name(self) -> &'static str {
         match self {

@@ -39,7 +39,7 @@ mod zstandard;
 pub use index::{Entry, Extent, LayerIndex};
 pub use kind::{FileKind, NodeKind};
 pub use limits::{Limits, Resources, WINDOW_MOST, Windows, WindowsUpTo};
-pub use metadata::Metadata;
+pub use metadata::{Metadata, Xattrs, owned_xattrs};
 pub use pack::{
     ATTACHED_INDEX_MOST, PackEntry, Packed, Packer, Packing, SPAN, attached_index_memory, compressible, decode_attached, encode_attached,
     sample_ranges,

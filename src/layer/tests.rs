@@ -163,7 +163,7 @@ fn every_codec_gives_the_same_entries_and_decodable_spans() {
         assert!(sink.stream == tar);
         assert_eq!((index.codec(), index.is_archive(), index.blob_digest(), index.entry_count()), (codec, true, Digest::of(&blob), 5));
         assert_eq!(sink.members.len(), 3);
-        let metadata = Metadata { mode: 0o640, owner: (7, 8), mtime: (1_700_000_000, 0), device: (0, 0) };
+        let metadata = Metadata { mode: Some(0o640), owner: Some((7, 8)), mtime: Some((1_700_000_000, 0)), device: (0, 0) };
         for (number, (path, data)) in files.iter().enumerate() {
             let entry = index.entry(number as u32).unwrap();
             assert_eq!(

@@ -192,7 +192,7 @@ fn refer(connection: &Connection, clean: &Clean) -> rusqlite::Result<bool> {
     let Some(mut node) = rows::node(connection, clean.key)? else { return Ok(false) };
     match (&clean.from, &node.content) {
         (From::Data { id, mtime, ctime }, Content::Data(now)) if id == now => {
-            node.mtime = Some(*mtime);
+            node.metadata.mtime = Some(*mtime);
             node.ctime = node.ctime.max(*ctime);
         }
         (From::Tree(old), Content::Tree(now)) if old == now => {}

@@ -44,7 +44,7 @@ use std::path::PathBuf;
 use serde::{Deserialize, Serialize};
 
 use crate::error::Error;
-use crate::layer::NodeKind;
+use crate::layer::{Metadata, NodeKind, Xattrs};
 use crate::oci::Digest;
 
 pub use change::Change;
@@ -63,8 +63,6 @@ pub const STAGED: NodeKey = 1 << 40;
 pub const ORIGIN: &[u8] = b"user.ocifs.origin";
 /// Number of a file with staged bytes. Never reused.
 pub type DataId = u64;
-/// Extended attributes: names and values.
-pub type Xattrs = Vec<(Vec<u8>, Vec<u8>)>;
 
 /// Identifies the tag of an upper.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
@@ -121,18 +119,12 @@ pub enum Content {
 pub struct Node {
     /// Kind.
     pub kind: NodeKind,
-    /// Permission bits.
-    pub mode: Option<u32>,
-    /// Owner and group.
-    pub owner: Option<(u32, u32)>,
-    /// Modification time; for staged bytes, the data file's counts instead.
-    pub mtime: Option<(i64, u32)>,
+    /// Attributes. For staged bytes, the data file's modification time counts instead.
+    pub metadata: Metadata,
     /// Change time, as shown by `stat`.
     pub ctime: (i64, u32),
     /// Hard links of a file; 2 + subdirectories of a directory; 0 for a node that is only open.
     pub links: u32,
-    /// Major and minor of a device.
-    pub device: (u32, u32),
     /// Target of a symlink.
     pub target: Vec<u8>,
     /// Its bytes.

@@ -10,9 +10,9 @@ use rusqlite::{Connection, OptionalExtension, Row, params};
 use super::columns::{decode_tree, integer, optional_unsigned, unsigned};
 use super::schema::malformed;
 use super::state::Store;
-use super::{Content, DataAttributes, DataFile, DataId, EntryRow, NameRow, Named, Node, NodeKey, Rows, Xattrs, bases};
+use super::{Content, DataAttributes, DataFile, DataId, EntryRow, NameRow, Named, Node, NodeKey, Rows, bases};
 use crate::error::Error;
-use crate::layer::NodeKind;
+use crate::layer::{Metadata, NodeKind, Xattrs};
 
 /// Provides a connection for reading.
 pub(super) trait ReadRows: Send + Sync {
@@ -115,17 +115,18 @@ pub(super) fn node(connection: &Connection, key: NodeKey) -> rusqlite::Result<Op
 }
 
 fn decode(row: &Row<'_>) -> rusqlite::Result<Node> {
-    let pair = |first: Option<u32>, second: Option<u32>| first.zip(second);
-    let mtime: Option<i64> = row.get(4)?;
-    let nanos: Option<u32> = row.get(5)?;
+    let owner: (Option<u32>, Option<u32>) = (row.get(2)?, row.get(3)?);
+    let mtime: (Option<i64>, Option<u32>) = (row.get(4)?, row.get(5)?);
     Ok(Node {
         kind: decode_kind(row.get(0)?)?,
-        mode: row.get(1)?,
-        owner: pair(row.get(2)?, row.get(3)?),
-        mtime: mtime.zip(nanos),
+        metadata: Metadata {
+            mode: row.get(1)?,
+            owner: owner.0.zip(owner.1),
+            mtime: mtime.0.zip(mtime.1),
+            device: (row.get(9)?, row.get(10)?),
+        },
         ctime: (row.get(6)?, row.get(7)?),
         links: row.get(8)?,
-        device: (row.get(9)?, row.get(10)?),
         target: row.get(11)?,
         opaque: row.get(12)?,
         parent: unsigned(row, 13)?,
@@ -198,19 +199,20 @@ fn store(connection: &Connection, statement: &str, key: NodeKey, node: &Node, da
         Content::Tree(tree) => Some(tree),
         Content::None | Content::Data(_) => None,
     };
+    let Metadata { mode, owner, mtime, device } = node.metadata;
     let changed = connection.prepare_cached(statement)?.execute(params![
         integer(key)?,
         kind,
-        node.mode,
-        node.owner.map(|owner| owner.0),
-        node.owner.map(|owner| owner.1),
-        node.mtime.map(|mtime| mtime.0),
-        node.mtime.map(|mtime| mtime.1),
+        mode,
+        owner.map(|owner| owner.0),
+        owner.map(|owner| owner.1),
+        mtime.map(|mtime| mtime.0),
+        mtime.map(|mtime| mtime.1),
         node.ctime.0,
         node.ctime.1,
         node.links,
-        node.device.0,
-        node.device.1,
+        device.0,
+        device.1,
         node.target,
         node.opaque,
         integer(node.parent)?,

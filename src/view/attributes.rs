@@ -51,14 +51,14 @@ pub struct Defaults {
 impl Defaults {
     /// Attributes of a tree node.
     pub fn of_node(&self, node: &Node) -> Attributes {
-        let (uid, gid) = node.owner.unwrap_or((self.uid, self.gid));
-        let mode = match node.kind {
-            Kind::Directory => self.dir_mode.or(node.mode).unwrap_or(0o755),
-            Kind::File => self.file_mode.or(node.mode).unwrap_or(0o644),
-            Kind::Symlink => 0o777,
-            _ => node.mode.unwrap_or(0o644),
+        let (uid, gid) = node.metadata.owner.unwrap_or((self.uid, self.gid));
+        let forced = match node.kind {
+            Kind::Directory => self.dir_mode,
+            Kind::File => self.file_mode,
+            _ => None,
         };
-        let time = node.mtime.unwrap_or(UNDATED);
+        let mode = forced.unwrap_or_else(|| node.metadata.mode_or_default(node.kind));
+        let time = node.metadata.mtime.unwrap_or(UNDATED);
         Attributes {
             kind: node.kind,
             mode: mode & 0o7777,
@@ -70,7 +70,7 @@ impl Defaults {
             atime: time,
             ctime: time,
             blocks: node.blocks,
-            device: node.device,
+            device: node.metadata.device,
         }
     }
 
@@ -114,12 +114,13 @@ impl Defaults {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::layer::Metadata;
 
     const DEFAULTS: Defaults =
         Defaults { uid: 1000, gid: 1001, time: (7, 0), force_uid: None, force_gid: None, file_mode: None, dir_mode: None };
 
     fn node(kind: Kind) -> Node {
-        Node { kind, mode: None, owner: None, mtime: None, size: 5, blocks: 1, links: 1, device: (0, 0) }
+        Node { kind, metadata: Metadata::default(), size: 5, blocks: 1, links: 1 }
     }
 
     #[test]
@@ -135,7 +136,8 @@ mod tests {
 
     #[test]
     fn archived_attributes_are_shown() {
-        let archived = Node { mode: Some(0o4750), owner: Some((0, 42)), mtime: Some((-1, 5)), ..node(Kind::File) };
+        let metadata = Metadata { mode: Some(0o4750), owner: Some((0, 42)), mtime: Some((-1, 5)), device: (0, 0) };
+        let archived = Node { metadata, ..node(Kind::File) };
         let shown = DEFAULTS.of_node(&archived);
         assert_eq!((shown.mode, shown.uid, shown.gid, shown.time), (0o4750, 0, 42, (-1, 5)));
     }
@@ -143,7 +145,8 @@ mod tests {
     #[test]
     fn overrides_of_the_user_win_over_the_archive() {
         let defaults = Defaults { force_uid: Some(5), force_gid: Some(6), file_mode: Some(0o600), dir_mode: Some(0o700), ..DEFAULTS };
-        let archived = Node { mode: Some(0o777), owner: Some((0, 0)), ..node(Kind::File) };
+        let metadata = Metadata { mode: Some(0o777), owner: Some((0, 0)), ..Metadata::default() };
+        let archived = Node { metadata, ..node(Kind::File) };
         let shown = defaults.of_node(&archived);
         assert_eq!((shown.mode, shown.uid, shown.gid), (0o600, 5, 6));
         assert_eq!(defaults.directory().mode, 0o700);

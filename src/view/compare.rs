@@ -130,9 +130,9 @@ impl Comparison {
             }
             return Ok(Verdict::Changed);
         }
-        Ok(match new.mtime {
-            Some(time) if old.mtime != Some(time) && new.kind == Kind::Directory => Verdict::DirectoryTime,
-            Some(time) if old.mtime != Some(time) => Verdict::Changed,
+        Ok(match new.metadata.mtime {
+            Some(time) if old.metadata.mtime != Some(time) && new.kind == Kind::Directory => Verdict::DirectoryTime,
+            Some(time) if old.metadata.mtime != Some(time) => Verdict::Changed,
             _ => Verdict::Same,
         })
     }
@@ -168,15 +168,15 @@ async fn sha256((snapshot, entry): (&dyn Snapshot, &TreeEntry)) -> Result<[u8; 3
 
 /// Whether all but times, names and bytes agree.
 fn same_attributes(new: &TreeEntry, old: &TreeEntry) -> bool {
-    let mode = |entry: &TreeEntry| entry.mode.filter(|_| entry.kind != Kind::Symlink);
+    let (set, upstream) = (new.metadata, old.metadata);
     new.kind == old.kind
-        && (mode(new).is_none() || mode(new) == mode(old))
-        && (new.owner.is_none() || new.owner == old.owner)
+        && (set.mode.is_none() || set.mode == upstream.mode || new.kind == Kind::Symlink)
+        && (set.owner.is_none() || set.owner == upstream.owner)
         && new.xattrs == old.xattrs
         && match new.kind {
             Kind::File => new.size == old.size,
             Kind::Symlink => new.target == old.target,
-            Kind::CharDevice | Kind::BlockDevice => new.device == old.device,
+            Kind::CharDevice | Kind::BlockDevice => set.device == upstream.device,
             Kind::Directory | Kind::Fifo | Kind::Socket => true,
         }
 }

@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use super::ViewNode;
 use crate::artifact::{Artifact, Kind, NodeId};
+use crate::layer::{Metadata, Xattrs};
 use crate::staging::DataId;
 
 /// One name of a tree.
@@ -16,22 +17,16 @@ pub struct TreeEntry {
     pub node: ViewNode,
     /// Kind.
     pub kind: Kind,
-    /// Permission bits, `None` if set by neither user nor archive.
-    pub mode: Option<u32>,
-    /// Owner and group; `None` as for `mode`.
-    pub owner: Option<(u32, u32)>,
-    /// Modification time; `None` as for `mode`.
-    pub mtime: Option<(i64, u32)>,
+    /// Attributes.
+    pub metadata: Metadata,
     /// Size of a regular file in bytes.
     pub size: u64,
     /// Number of names of the node.
     pub links: u32,
-    /// Major and minor number of a device.
-    pub device: (u32, u32),
     /// Target of a symlink.
     pub target: Vec<u8>,
     /// Extended attributes by name, without ocifs's own and `user.oci.*`.
-    pub xattrs: Vec<(Vec<u8>, Vec<u8>)>,
+    pub xattrs: Xattrs,
     /// Location of the bytes of a regular file.
     pub content: EntryContent,
     /// SHA-256 of a regular file, if known.
@@ -58,12 +53,9 @@ impl TreeEntry {
             path,
             node: 0,
             kind: Kind::Directory,
-            mode,
-            owner: None,
-            mtime: None,
+            metadata: Metadata { mode, ..Metadata::default() },
             size: 0,
             links: 2,
-            device: (0, 0),
             target: Vec::new(),
             xattrs: Vec::new(),
             content: EntryContent::None,

@@ -38,7 +38,7 @@ fn layers(draft: &Draft, packing: Packing, path: &str, data: &[u8]) -> [Value; 2
     let entry = PackEntry {
         path: path.as_bytes().to_vec(),
         kind: FileKind::File,
-        metadata: Metadata { mode: 0o640, mtime: (1_600_000_000, 0), ..Metadata::default() },
+        metadata: Metadata { mode: Some(0o640), mtime: Some((1_600_000_000, 0)), ..Metadata::default() },
         size: data.len() as u64,
         link: Vec::new(),
         xattrs: Vec::new(),

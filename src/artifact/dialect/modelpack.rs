@@ -31,7 +31,7 @@ pub(super) fn describe(layer: &Descriptor, raw: &mut RawFile) {
         return;
     };
     let number = |key: &str| metadata.get(key).and_then(Value::as_u64).and_then(|value| u32::try_from(value).ok());
-    raw.mode = number("mode").map(|mode| mode & 0o7777);
-    raw.owner = number("uid").zip(number("gid"));
-    raw.mtime = metadata.get("mtime").and_then(Value::as_str).and_then(time::parse);
+    raw.metadata.mode = number("mode").map(|mode| mode & 0o7777);
+    raw.metadata.owner = number("uid").zip(number("gid"));
+    raw.metadata.mtime = metadata.get("mtime").and_then(Value::as_str).and_then(time::parse);
 }

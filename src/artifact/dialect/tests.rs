@@ -4,6 +4,7 @@ use serde_json::json;
 
 use super::steps::TITLE;
 use super::*;
+use crate::layer::Metadata;
 use crate::oci::{Digest, Platform, media_type};
 
 const PLAIN: &str = "application/octet-stream";
@@ -86,7 +87,7 @@ fn raw_files_have_the_creation_time_of_their_manifest() {
         let whole = plan(&made, None, view, b"").unwrap();
         let alone = one_layer(&whole, &made.image().unwrap().layers[0]);
         let time = |step: &Step| match &step.shape {
-            Shape::File(wanted) => wanted.raw.mtime,
+            Shape::File(wanted) => wanted.raw.metadata.mtime,
             Shape::Archive { .. } => panic!("an archive"),
         };
         whole.steps.iter().chain(&alone.steps).map(time).collect()
@@ -148,7 +149,7 @@ fn model_files_take_their_attributes_from_their_metadata() {
     let layer: &[(&str, &str)] = &[("org.cncf.model.filepath", "a"), ("org.cncf.model.file.metadata+json", metadata)];
     let files = plan_of(&manifest(PLAIN, &[("application/vnd.cncf.model.doc.v1.raw", layer)], &[]));
     let Shape::File(wanted) = &files.steps[0].shape else { panic!("not a file") };
-    assert_eq!((wanted.raw.mode, wanted.raw.owner, wanted.raw.mtime), (Some(0o640), Some((7, 8)), Some((1_704_067_200, 0))));
+    assert_eq!(wanted.raw.metadata, Metadata { mode: Some(0o640), owner: Some((7, 8)), mtime: Some((1_704_067_200, 0)), device: (0, 0) });
 }
 
 #[test]

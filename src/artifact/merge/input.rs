@@ -1,6 +1,6 @@
 //! Input of a merge: entries of layers, raw files, and where to put them.
 
-use crate::layer::{Entry, Extent, FileKind, LayerIndex};
+use crate::layer::{Entry, Extent, FileKind, LayerIndex, Metadata, Xattrs, owned_xattrs};
 
 /// The entries of a layer: from its index, or plain values in tests.
 pub(in crate::artifact) trait Entries: Send + Sync {
@@ -36,16 +36,12 @@ pub(in crate::artifact) struct RawFile {
     pub size: u64,
     /// SHA-256, unless the digest uses another algorithm.
     pub sha256: Option<[u8; 32]>,
-    /// Permission bits, if the manifest has them.
-    pub mode: Option<u32>,
-    /// Owner and group, if the manifest has them.
-    pub owner: Option<(u32, u32)>,
-    /// Time, if the manifest has one.
-    pub mtime: Option<(i64, u32)>,
+    /// Attributes, if the manifest or its index has any.
+    pub metadata: Metadata,
     /// The title in the manifest.
     pub title: Option<String>,
     /// Extended attributes, if its index has any.
-    pub xattrs: Vec<(Vec<u8>, Vec<u8>)>,
+    pub xattrs: Xattrs,
 }
 
 impl RawFile {
@@ -55,10 +51,8 @@ impl RawFile {
         if entry.kind != FileKind::File || entry.size != self.size {
             return;
         }
-        self.mode = Some(entry.metadata.mode);
-        self.owner = Some(entry.metadata.owner);
-        self.mtime = Some(entry.metadata.mtime);
-        self.xattrs = index.xattrs(0).into_iter().map(|(name, value)| (name.to_vec(), value.to_vec())).collect();
+        self.metadata = entry.metadata;
+        self.xattrs = owned_xattrs(index.xattrs(0));
     }
 }
 

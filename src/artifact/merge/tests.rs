@@ -55,7 +55,7 @@ impl Entries for Layer {
         self.0.get(number as usize).map(|item| Entry {
             path: item.path.as_bytes(),
             kind: item.kind,
-            metadata: Metadata { mode: item.mode, owner: (5, 6), mtime: (item.mtime, 0), device: (1, 3) },
+            metadata: Metadata { mode: Some(item.mode), owner: Some((5, 6)), mtime: Some((item.mtime, 0)), device: (1, 3) },
             size: if item.kind == FileKind::File { 3 } else { item.link.len() as u64 },
             link: item.link.as_bytes(),
             sha256: None,
@@ -132,20 +132,24 @@ fn names_are_sorted_and_cookies_continue_after_a_name() {
 #[test]
 fn a_missing_parent_copies_owner_and_time_from_its_first_child_but_is_root_s_in_an_image() {
     let tree = merged(&[vec![file("a/b/c").at(42)]]);
-    assert_eq!(tree.node(find(&tree, "a/b").unwrap()).unwrap().owner, Some((0, 0)));
+    assert_eq!(tree.node(find(&tree, "a/b").unwrap()).unwrap().metadata.owner, Some((0, 0)));
     let (tree, _) = merge_as(&[vec![file("a/b/c").at(42)]], &Placing::default());
     let node = tree.node(find(&tree, "a/b").unwrap()).unwrap();
-    assert_eq!((node.mode, node.owner, node.mtime), (Some(0o755), Some((5, 6)), Some((42, 0))));
+    assert_eq!(node.metadata, Metadata { mode: Some(0o755), owner: Some((5, 6)), mtime: Some((42, 0)), device: (0, 0) });
     assert!(tree.xattrs(find(&tree, "a").unwrap()).is_empty());
     let root = tree.node(0).unwrap();
-    assert_eq!((root.mode, root.owner, root.mtime, root.links), (None, None, Some((42, 0)), 3), "the time is that of its first name");
+    assert_eq!(
+        (root.metadata, root.links),
+        (Metadata { mtime: Some((42, 0)), ..Metadata::default() }, 3),
+        "the time is that of its first name"
+    );
 }
 
 #[test]
 fn a_root_entry_describes_the_root() {
     let tree = merged(&[vec![dir("").at(9), file("a")]]);
-    assert_eq!(tree.node(0).unwrap().mtime, Some((9, 0)));
-    assert_eq!(tree.node(0).unwrap().mode, Some(0o640));
+    assert_eq!(tree.node(0).unwrap().metadata.mtime, Some((9, 0)));
+    assert_eq!(tree.node(0).unwrap().metadata.mode, Some(0o640));
 }
 
 #[test]
@@ -162,7 +166,7 @@ fn an_opaque_mark_hides_lower_children_wherever_it_appears() {
     let lower = vec![dir("d").at(1), file("d/old"), file("d/sub/old"), file("keep")];
     let tree = merged(&[lower.clone(), vec![file("d/new"), file("d/sub/new"), file("d/.wh..wh..opq")]]);
     assert_eq!(listing(&tree), ["d/", "d/new", "d/sub/", "d/sub/new", "keep"]);
-    assert_eq!(tree.node(find(&tree, "d").unwrap()).unwrap().mtime, Some((1, 0)));
+    assert_eq!(tree.node(find(&tree, "d").unwrap()).unwrap().metadata.mtime, Some((1, 0)));
     let tree = merged(&[lower, vec![file(".wh..wh..opq"), file("z")], vec![file("keep")]]);
     assert_eq!(listing(&tree), ["keep", "z"]);
 }
@@ -261,9 +265,9 @@ fn links_cannot_exceed_the_depth_limit() {
 fn a_later_entry_replaces_an_earlier_one_and_directories_merge() {
     let tree = merged(&[vec![dir("d").at(1), file("d/x"), file("f"), dir("e"), file("e/y")], vec![dir("d").at(2), dir("f"), file("e")]]);
     assert_eq!(listing(&tree), ["d/", "d/x", "e", "f/"]);
-    assert_eq!(tree.node(find(&tree, "d").unwrap()).unwrap().mtime, Some((2, 0)));
+    assert_eq!(tree.node(find(&tree, "d").unwrap()).unwrap().metadata.mtime, Some((2, 0)));
     let tree = merged(&[vec![file("a").at(1), file("a").at(2)]]);
-    assert_eq!(tree.node(find(&tree, "a").unwrap()).unwrap().mtime, Some((2, 0)));
+    assert_eq!(tree.node(find(&tree, "a").unwrap()).unwrap().metadata.mtime, Some((2, 0)));
 }
 
 #[test]
@@ -316,7 +320,7 @@ fn a_layer_can_be_placed_in_a_directory_without_its_own_prefix() {
     let items = vec![dir("docs").at(3), file("docs/a"), hard("docs/b", "docs/a"), file("outside")];
     let (tree, _) = merge_as(&[items], &placing);
     assert_eq!(listing(&tree), ["out/", "out/docs/", "out/docs/a", "out/docs/b", "out/docs/outside"]);
-    assert_eq!(tree.node(find(&tree, "out/docs").unwrap()).unwrap().mtime, Some((3, 0)));
+    assert_eq!(tree.node(find(&tree, "out/docs").unwrap()).unwrap().metadata.mtime, Some((3, 0)));
     assert_eq!(find(&tree, "out/docs/a"), find(&tree, "out/docs/b"));
 }
 
@@ -348,8 +352,8 @@ fn raw_files_have_only_the_attributes_of_the_manifest() {
     assert_eq!(merge.occupied(b"e/f"), Occupied::Free);
     let tree = Tree::open(Arc::new(merge.encode(&[MergeSource::Raw(&raw)]).unwrap())).unwrap();
     let node = tree.node(find(&tree, "d/t").unwrap()).unwrap();
-    assert_eq!((node.mode, node.owner, node.mtime, node.size, node.links), (None, None, None, 4, 1));
-    assert_eq!(tree.node(find(&tree, "d").unwrap()).unwrap().mode, None);
+    assert_eq!((node.metadata, node.size, node.links), (Metadata::default(), 4, 1));
+    assert_eq!(tree.node(find(&tree, "d").unwrap()).unwrap().metadata.mode, None);
     assert_eq!(tree.content(find(&tree, "d/t").unwrap()).unwrap().extents, [Extent { file: 0, stream: 0, length: 4 }]);
     assert_eq!(tree.xattrs(find(&tree, "d/t").unwrap()), [(&b"user.oci.title"[..], &b"t"[..])]);
 }

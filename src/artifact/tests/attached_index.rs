@@ -4,7 +4,7 @@ use super::*;
 use crate::artifact::attached_index;
 use crate::content::tests::attached_index::{file, pack_entries};
 use crate::layer::tests::encode_attached;
-use crate::layer::{FileKind, PackEntry, Packed, Packing};
+use crate::layer::{FileKind, Metadata, PackEntry, Packed, Packing};
 
 /// A published layer: its blob and its index in the registry.
 pub(super) struct Published {
@@ -51,7 +51,7 @@ fn directory(path: &str) -> PackEntry {
 }
 
 fn with_mode(mut entry: PackEntry, mode: u32) -> PackEntry {
-    entry.metadata.mode = mode;
+    entry.metadata.mode = Some(mode);
     entry
 }
 
@@ -86,7 +86,11 @@ async fn titled_layers_with_indexes_are_listed_without_fetching_one_of_them() {
     for path in ["sub/x", "sub/big.bin"] {
         let number = find(&artifact, path).unwrap();
         let node = artifact.tree.node(number).unwrap();
-        assert_eq!((node.mode, node.owner, node.mtime), (Some(0o640), Some((1, 2)), Some((1_700_000_000, 5))), "{path}");
+        assert_eq!(
+            node.metadata,
+            Metadata { mode: Some(0o640), owner: Some((1, 2)), mtime: Some((1_700_000_000, 5)), device: (0, 0) },
+            "{path}"
+        );
         assert!(artifact.tree.xattrs(number).contains(&(b"user.x", b"y")), "{path}");
         assert!(artifact.tree.xattrs(number).iter().all(|(name, _)| *name != b"user.oci.fake"), "{path}");
     }
@@ -108,7 +112,7 @@ async fn two_raw_layers_with_the_same_bytes_keep_their_own_attributes() {
     // Whichever was packed here last.
     artifacts.adopt(&two.packed.index, Some(&two.index.digest)).await;
     let artifact = shown(&artifacts, &repository("r"), "v1").await.unwrap();
-    let mode = |path: &str| artifact.tree.node(find(&artifact, path).unwrap()).unwrap().mode;
+    let mode = |path: &str| artifact.tree.node(find(&artifact, path).unwrap()).unwrap().metadata.mode;
     assert_eq!((mode("one"), mode("two")), (Some(0o640), Some(0o400)));
 }
 
@@ -147,7 +151,7 @@ async fn an_unanswered_index_request_is_an_outage_and_leaves_no_wrong_tree() {
     registry.plan(RequestKind::Blob, 0, 1, Fault::Error(ErrorKind::Unreachable));
     assert_eq!(shown(&artifacts, &repository("r"), "v1").await.err().unwrap().kind, ErrorKind::Unreachable);
     let artifact = shown(&artifacts, &repository("r"), "v1").await.unwrap();
-    assert_eq!(artifact.tree.node(1).unwrap().mode, Some(0o640));
+    assert_eq!(artifact.tree.node(1).unwrap().metadata.mode, Some(0o640));
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -158,11 +162,11 @@ async fn a_raw_layer_with_a_missing_index_is_shown_as_if_it_had_none() {
     let blob = registry.held("r")[&raw.index.digest].clone();
     registry.remove_blob("r", &raw.index.digest);
     let first = artifacts(Arc::clone(&registry) as Arc<dyn Pull>, cache.path(), false, None);
-    assert_eq!(shown(&first, &repository("r"), "v1").await.unwrap().tree.node(1).unwrap().mode, None);
+    assert_eq!(shown(&first, &repository("r"), "v1").await.unwrap().tree.node(1).unwrap().metadata.mode, None);
     // This is not remembered.
     registry.add_blob_as("r", raw.index.digest, blob);
     let second = artifacts(registry, cache.path(), false, None);
-    assert_eq!(shown(&second, &repository("r"), "v1").await.unwrap().tree.node(1).unwrap().mode, Some(0o640));
+    assert_eq!(shown(&second, &repository("r"), "v1").await.unwrap().tree.node(1).unwrap().metadata.mode, Some(0o640));
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -3,7 +3,7 @@
 use super::attached_index::{publish, tag_layers};
 use super::*;
 use crate::content::tests::attached_index::file;
-use crate::layer::{FileKind, PackEntry, Packing};
+use crate::layer::{FileKind, Metadata, PackEntry, Packing};
 
 const DEFAULTS: IdentityDefaults = IdentityDefaults { owner: (1000, 1000) };
 
@@ -73,25 +73,13 @@ async fn a_tree_with_unset_attributes_is_recognised_by_the_mount_s_defaults() {
     let of_r = repository("r");
     let tree = shown(&artifacts, &of_r, "v1").await.unwrap().tree.clone();
     let mut copy = TreeIdentity::new(&DEFAULTS);
-    let root = IdentityEntry {
-        path: b"",
-        node: 0,
-        kind: Kind::Directory,
-        mode: Some(0o755),
-        owner: Some(DEFAULTS.owner),
-        mtime: Some(UNDATED),
-        size: 0,
-        links: 2,
-        device: (0, 0),
-        target: b"",
-        sha256: None,
-    };
+    let metadata = Metadata { mode: Some(0o755), owner: Some(DEFAULTS.owner), mtime: Some(UNDATED), device: (0, 0) };
+    let root = IdentityEntry { path: b"", node: 0, kind: Kind::Directory, metadata, size: 0, links: 2, target: b"", sha256: None };
     let sha256 = Digest::of(b"one").as_bytes().try_into().ok();
     copy.add::<&[u8], &[u8]>(&root, &[]);
-    copy.add::<&[u8], &[u8]>(
-        &IdentityEntry { path: b"a", node: 9, kind: Kind::File, mode: Some(0o644), size: 3, links: 1, sha256, ..root },
-        &[],
-    );
+    let metadata = Metadata { mode: Some(0o644), ..metadata };
+    let file = IdentityEntry { path: b"a", node: 9, kind: Kind::File, metadata, size: 3, links: 1, sha256, ..root };
+    copy.add::<&[u8], &[u8]>(&file, &[]);
     let copy = copy.finish();
     assert_eq!(copy.digest, tree.identity(&DEFAULTS).digest);
     assert!(artifacts.find_tree(&of_r, &copy, &DEFAULTS).await.unwrap().is_some());

@@ -5,11 +5,11 @@
 
 use std::io;
 
-use super::format::{self, CHECKSUM_AT, HAS_MODE, HAS_MTIME, HAS_OWNER, HAS_SHA256, Header, NameRecord, NodeRecord, SINGLE};
+use super::format::{self, CHECKSUM_AT, HAS_SHA256, Header, NameRecord, NodeRecord, SINGLE};
 use super::{Kind, NodeId};
 use crate::artifact::merge::{Entries, MergeSource, RawFile};
 use crate::error::{Error, ErrorKind};
-use crate::layer::{Entry, Extent, FileKind};
+use crate::layer::{Entry, Extent, FileKind, Metadata};
 use crate::sys::array::{Array, Scratch};
 
 /// A node with its final number, before its attributes are looked up.
@@ -117,8 +117,7 @@ impl Encoder {
             let source = sources.get(placed.source as usize).unwrap_or(&MergeSource::Bare);
             let mut record = encoder.node(&placed, source)?;
             if let (MergeSource::Bare, Some(time)) = (source, time_below(&placed, (&nodes, &names), sources)) {
-                record.flags |= HAS_MTIME;
-                (record.mtime, record.nanoseconds) = time;
+                record.metadata.mtime = Some(time);
             }
             out.extend_from_slice(&record.to_bytes()).map_err(no_room)?;
         }
@@ -150,13 +149,14 @@ impl Encoder {
         }
         match source {
             MergeSource::Bare => {}
-            MergeSource::Raw(raw) if placed.directory => raw_owner(raw, &mut record),
+            // Only owner and time, as of every implied directory.
+            MergeSource::Raw(raw) if placed.directory => record.metadata = Metadata { mode: None, ..raw.metadata },
             MergeSource::Raw(raw) => self.raw(raw, placed.source, &mut record)?,
             MergeSource::Layer { entries, image } => {
                 let entry = entries.entry(placed.entry).ok_or_else(too_large)?;
                 self.entry(*entries, &entry, placed, &mut record)?;
                 if placed.implied && *image {
-                    (record.uid, record.gid) = (0, 0);
+                    record.metadata.owner = Some((0, 0));
                 }
             }
         }
@@ -164,10 +164,8 @@ impl Encoder {
     }
 
     fn entry(&mut self, layer: &dyn Entries, entry: &Entry<'_>, placed: &Placed, record: &mut NodeRecord) -> Result<(), Error> {
-        record.flags |= HAS_MODE | HAS_OWNER | HAS_MTIME;
-        (record.uid, record.gid) = entry.metadata.owner;
-        (record.mtime, record.nanoseconds) = entry.metadata.mtime;
-        record.mode = if placed.implied { 0o755 } else { entry.metadata.mode & 0o7777 };
+        record.metadata = entry.metadata;
+        record.metadata.mode = if placed.implied { Some(0o755) } else { entry.metadata.mode.map(|mode| mode & 0o7777) };
         if !placed.implied {
             self.xattrs(layer.xattrs(entry.number).into_iter().filter(|(name, _)| !is_ours(name)), record)?;
         }
@@ -187,7 +185,6 @@ impl Encoder {
                 (record.first, record.count) = self.text(entry.link)?;
                 record.size = entry.link.len() as u64;
             }
-            Some(Kind::CharDevice | Kind::BlockDevice) => (record.extra, record.minor) = entry.metadata.device,
             Some(Kind::File) => {
                 record.extra = placed.source;
                 record.size = entry.size;
@@ -206,11 +203,7 @@ impl Encoder {
         record.kind = Some(Kind::File);
         record.extra = blob;
         record.size = raw.size;
-        raw_owner(raw, record);
-        if let Some(mode) = raw.mode {
-            record.flags |= HAS_MODE;
-            record.mode = mode & 0o7777;
-        }
+        record.metadata = Metadata { mode: raw.metadata.mode.map(|mode| mode & 0o7777), ..raw.metadata };
         if let Some(sha256) = raw.sha256 {
             record.flags |= HAS_SHA256;
             record.sha256 = sha256;
@@ -274,26 +267,15 @@ fn time_below(placed: &Placed, (nodes, names): (&[[u32; 7]], &[u8]), sources: &[
     loop {
         match sources.get(placed.source as usize) {
             Some(MergeSource::Layer { entries, .. }) => {
-                return entries.entry(placed.entry).map(|entry| entry.metadata.mtime);
+                return entries.entry(placed.entry).and_then(|entry| entry.metadata.mtime);
             }
-            Some(MergeSource::Raw(raw)) => return raw.mtime,
+            Some(MergeSource::Raw(raw)) => return raw.metadata.mtime,
             Some(MergeSource::Bare) | None if placed.count == 0 => return None,
             Some(MergeSource::Bare) | None => {
                 let first = names.get(placed.first as usize * format::NAME..)?.get(..format::NAME)?;
                 placed = Placed::from_words(*nodes.get(NameRecord::read(first).node as usize)?);
             }
         }
-    }
-}
-
-fn raw_owner(raw: &RawFile, record: &mut NodeRecord) {
-    if let Some(owner) = raw.owner {
-        record.flags |= HAS_OWNER;
-        (record.uid, record.gid) = owner;
-    }
-    if let Some(mtime) = raw.mtime {
-        record.flags |= HAS_MTIME;
-        (record.mtime, record.nanoseconds) = mtime;
     }
 }
 

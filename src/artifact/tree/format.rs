@@ -8,7 +8,7 @@ use xxhash_rust::xxh3::Xxh3;
 
 use super::Kind;
 use crate::error::{Error, ErrorKind};
-use crate::layer::Extent;
+use crate::layer::{Extent, Metadata};
 
 /// Version of the format and of the rules behind it; part of the key under which trees are stored.
 pub const VERSION: u32 = 4;
@@ -81,17 +81,14 @@ impl Header {
 pub(super) struct NodeRecord {
     /// `None` only in unvalidated bytes.
     pub kind: Option<Kind>,
+    /// [`HAS_SHA256`] and [`SINGLE`].
     pub flags: u8,
-    pub mode: u32,
-    pub uid: u32,
-    pub gid: u32,
-    pub mtime: i64,
-    pub nanoseconds: u32,
+    /// The device only of a device.
+    pub metadata: Metadata,
     pub links: u32,
     pub size: u64,
-    /// File: blob. Directory: parent. Device: major.
+    /// File: blob. Directory: parent.
     pub extra: u32,
-    pub minor: u32,
     /// File: first extent, or stream offset with [`SINGLE`]. Directory: first name. Symlink: heap offset.
     pub first: u64,
     /// File: extents. Directory: names. Symlink: length of the target.
@@ -111,13 +108,18 @@ impl NodeRecord {
     pub fn to_bytes(self) -> [u8; NODE] {
         let mut bytes = [0; NODE];
         let mut put = |at: usize, value: &[u8]| bytes[at..at + value.len()].copy_from_slice(value);
-        put(0, &[self.kind.map_or(u8::MAX, Kind::code), self.flags]);
-        for (at, value) in [(4, self.mode), (8, self.uid), (12, self.gid), (24, self.nanoseconds), (28, self.links), (40, self.extra)] {
+        let Metadata { mode, owner, mtime, device } = self.metadata;
+        let flag = |is_set: bool, flag: u8| if is_set { flag } else { 0 };
+        let set = flag(mode.is_some(), HAS_MODE) | flag(owner.is_some(), HAS_OWNER) | flag(mtime.is_some(), HAS_MTIME);
+        put(0, &[self.kind.map_or(u8::MAX, Kind::code), self.flags | set]);
+        let ((uid, gid), (seconds, nanoseconds)) = (owner.unwrap_or_default(), mtime.unwrap_or_default());
+        let (extra, minor) = if self.kind.is_some_and(Kind::is_device) { device } else { (self.extra, 0) };
+        for (at, value) in [(4, mode.unwrap_or_default()), (8, uid), (12, gid), (24, nanoseconds), (28, self.links), (40, extra)] {
             put(at, &value.to_le_bytes());
         }
-        put(16, &self.mtime.to_le_bytes());
+        put(16, &seconds.to_le_bytes());
         put(32, &self.size.to_le_bytes());
-        put(44, &self.minor.to_le_bytes());
+        put(44, &minor.to_le_bytes());
         put(48, &self.first.to_le_bytes());
         for (at, value) in [(56, self.count), (60, self.xattrs), (64, self.first_xattr), (68, self.blocks)] {
             put(at, &value.to_le_bytes());
@@ -127,18 +129,22 @@ impl NodeRecord {
     }
 
     fn read(record: &[u8]) -> Self {
+        let kind = record.first().copied().and_then(Kind::from_code);
+        let flags = record.get(1).copied().unwrap_or_default();
+        let has = |flag: u8| flags & flag != 0;
+        let is_device = kind.is_some_and(Kind::is_device);
         Self {
-            kind: record.first().copied().and_then(Kind::from_code),
-            flags: record.get(1).copied().unwrap_or_default(),
-            mode: u32_at(record, 4),
-            uid: u32_at(record, 8),
-            gid: u32_at(record, 12),
-            mtime: u64_at(record, 16).cast_signed(),
-            nanoseconds: u32_at(record, 24),
+            kind,
+            flags: flags & (HAS_SHA256 | SINGLE),
+            metadata: Metadata {
+                mode: has(HAS_MODE).then(|| u32_at(record, 4)),
+                owner: has(HAS_OWNER).then(|| (u32_at(record, 8), u32_at(record, 12))),
+                mtime: has(HAS_MTIME).then(|| (u64_at(record, 16).cast_signed(), u32_at(record, 24))),
+                device: if is_device { (u32_at(record, 40), u32_at(record, 44)) } else { (0, 0) },
+            },
             links: u32_at(record, 28),
             size: u64_at(record, 32),
             extra: u32_at(record, 40),
-            minor: u32_at(record, 44),
             first: u64_at(record, 48),
             count: u32_at(record, 56),
             xattrs: u32_at(record, 60),

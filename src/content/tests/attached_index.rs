@@ -26,7 +26,7 @@ pub(crate) fn file(path: &str, data: &[u8]) -> PackEntry {
     PackEntry {
         path: path.as_bytes().to_vec(),
         kind: FileKind::File,
-        metadata: Metadata { mode: 0o640, owner: (1, 2), mtime: (1_700_000_000, 5), device: (0, 0) },
+        metadata: Metadata { mode: Some(0o640), owner: Some((1, 2)), mtime: Some((1_700_000_000, 5)), device: (0, 0) },
         size: data.len() as u64,
         link: Vec::new(),
         xattrs: Vec::new(),
@@ -78,7 +78,7 @@ async fn a_blob_with_an_index_is_listed_unfetched_and_read_by_verified_spans() {
             Packing::Raw => contents.attached_index(&source).await.unwrap().unwrap(),
             _ => contents.index(&source).await.unwrap(),
         };
-        assert_eq!((index.entry(0).unwrap().metadata.mode, ranges(&fixture, &source)), (0o640, Vec::new()));
+        assert_eq!((index.entry(0).unwrap().metadata.mode, ranges(&fixture, &source)), (Some(0o640), Vec::new()));
         let stream = contents.open(&source).await.unwrap();
         let start = index.extents(0)[0].stream;
         let middle = start + 5 * MIB..start + 5 * MIB + 4096;

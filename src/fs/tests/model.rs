@@ -12,8 +12,8 @@ use rand::rngs::StdRng;
 use rand::{RngExt, SeedableRng};
 use tokio::task::JoinSet;
 
-use super::super::{Inode, Lookup, NewName, Selection};
-use super::test_mount::{CALLER, Setup, TestMount, add_files};
+use super::super::{Inode, Lookup, Selection};
+use super::test_mount::{CALLER, Setup, TestMount, add_files, new_name};
 use crate::artifact::Kind;
 use crate::error::{Error, ErrorKind};
 use crate::oci::Digest;
@@ -181,7 +181,7 @@ impl Model {
             state.writing.insert(name.clone(), tainted);
             (name, state.directories[at].0)
         };
-        let new = NewName { directory, name: name.clone().into_bytes(), kind: Kind::File, mode: 0o644, device: (0, 0), target: Vec::new() };
+        let new = new_name(directory, name.as_bytes(), Kind::File, 0o644);
         let made = self.mount.fs.create(CALLER, new, true).await;
         let mut acknowledged = false;
         if let Some((entry, open)) = self.allowed(&format!("create {name} in {directory:x}"), made) {
@@ -200,14 +200,7 @@ impl Model {
     }
 
     async fn mkdir(self, tag: &'static str) {
-        let new = NewName {
-            directory: self.repository,
-            name: tag.as_bytes().to_vec(),
-            kind: Kind::Directory,
-            mode: 0o755,
-            device: (0, 0),
-            target: Vec::new(),
-        };
+        let new = new_name(self.repository, tag.as_bytes(), Kind::Directory, 0o755);
         if let Some(entry) = self.allowed(&format!("mkdir {tag}"), self.mount.fs.make(CALLER, new).await) {
             self.found(tag, entry.inode);
         }

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use super::super::Lookup;
 use super::syncing::published;
-use super::test_mount::{Setup, TestMount, add_files};
+use super::test_mount::{Setup, TestMount, add_files, new_name};
 use crate::artifact::Kind;
 use crate::error::ErrorKind;
 use crate::fs::{Root, Selection};
@@ -55,8 +55,7 @@ async fn mkdir_of_an_existing_name_fails_and_asks_upstream_only_if_needed() {
     assert_eq!(mount.make("team/app/v2", Kind::Directory).await.unwrap_err().kind, ErrorKind::Exists, "no list is a negative answer");
     let directory = mount.entry("team/app").await.inode;
     mount.registry.plan(RequestKind::Manifest, 0, u32::MAX, Fault::Error(ErrorKind::Unreachable));
-    let new =
-        crate::fs::NewName { directory, name: b"v3".to_vec(), kind: Kind::Directory, mode: 0o755, device: (0, 0), target: Vec::new() };
+    let new = new_name(directory, b"v3", Kind::Directory, 0o755);
     assert_eq!(mount.fs.make(super::test_mount::CALLER, new).await.unwrap_err().kind, ErrorKind::Unreachable);
 }
 

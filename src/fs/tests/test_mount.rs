@@ -9,11 +9,12 @@ use crate::artifact::{Artifacts, Kind, Options, ViewMode};
 use crate::cache::{self, SpanCache};
 use crate::content::{self, Contents};
 use crate::error::{Error, ErrorKind};
+use crate::layer::Metadata;
 use crate::oci::{Digest, Platform, Repository, media_type};
 use crate::publish::ArtifactKind;
 use crate::registry::{Memory, Offline, Pull, RequestKind};
 use crate::staging::Uppers;
-use crate::view::{Authority, Defaults, Meaning, Overlay, Replace, SetAttributes};
+use crate::view::{Authority, Defaults, Meaning, NewNode, Overlay, Replace, SetAttributes};
 
 pub const DEFAULTS: Defaults =
     Defaults { uid: 1000, gid: 1000, time: (1_700_000_000, 0), force_uid: None, force_gid: None, file_mode: None, dir_mode: None };
@@ -333,7 +334,7 @@ impl TestMount {
     pub async fn make(&self, path: &str, kind: Kind) -> Result<Entry, Error> {
         let (directory, name) = self.parent(path).await;
         let mode = if kind == Kind::Directory { 0o755 } else { 0o644 };
-        let new = NewName { directory, name: name.to_vec(), kind, mode, device: (0, 0), target: b"target".to_vec() };
+        let new = new_name(directory, name, kind, mode);
         self.fs.make(CALLER, new).await
     }
 
@@ -353,8 +354,7 @@ impl TestMount {
                 handle
             }
             Lookup::Absent(_) => {
-                let name = name.to_vec();
-                let new = NewName { directory, name, kind: Kind::File, mode: 0o644, device: (0, 0), target: Vec::new() };
+                let new = new_name(directory, name, Kind::File, 0o644);
                 self.fs.create(CALLER, new, true).await?.1.handle
             }
         };
@@ -403,4 +403,11 @@ pub fn add_files(registry: &Memory, repository: &str, tag: &str, files: &[(&str,
     let layers: Vec<Layer<'_>> =
         files.iter().zip(&titles).map(|((_, data), title)| ("text/plain", data.as_bytes(), title.as_slice())).collect();
     registry.add_artifact(repository, tag, (media_type::OCI_EMPTY, b"{}"), &layers, &[])
+}
+
+/// A name to create; a symlink leads to `target`.
+pub fn new_name(directory: u64, name: &[u8], kind: Kind, mode: u32) -> NewName {
+    let target = if kind == Kind::Symlink { b"target".to_vec() } else { Vec::new() };
+    let metadata = Metadata { mode: Some(mode), ..Metadata::default() };
+    NewName { directory, name: name.to_vec(), node: NewNode { kind, metadata, target } }
 }

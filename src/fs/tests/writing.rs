@@ -1,10 +1,9 @@
 //! Changes inside tags through the file system's own calls: what is visible, what is refused, what open files show.
 
 use super::super::{Lookup, ROOT, Root};
-use super::test_mount::{CALLER, Setup, TestMount, add_files, repository};
+use super::test_mount::{CALLER, Setup, TestMount, add_files, new_name, repository};
 use crate::artifact::Kind;
 use crate::error::ErrorKind;
-use crate::fs::NewName;
 use crate::oci::{Tag, Version};
 use crate::registry::Memory;
 use crate::view::{Replace, SetAttributes};
@@ -164,7 +163,7 @@ async fn a_range_is_copied_within_a_tag() {
     let source = mount.entry("team/app/v1/a.txt").await;
     let reader = mount.fs.open(source.inode, false).await.unwrap().handle;
     let (directory, _) = mount.parent("team/app/v1/copy").await;
-    let new = NewName { directory, name: b"copy".to_vec(), kind: Kind::File, mode: 0o600, device: (0, 0), target: Vec::new() };
+    let new = new_name(directory, b"copy", Kind::File, 0o600);
     let (copy, open) = mount.fs.create(CALLER, new, true).await.unwrap();
     assert_eq!(mount.fs.copy_range(CALLER, (reader, 0), (open.handle, 0), 5).await.unwrap(), 5);
     assert_eq!(mount.text("team/app/v1/copy").await, "hello");

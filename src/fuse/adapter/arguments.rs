@@ -8,16 +8,17 @@ use fuser::{INodeNo, RenameFlags, Request, TimeOrNow};
 
 use crate::artifact::Kind;
 use crate::fs::{Caller, NewName};
-use crate::view::Replace;
+use crate::layer::Metadata;
+use crate::view::{NewNode, Replace};
 
 pub(super) fn caller(request: &Request) -> Caller {
     Caller { uid: request.uid(), gid: request.gid() }
 }
 
-/// A regular file; the caller changes the kind if needed.
-pub(super) fn new_name(parent: INodeNo, name: &OsStr, mode: u32) -> NewName {
-    let (directory, name) = (parent.0, name.as_bytes().to_vec());
-    NewName { directory, name, kind: Kind::File, mode: mode & 0o7777, device: (0, 0), target: Vec::new() }
+/// A name for a node of a kind, without device numbers or a target.
+pub(super) fn new_name(parent: INodeNo, name: &OsStr, kind: Kind, mode: u32) -> NewName {
+    let metadata = Metadata { mode: Some(mode & 0o7777), ..Metadata::default() };
+    NewName { directory: parent.0, name: name.as_bytes().to_vec(), node: NewNode { kind, metadata, target: Vec::new() } }
 }
 
 /// The kind requested by `mknod`.

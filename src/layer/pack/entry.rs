@@ -1,6 +1,6 @@
 //! Input of a packer: entries, and how to store the layer.
 
-use crate::layer::{FileKind, Metadata};
+use crate::layer::{FileKind, Metadata, Xattrs};
 
 /// How to store a layer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -20,12 +20,12 @@ pub struct PackEntry {
     pub path: Vec<u8>,
     /// Kind; a hard link's `link` is the path of its target, earlier in the same layer.
     pub kind: FileKind,
-    /// Attributes.
+    /// Attributes; what is missing is archived as zero.
     pub metadata: Metadata,
     /// Size of a regular file; exactly this many bytes must follow.
     pub size: u64,
     /// Target of a symlink or hard link.
     pub link: Vec<u8>,
     /// Namespaced extended attributes, sorted by name.
-    pub xattrs: Vec<(Vec<u8>, Vec<u8>)>,
+    pub xattrs: Xattrs,
 }

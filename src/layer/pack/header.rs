@@ -34,7 +34,7 @@ pub(in crate::layer) fn headers(entry: &PackEntry) -> Result<Vec<u8>, Error> {
     let mut records = Vec::new();
     name(entry, &mut block, &mut records);
     link(entry, &mut block, &mut records);
-    block.number(100, 8, u64::from(entry.metadata.mode & 0o7777));
+    block.number(100, 8, u64::from(entry.metadata.mode.unwrap_or_default() & 0o7777));
     let mut owner = |at, key, value: u32| {
         if u64::from(value) <= SHORT_NUMBER {
             block.number(at, 8, value.into());
@@ -43,8 +43,9 @@ pub(in crate::layer) fn headers(entry: &PackEntry) -> Result<Vec<u8>, Error> {
             record(&mut records, key, value.to_string().as_bytes());
         }
     };
-    owner(108, b"uid", entry.metadata.owner.0);
-    owner(116, b"gid", entry.metadata.owner.1);
+    let (uid, gid) = entry.metadata.owner.unwrap_or_default();
+    owner(108, b"uid", uid);
+    owner(116, b"gid", gid);
     size(entry, &mut block, &mut records);
     time(entry, &mut block, &mut records);
     block.put(156, &[type_flag(entry.kind)]);
@@ -66,15 +67,16 @@ pub(in crate::layer) fn headers(entry: &PackEntry) -> Result<Vec<u8>, Error> {
 
 /// Rejects anything that tar cannot represent or no reader would return unchanged.
 fn check(entry: &PackEntry) -> Result<(), Error> {
+    let ((uid, gid), mtime) = (entry.metadata.owner.unwrap_or_default(), entry.metadata.mtime.unwrap_or_default());
     let problem = if !is_clean(&entry.path) {
         Some("its name is not a relative path, or a part of it is longer than 255 bytes")
     } else if entry.path.is_empty() && entry.kind != FileKind::Directory {
         Some("only a directory can be the root")
     } else if entry.kind == FileKind::Socket {
         Some("a socket cannot be archived")
-    } else if entry.metadata.owner.0 == u32::MAX || entry.metadata.owner.1 == u32::MAX {
+    } else if uid == u32::MAX || gid == u32::MAX {
         Some("its owner or group is not a valid id")
-    } else if entry.metadata.mtime.1 > 999_999_999 || (entry.metadata.mtime.0 == i64::MIN && entry.metadata.mtime.1 == 0) {
+    } else if mtime.1 > 999_999_999 || mtime == (i64::MIN, 0) {
         Some("its time is out of range")
     } else if entry.size > i64::MAX as u64 / 2 {
         Some("it is too large")
@@ -197,7 +199,7 @@ fn size(entry: &PackEntry, block: &mut Block, records: &mut Vec<u8>) {
 }
 
 fn time(entry: &PackEntry, block: &mut Block, records: &mut Vec<u8>) {
-    let (seconds, nanoseconds) = entry.metadata.mtime;
+    let (seconds, nanoseconds) = entry.metadata.mtime.unwrap_or_default();
     let field = u64::try_from(seconds).ok().filter(|seconds| *seconds <= LONG_NUMBER);
     block.number(136, 12, field.unwrap_or(0));
     if nanoseconds == 0 && field.is_some() {

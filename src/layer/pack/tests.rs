@@ -38,9 +38,10 @@ pub(super) fn entry(path: &[u8], kind: FileKind) -> PackEntry {
         path: path.to_vec(),
         kind,
         metadata: Metadata {
-            mode: if kind == FileKind::Directory { 0o755 } else { 0o644 },
-            mtime: (1_700_000_000, 0),
-            ..Metadata::default()
+            mode: Some(if kind == FileKind::Directory { 0o755 } else { 0o644 }),
+            owner: Some((0, 0)),
+            mtime: Some((1_700_000_000, 0)),
+            device: (0, 0),
         },
         size: 0,
         link: Vec::new(),
@@ -116,12 +117,12 @@ fn a_raw_layer_is_the_file_and_its_index_knows_the_attributes() {
     for length in [0, 1, 1 << 20, (2 << 20) + 5] {
         let data = noise(length, 3);
         let mut only = file(b"sub/big.bin", &data);
-        only.0.metadata = Metadata { mode: 0o4711, owner: (7, 8), mtime: (-2, 500_000_000), device: (0, 0) };
+        only.0.metadata = Metadata { mode: Some(0o4711), owner: Some((7, 8)), mtime: Some((-2, 500_000_000)), device: (0, 0) };
         let (packed, blob) = pack(Packing::Raw, 2, &[only], 70_000);
         assert!(blob == data);
         check(Packing::Raw, &packed, &blob);
         let found = packed.index.entry(0).unwrap();
-        let expected = Metadata { mode: 0o4711, owner: (7, 8), mtime: (-2, 500_000_000), device: (0, 0) };
+        let expected = Metadata { mode: Some(0o4711), owner: Some((7, 8)), mtime: Some((-2, 500_000_000)), device: (0, 0) };
         assert_eq!((found.path, found.metadata, found.size), (&b"sub/big.bin"[..], expected, length as u64));
         assert_eq!(found.sha256, Some(Sha256::digest(&data).into()));
         assert_eq!(packed.index.entry_count(), 1);
@@ -152,7 +153,7 @@ fn incompressible_data_is_stored_at_almost_no_cost() {
 
 /// The golden layer of `FORMAT.md`.
 fn golden() -> (Packed, Vec<u8>) {
-    let metadata = Metadata { mode: 0o777, mtime: (-2, 500_000_000), ..Metadata::default() };
+    let metadata = Metadata { mode: Some(0o777), mtime: Some((-2, 500_000_000)), ..Metadata::default() };
     let entries = [
         (entry(b"d", FileKind::Directory), vec![]),
         file(b"d/hello", b"hello\n"),
@@ -191,9 +192,9 @@ fn entries_that_no_tar_can_hold_are_refused_by_name() {
         PackEntry { path: b"some/name/..".to_vec(), ..plain() },
         PackEntry { path: [&b"some/name"[..], &[b'x'; 256]].concat(), ..plain() },
         PackEntry { path: b"some/name\0".to_vec(), ..plain() },
-        PackEntry { metadata: Metadata { owner: (0, u32::MAX), ..metadata }, ..plain() },
-        PackEntry { metadata: Metadata { mtime: (0, 1_000_000_000), ..metadata }, ..plain() },
-        PackEntry { metadata: Metadata { mtime: (i64::MIN, 0), ..metadata }, ..plain() },
+        PackEntry { metadata: Metadata { owner: Some((0, u32::MAX)), ..metadata }, ..plain() },
+        PackEntry { metadata: Metadata { mtime: Some((0, 1_000_000_000)), ..metadata }, ..plain() },
+        PackEntry { metadata: Metadata { mtime: Some((i64::MIN, 0)), ..metadata }, ..plain() },
         PackEntry { size: u64::MAX, ..plain() },
         PackEntry { kind: FileKind::Symlink, ..plain() },
         PackEntry { kind: FileKind::Symlink, link: vec![b'x'; 4096], ..plain() },

@@ -9,7 +9,7 @@ use super::path;
 use super::pax::{Records, Sparse};
 use crate::error::Error;
 use crate::layer::build::{Builder, NewContent, NewEntry};
-use crate::layer::{Extent, FileKind, MEMBER_MINIMUM, Metadata};
+use crate::layer::{Extent, FileKind, MEMBER_MINIMUM, Metadata, Xattrs};
 
 /// Owner and group of an entry with unreadable ones: `nobody`, never root.
 const NOBODY: u32 = 65_534;
@@ -39,7 +39,7 @@ pub(super) struct Pending {
     kind: FileKind,
     metadata: Metadata,
     link: Vec<u8>,
-    xattrs: Vec<(Vec<u8>, Vec<u8>)>,
+    xattrs: Xattrs,
     pub(super) sparse: Sparse,
     size: u64,
     stream: u64,
@@ -138,16 +138,17 @@ impl Pending {
         };
         let uid = owner(records.uid, header.uid(), "its owner is not a valid uid");
         let gid = owner(records.gid, header.gid(), "its group is not a valid gid");
-        self.metadata.owner = (uid, gid);
-        self.metadata.mode = header.mode().ok().and_then(|mode| u32::try_from(mode & 0o7777).ok()).unwrap_or_else(|| {
+        self.metadata.owner = Some((uid, gid));
+        let mode = header.mode().ok().and_then(|mode| u32::try_from(mode & 0o7777).ok());
+        self.metadata.mode = Some(mode.unwrap_or_else(|| {
             wrong.push("its mode is not a number");
             if self.kind == FileKind::Directory { 0o755 } else { 0o644 }
-        });
+        }));
         let seconds = header.mtime().ok().and_then(|seconds| i64::try_from(seconds).ok());
-        self.metadata.mtime = records.mtime.or(seconds.map(|seconds| (seconds, 0))).unwrap_or_else(|| {
+        self.metadata.mtime = Some(records.mtime.or(seconds.map(|seconds| (seconds, 0))).unwrap_or_else(|| {
             wrong.push("its time is out of range");
             (0, 0)
-        });
+        }));
         if matches!(self.kind, FileKind::CharDevice | FileKind::BlockDevice) {
             let narrow = |(major, minor)| Some((u32::try_from(major).ok()?, u32::try_from(minor).ok()?));
             self.metadata.device = header.device().ok().and_then(narrow).unwrap_or_else(|| {

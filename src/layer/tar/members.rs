@@ -92,7 +92,7 @@ pub fn archive_header(path: &[u8], size: u64) -> Result<Vec<u8>, Error> {
     headers(&PackEntry {
         path: path.to_vec(),
         kind: FileKind::File,
-        metadata: Metadata { mode: 0o644, ..Metadata::default() },
+        metadata: Metadata { mode: Some(0o644), ..Metadata::default() },
         size,
         link: Vec::new(),
         xattrs: Vec::new(),

@@ -3,6 +3,7 @@
 use base64::Engine as _;
 
 use super::sparse::{self, Piece};
+use crate::layer::Xattrs;
 
 /// Longest extended attribute name and value on Linux.
 const XATTR_NAME: usize = 255;
@@ -19,7 +20,7 @@ pub(super) struct Records {
     pub(super) uid: Option<u32>,
     pub(super) gid: Option<u32>,
     pub(super) mtime: Option<(i64, u32)>,
-    pub(super) xattrs: Vec<(Vec<u8>, Vec<u8>)>,
+    pub(super) xattrs: Xattrs,
     pub(super) sparse: Sparse,
     /// Problems with single values.
     pub(super) bad: Vec<&'static str>,

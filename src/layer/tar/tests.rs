@@ -179,7 +179,7 @@ fn old_and_new_headers_yield_types_names_and_attributes() {
     );
     let entry = |number| index.entry(number).unwrap();
     let device = |number| entry(number).metadata.device;
-    assert_eq!(entry(1).metadata, Metadata { mode: 0o644, owner: (1, 2), mtime: (10, 0), device: (0, 0) });
+    assert_eq!(entry(1).metadata, Metadata { mode: Some(0o644), owner: Some((1, 2)), mtime: Some((10, 0)), device: (0, 0) });
     assert_eq!((device(4), device(5)), ((1, 3), (8, 0)));
     assert_eq!((entry(7).link, entry(7).size), (&b"../../etc/passwd"[..], 16));
     assert_eq!(entry(8).link, b"some/prefix/name");
@@ -228,7 +228,7 @@ fn records_override_the_header_and_global_records_only_fill_gaps() {
     ]));
     let entries: Vec<_> = index.entries().collect();
     assert_eq!(
-        entries.iter().map(|entry| (entry.metadata.owner, entry.metadata.mtime, entry.size)).collect::<Vec<_>>(),
+        entries.iter().map(|entry| (entry.metadata.owner.unwrap(), entry.metadata.mtime.unwrap(), entry.size)).collect::<Vec<_>>(),
         [((100, 2), (5, 250_000_000), 1), ((3_000_000_000, 7), (-2, 500_000_000), 2), ((1, 2), (5, 250_000_000), 1)]
     );
     assert_eq!(index.xattrs(0), []);
@@ -329,8 +329,8 @@ fn a_bad_value_costs_only_that_value() {
     ]));
     let entries: Vec<_> = index.entries().collect();
     assert_eq!(entries.len(), 4);
-    assert_eq!(entries[0].metadata, Metadata { mode: 0o644, owner: (65_534, 65_534), mtime: (0, 0), device: (0, 0) });
-    assert_eq!((entries[1].metadata.owner.0, entries[1].metadata.mtime, index.xattrs(1).len()), (1, (10, 0), 0));
+    assert_eq!(entries[0].metadata, Metadata { mode: Some(0o644), owner: Some((65_534, 65_534)), mtime: Some((0, 0)), device: (0, 0) });
+    assert_eq!((entries[1].metadata.owner.unwrap().0, entries[1].metadata.mtime, index.xattrs(1).len()), (1, Some((10, 0)), 0));
     assert_eq!((entries[2].metadata.device, entries[3].kind), ((0, 0), FileKind::File));
     assert_eq!(index.warnings().len(), 10, "{:#?}", index.warnings());
 }

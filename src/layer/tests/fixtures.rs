@@ -62,7 +62,7 @@ fn lines(index: &LayerIndex) -> BTreeMap<String, Vec<String>> {
     for (path, entry) in &by_path {
         let node = if entry.kind == FileKind::HardLink { by_path[entry.link] } else { *entry };
         let first = *first_names.entry(node.number).or_insert(path);
-        let Metadata { mode, owner, mtime, device } = node.metadata;
+        let Metadata { mode: Some(mode), owner: Some(owner), mtime: Some(mtime), device } = node.metadata else { panic!("{entry:?}") };
         let (kind, size, content) = match node.kind {
             FileKind::File => (if first == *path { "f" } else { "h" }, node.size.to_string(), hex(&node.sha256.unwrap())),
             FileKind::Directory => ("d", "-".into(), "-".into()),

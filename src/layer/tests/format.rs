@@ -44,7 +44,7 @@ fn open(bytes: &[u8]) -> Result<LayerIndex, Error> {
 /// Calls every accessor.
 fn read_all(index: &LayerIndex) {
     for entry in index.entries() {
-        assert!(entry.metadata.mode <= 0o7777);
+        assert!(entry.metadata.mode.unwrap() <= 0o7777);
         let mut position = 0;
         for extent in index.extents(entry.number) {
             assert!(extent.file >= position && extent.stream + extent.length <= index.stream_length());
@@ -93,7 +93,7 @@ fn an_index_with_all_sections_reads_back() {
     let index = sample_index();
     assert_eq!((index.entry_count(), index.codec(), index.blob_digest()), (4, Codec::Gzip, Digest::of(b"fixed")));
     let file = index.entry(0).unwrap();
-    assert_eq!((file.path, file.metadata.mode, file.metadata.mtime), (&b"dir/file"[..], 0o4755, (-2, 500_000_000)));
+    assert_eq!((file.path, file.metadata.mode, file.metadata.mtime), (&b"dir/file"[..], Some(0o4755), Some((-2, 500_000_000))));
     assert_eq!(index.xattrs(0), [(&b"user.a"[..], &b"value"[..])]);
     assert_eq!(index.extents(1).iter().map(|extent| (extent.file, extent.length)).collect::<Vec<_>>(), [(10, 1)]);
     assert_eq!(index.entry(2).unwrap().metadata.device, (1, 3));

@@ -95,8 +95,8 @@ impl Work {
         let mut silent = PathSet::default();
         if let Some(root) = Entries::of(&self.snapshot).next().await?
             && root.path.is_empty()
-            && root.mode.is_none()
-            && root.owner.is_none()
+            && root.metadata.mode.is_none()
+            && root.metadata.owner.is_none()
             && root.xattrs.is_empty()
         {
             silent.insert(b"");

@@ -145,7 +145,7 @@ fn mark(path: Vec<u8>) -> PackEntry {
     PackEntry {
         path,
         kind: FileKind::File,
-        metadata: Metadata { mode: 0o600, ..Metadata::default() },
+        metadata: Metadata { mode: Some(0o600), ..Metadata::default() },
         size: 0,
         link: Vec::new(),
         xattrs: Vec::new(),

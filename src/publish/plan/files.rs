@@ -108,7 +108,7 @@ pub(in crate::publish) async fn plan(
 /// layer settles that without reading the file, which may not be on this machine.
 async fn alone(snapshot: &dyn Snapshot, entry: &TreeEntry, above: &Above, is_known: impl Fn(&Identity) -> bool) -> Result<Draft, Error> {
     let archive = Draft::alone(Packing::GzipTar, None, entry, above);
-    let is_plain = entry.mode.is_none_or(|mode| mode == 0o644) && entry.xattrs.is_empty() && entry.links <= 1;
+    let is_plain = entry.metadata.mode.is_none_or(|mode| mode == 0o644) && entry.xattrs.is_empty() && entry.links <= 1;
     let Some(title) = title(&entry.path).filter(|_| is_plain) else { return Ok(archive) };
     let raw = Draft::alone(Packing::Raw, Some(title), entry, above);
     for draft in [&raw, &archive] {

@@ -167,7 +167,7 @@ fn cover_above(base: &Artifact, path: &[u8], same: &PathSet, covered: &mut PathS
         let Some(found) = base.tree.lookup(node, name(directory)) else { return };
         node = found;
         // Directories with an entry have permission bits; owner and time may come from the file below.
-        let is_silent = base.tree.node(node).is_some_and(|node| node.mode.is_none());
+        let is_silent = base.tree.node(node).is_some_and(|node| node.metadata.mode.is_none());
         if is_silent && base.tree.xattrs(node).is_empty() && same.contains(directory) {
             covered.insert(directory);
         }
@@ -202,8 +202,8 @@ async fn replacements(
 
 /// Whether a file has attributes beyond its bytes.
 pub(in crate::publish) fn says_something(entry: &TreeEntry) -> bool {
-    entry.mode.is_some_and(|mode| mode != 0o644 || entry.kind == Kind::Directory)
-        || entry.owner.is_some()
-        || entry.mtime.is_some()
+    entry.metadata.mode.is_some_and(|mode| mode != 0o644 || entry.kind == Kind::Directory)
+        || entry.metadata.owner.is_some()
+        || entry.metadata.mtime.is_some()
         || !entry.xattrs.is_empty()
 }

@@ -167,20 +167,19 @@ pub(in crate::publish) mod tests {
     use proptest::prelude::*;
 
     use super::*;
+    use crate::layer::Metadata;
     use crate::path::order;
     use crate::view::EntryContent;
 
     pub(in crate::publish) fn entry(path: &str, node: u64, kind: Kind, size: u64) -> TreeEntry {
+        let mode = if kind == Kind::Directory { 0o755 } else { 0o644 };
         TreeEntry {
             path: path.as_bytes().to_vec(),
             node,
             kind,
-            mode: Some(if kind == Kind::Directory { 0o755 } else { 0o644 }),
-            owner: Some((0, 0)),
-            mtime: Some((1, 0)),
+            metadata: Metadata { mode: Some(mode), owner: Some((0, 0)), mtime: Some((1, 0)), device: (0, 0) },
             size,
             links: 1,
-            device: (0, 0),
             target: Vec::new(),
             xattrs: Vec::new(),
             content: EntryContent::Data(node),

@@ -4,7 +4,7 @@
 use sha2::{Digest as _, Sha256};
 
 use crate::artifact::Kind;
-use crate::layer::{FileKind, LayerIndex, Metadata, PackEntry, Packing};
+use crate::layer::{FileKind, LayerIndex, Metadata, PackEntry, Packing, owned_xattrs};
 use crate::view::TreeEntry;
 
 /// Digest of the content of a layer.
@@ -37,7 +37,8 @@ impl LayerIdentity {
             return;
         }
         let Metadata { mode, owner, mtime, device } = entry.metadata;
-        let mode = if entry.kind == FileKind::Symlink { 0o777 } else { mode };
+        let mode = if entry.kind == FileKind::Symlink { 0o777 } else { mode.unwrap_or_default() };
+        let (owner, mtime) = (owner.unwrap_or_default(), mtime.unwrap_or_default());
         let device = if matches!(entry.kind, FileKind::CharDevice | FileKind::BlockDevice) { device } else { (0, 0) };
         for number in [mode, owner.0, owner.1, mtime.1, device.0, device.1] {
             self.0.update(number.to_le_bytes());
@@ -73,7 +74,7 @@ pub(in crate::publish) fn of_index(index: &LayerIndex, packing: Packing, title: 
         if entry.kind == FileKind::File && entry.size > 0 && entry.sha256.is_none() {
             return None;
         }
-        let mut xattrs: Vec<_> = index.xattrs(entry.number).into_iter().map(|(name, value)| (name.to_vec(), value.to_vec())).collect();
+        let mut xattrs = owned_xattrs(index.xattrs(entry.number));
         xattrs.sort();
         let archived = PackEntry {
             path: title.map_or_else(|| entry.path.to_vec(), |title| title.as_bytes().to_vec()),
@@ -101,12 +102,6 @@ pub(in crate::publish) fn archived(entry: &TreeEntry, link: Option<&[u8]>) -> Pa
         (None, Kind::Fifo) => FileKind::Fifo,
         (None, Kind::Socket) => FileKind::Socket,
     };
-    let mode = match entry.kind {
-        Kind::Symlink => 0o777,
-        Kind::Directory => entry.mode.unwrap_or(0o755),
-        _ => entry.mode.unwrap_or(0o644),
-    };
-    let is_device = matches!(kind, FileKind::CharDevice | FileKind::BlockDevice);
     let mut xattrs = if link.is_some() { Vec::new() } else { entry.xattrs.clone() };
     // An empty value cannot be archived.
     xattrs.retain(|(_, value)| !value.is_empty());
@@ -115,10 +110,9 @@ pub(in crate::publish) fn archived(entry: &TreeEntry, link: Option<&[u8]>) -> Pa
         path: entry.path.clone(),
         kind,
         metadata: Metadata {
-            mode,
-            owner: entry.owner.unwrap_or_default(),
-            mtime: entry.mtime.unwrap_or_default(),
-            device: if is_device { entry.device } else { (0, 0) },
+            mode: Some(entry.metadata.mode_or_default(entry.kind)),
+            device: if link.is_none() && entry.kind.is_device() { entry.metadata.device } else { (0, 0) },
+            ..entry.metadata
         },
         size: if kind == FileKind::File { entry.size } else { 0 },
         link: link.map_or_else(|| if entry.kind == Kind::Symlink { entry.target.clone() } else { Vec::new() }, <[u8]>::to_vec),

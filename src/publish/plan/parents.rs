@@ -20,7 +20,7 @@ impl Above {
             self.0.pop();
         }
         if entry.kind == Kind::Directory && !entry.path.is_empty() {
-            self.0.push((entry.path.clone(), entry.mode));
+            self.0.push((entry.path.clone(), entry.metadata.mode));
         }
     }
 }

@@ -278,12 +278,9 @@ impl Walk {
             path: &new.path,
             node: new.node,
             kind: new.kind,
-            mode: new.mode,
-            owner: new.owner,
-            mtime: new.mtime,
+            metadata: new.metadata,
             size: new.size,
             links: new.links,
-            device: new.device,
             target: &new.target,
             sha256: new.sha256,
         };

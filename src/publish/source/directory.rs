@@ -18,6 +18,7 @@ use parking_lot::Mutex;
 use crate::artifact::{Kind, is_own_name};
 use crate::blocking::blocking;
 use crate::error::{Error, ErrorKind};
+use crate::layer;
 use crate::path::{is_within, join, order, parent, show};
 use crate::publish::disk;
 use crate::publish::plan::path_set::PathKey;
@@ -152,12 +153,14 @@ impl DirectorySnapshot {
             path,
             node: known.map_or(0, |(number, _)| *number),
             kind,
-            mode: Some(metadata.mode() & 0o7777),
-            owner: Some(self.keeping.owner.unwrap_or((metadata.uid(), metadata.gid()))),
-            mtime: Some(mtime),
+            metadata: layer::Metadata {
+                mode: Some(metadata.mode() & 0o7777),
+                owner: Some(self.keeping.owner.unwrap_or((metadata.uid(), metadata.gid()))),
+                mtime: Some(mtime),
+                device: if kind.is_device() { device_numbers(metadata.rdev()) } else { (0, 0) },
+            },
             size: if kind == Kind::File { metadata.len() } else { 0 },
             links: known.map_or(1, |(_, count)| *count),
-            device: if matches!(kind, Kind::CharDevice | Kind::BlockDevice) { device_numbers(metadata.rdev()) } else { (0, 0) },
             target,
             xattrs: xattrs.into_iter().filter(|(name, _)| is_kept(name)).collect(),
             content: if kind == Kind::File { EntryContent::Disk } else { EntryContent::None },
@@ -165,7 +168,7 @@ impl DirectorySnapshot {
         };
         // Pushing the content of a directory does not publish the directory's own attributes.
         if entry.path.is_empty() || self.inputs.iter().any(|input| input.bytes_only && input.path == entry.path) {
-            (entry.mode, entry.owner, entry.mtime, entry.xattrs) = (None, None, None, Vec::new());
+            (entry.metadata, entry.xattrs) = (layer::Metadata { device: entry.metadata.device, ..Default::default() }, Vec::new());
         }
         Ok(entry)
     }

@@ -2,6 +2,7 @@
 
 use super::fixture::{Edit, PublishFixture, digest_of, noise, tag_key};
 use crate::artifact::Kind;
+use crate::layer::Metadata;
 use crate::publish::{ArtifactKind, Next, Outcome};
 use crate::registry::RequestKind;
 use crate::staging::{Binding, TagKey};
@@ -165,7 +166,8 @@ async fn unarchivable_entries_are_named_and_left_out_and_the_rest_is_published()
         overlay.set_xattr(edit.find("rich"), format!("user.{number}").as_bytes(), &[b'x'; 60_000], false, false).unwrap();
     }
     edit.file("was", b"3").await;
-    let device = NewNode { kind: Kind::CharDevice, mode: 0o600, owner: (0, 0), device: (1 << 22, 0), target: Vec::new() };
+    let metadata = Metadata { mode: Some(0o600), owner: Some((0, 0)), mtime: None, device: (1 << 22, 0) };
+    let device = NewNode { kind: Kind::CharDevice, metadata, target: Vec::new() };
     overlay.create(&fixture.publisher.context, 0, b"device", &device).unwrap();
     let (report, _) = fixture.publish(&overlay).await.unwrap();
     let names = |seen: Vec<super::fixture::Seen>| seen.into_iter().map(|seen| seen.path).collect::<Vec<_>>();

@@ -7,6 +7,7 @@ use parking_lot::Mutex;
 
 use crate::artifact::{Kind, ViewMode};
 use crate::error::Error;
+use crate::layer::Metadata;
 use crate::oci::Digest;
 use crate::publish::{ArtifactKind, Event, Listener, Next, Options, Outcome, Publisher, Report, Sizes};
 use crate::view::snapshot::Snapshot as _;
@@ -176,12 +177,12 @@ fn of_entry(entry: &TreeEntry, all: &[TreeEntry], bytes: Vec<u8>) -> Seen {
     Seen {
         path: text(&entry.path),
         kind: entry.kind,
-        mode: entry.mode.filter(|_| entry.kind != Kind::Symlink),
-        owner: entry.owner,
-        mtime: entry.mtime,
+        mode: entry.metadata.mode.filter(|_| entry.kind != Kind::Symlink),
+        owner: entry.metadata.owner,
+        mtime: entry.metadata.mtime,
         target: entry.target.clone(),
         xattrs: entry.xattrs.clone(),
-        device: entry.device,
+        device: entry.metadata.device,
         first: text(&first.path),
         bytes,
     }
@@ -218,7 +219,8 @@ impl Edit<'_> {
 
     pub fn make(&self, path: &str, kind: Kind, target: &str) -> ViewNode {
         let mode = if kind == Kind::Directory { 0o755 } else { 0o644 };
-        let new = NewNode { kind, mode, owner: (7, 8), device: (0, 0), target: target.as_bytes().to_vec() };
+        let metadata = Metadata { mode: Some(mode), owner: Some((7, 8)), ..Metadata::default() };
+        let new = NewNode { kind, metadata, target: target.as_bytes().to_vec() };
         let (above, name) = self.place(path);
         self.1.create(self.context(), above, name, &new).unwrap()
     }

@@ -92,7 +92,7 @@ fn a_commit_keeps_attributes_takes_the_bytes_times_and_follows_new_trees() {
     drop(upper);
     let upper = again(&uppers);
     let node = upper.rows().node(key).unwrap().unwrap();
-    assert_eq!((node.mode, node.mtime, &node.content), (Some(0o644), Some((1234, 5)), &Content::Tree(newer.clone())));
+    assert_eq!((node.metadata.mode, node.metadata.mtime, &node.content), (Some(0o644), Some((1234, 5)), &Content::Tree(newer.clone())));
     assert!(node.ctime > (5, 6));
     assert_eq!(upper.rows().node(other).unwrap(), Some(Node { content: Content::Tree(newer), ..link }));
     assert_eq!(upper.rows().node(moved).unwrap().unwrap().content, Content::Tree(tree_node(6)));

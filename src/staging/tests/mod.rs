@@ -13,6 +13,7 @@ use std::path::Path;
 
 use super::*;
 use crate::error::ErrorKind;
+use crate::layer::Metadata;
 
 pub(super) fn tag_key(tag: &str) -> TagKey {
     TagKey { origin: "https://reg.io".to_owned(), authority: "reg.io".to_owned(), repository: "team/app".to_owned(), tag: tag.to_owned() }
@@ -29,12 +30,9 @@ pub(super) fn bound() -> Binding {
 pub(super) fn file(content: Content) -> Node {
     Node {
         kind: NodeKind::File,
-        mode: Some(0o644),
-        owner: Some((1000, 100)),
-        mtime: None,
+        metadata: Metadata { mode: Some(0o644), owner: Some((1000, 100)), mtime: None, device: (0, 0) },
         ctime: (5, 6),
         links: 1,
-        device: (0, 0),
         target: Vec::new(),
         content,
         opaque: false,
@@ -217,7 +215,7 @@ fn a_frozen_generation_never_changes_and_its_commit_frees_bytes() {
     assert_eq!(upper.binding().expected, Some(digest(2)));
     let node = upper.rows().node(key).unwrap().unwrap();
     assert_eq!(node.content, Content::Tree(tree));
-    assert!(node.mtime.is_some());
+    assert!(node.metadata.mtime.is_some());
     assert_eq!(upper.data(id).err().unwrap().kind, ErrorKind::Gone);
     assert_eq!(uppers.usage().0, 0);
 }

@@ -1,5 +1,6 @@
 //! Rows against a model, transactions, cookies, long listings.
 
+use crate::layer::Metadata;
 use std::collections::BTreeMap;
 
 use proptest::prelude::*;
@@ -23,11 +24,8 @@ fn every_attribute_of_a_node_survives_a_round_trip() {
         let mut node = file(Content::None);
         node.kind = kind;
         nodes.push(node.clone());
-        node.mode = None;
-        node.owner = None;
-        node.mtime = Some((-5, 999_999_999));
+        node.metadata = Metadata { mtime: Some((-5, 999_999_999)), device: (u32::MAX, 7), ..Metadata::default() };
         node.ctime = (i64::MIN, 1);
-        node.device = (u32::MAX, 7);
         node.target = vec![0, 255, b'/'];
         node.opaque = true;
         node.parent = STAGED | 77;

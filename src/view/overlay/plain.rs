@@ -1,6 +1,7 @@
 //! Arguments and results of operations on an edited tag, as plain data.
 
 use crate::artifact::Kind;
+use crate::layer::Metadata;
 use crate::view::ViewNode;
 
 /// A node to create.
@@ -8,12 +9,8 @@ use crate::view::ViewNode;
 pub struct NewNode {
     /// Kind.
     pub kind: Kind,
-    /// Permission bits, the caller's umask applied.
-    pub mode: u32,
-    /// Owner and group.
-    pub owner: (u32, u32),
-    /// Major and minor number of a device.
-    pub device: (u32, u32),
+    /// Permission bits, the caller's umask applied; owner and group; numbers of a device. The time is ignored.
+    pub metadata: Metadata,
     /// Target of a symlink.
     pub target: Vec<u8>,
 }

@@ -5,6 +5,7 @@ use std::io::Read as _;
 use proptest::prelude::*;
 
 use super::*;
+use crate::layer::owned_xattrs;
 
 fn component() -> impl Strategy<Value = Vec<u8>> {
     let any_bytes = prop::collection::vec(any::<u8>().prop_map(|byte| if matches!(byte, 0 | b'/') { b'x' } else { byte }), 1..255);
@@ -78,13 +79,14 @@ fn any_entry() -> impl Strategy<Value = (PackEntry, Vec<u8>)> {
                 FileKind::HardLink => name,
                 _ => Vec::new(),
             };
-            (PackEntry { path, kind, metadata: Metadata { mode, owner, mtime, device }, size: content.len() as u64, link, xattrs }, content)
+            let metadata = Metadata { mode: Some(mode), owner: Some(owner), mtime: Some(mtime), device };
+            (PackEntry { path, kind, metadata, size: content.len() as u64, link, xattrs }, content)
         })
 }
 
 fn read_back(index: &LayerIndex, number: u32) -> PackEntry {
     let entry = index.entry(number).unwrap();
-    let xattrs = index.xattrs(number).iter().map(|(name, value)| (name.to_vec(), value.to_vec())).collect();
+    let xattrs = owned_xattrs(index.xattrs(number));
     PackEntry {
         path: entry.path.to_vec(),
         kind: entry.kind,

@@ -10,6 +10,7 @@ use std::sync::Arc;
 
 use crate::artifact::{self, Kind, is_own_name};
 use crate::error::{Error, ErrorKind};
+use crate::layer::Metadata;
 use crate::staging::{Content, Node};
 use crate::view::overlay::Overlay;
 use crate::view::overlay::bytes::file_handle::FileHandle;
@@ -38,7 +39,7 @@ impl Overlay {
                     Content::Tree(tree) if row.kind == Kind::File => (tree.size, None),
                     _ => (row.target.len() as u64, None),
                 };
-                let mtime = staged.map_or(row.mtime, |data| Some(data.mtime));
+                let mtime = staged.map_or(row.metadata.mtime, |data| Some(data.mtime));
                 let mut shown = defaults.of_node(&as_archived(&row, size, mtime));
                 shown.links = row.links;
                 shown.ctime = staged.map_or(row.ctime, |data| row.ctime.max(data.ctime));
@@ -110,14 +111,14 @@ impl Overlay {
             let now = edit.now;
             edit.update(node, |row| {
                 if let Some(mode) = set.mode {
-                    row.mode = Some(mode & 0o7777);
+                    row.metadata.mode = Some(mode & 0o7777);
                 }
                 if set.uid.is_some() || set.gid.is_some() {
-                    let before = row.owner.unwrap_or(owner);
-                    row.owner = Some((set.uid.unwrap_or(before.0), set.gid.unwrap_or(before.1)));
+                    let before = row.metadata.owner.unwrap_or(owner);
+                    row.metadata.owner = Some((set.uid.unwrap_or(before.0), set.gid.unwrap_or(before.1)));
                 }
                 if let Some(mtime) = set.mtime {
-                    row.mtime = Some(mtime);
+                    row.metadata.mtime = Some(mtime);
                 }
                 row.ctime = now;
             })
@@ -217,5 +218,5 @@ fn check_xattr_name(name: &[u8]) -> Result<(), Error> {
 /// A row in the form of a tree node's attributes.
 fn as_archived(row: &Node, size: u64, mtime: Option<(i64, u32)>) -> artifact::Node {
     let blocks = size.div_ceil(512);
-    artifact::Node { kind: row.kind, mode: row.mode, owner: row.owner, mtime, size, blocks, links: row.links, device: row.device }
+    artifact::Node { kind: row.kind, metadata: Metadata { mtime, ..row.metadata }, size, blocks, links: row.links }
 }

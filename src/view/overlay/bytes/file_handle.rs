@@ -222,7 +222,7 @@ impl FileHandle {
                 let now = edit.now;
                 edit.update(self.file.node, |node| {
                     node.content = content;
-                    node.mtime = Some(now);
+                    node.metadata.mtime = Some(now);
                     node.ctime = now;
                 })?;
                 Ok(true)

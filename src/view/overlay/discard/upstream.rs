@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use crate::artifact::{Artifact, Kind, NodeId, is_own_name};
 use crate::error::{Error, ErrorKind};
+use crate::layer::Xattrs;
 use crate::staging::{Content, Node, NodeKey, STAGED};
 use crate::view::overlay::names::base::Base;
 use crate::view::overlay::names::edit::Edit;
@@ -69,13 +70,12 @@ impl Upstream {
             (Content::Tree(one), Content::Tree(other)) => (one.manifest, one.node) == (other.manifest, other.node),
             _ => false,
         };
-        let same = same_content && (row.mode, row.owner, row.mtime) == (there.mode, there.owner, there.mtime);
+        let same = same_content && row.metadata == there.metadata;
         Ok(same && without_own(edit.merged().xattrs(key)?) == without_own(self.xattrs(id)))
     }
 
-    fn xattrs(&self, id: NodeId) -> Vec<(Vec<u8>, Vec<u8>)> {
-        let xattrs = self.base.tree().map(|tree| tree.xattrs(id)).unwrap_or_default();
-        xattrs.into_iter().map(|(name, value)| (name.to_vec(), value.to_vec())).collect()
+    fn xattrs(&self, id: NodeId) -> Xattrs {
+        self.base.xattrs(id)
     }
 
     /// Gives a name to a fresh node of the upstream tree, or to the node of its other names. A directory is empty.
@@ -129,7 +129,7 @@ impl Upstream {
             return Ok(false);
         }
         let there = self.base.row_without_path(id, edit.now).ok_or_else(|| fault(ErrorKind::Gone, "no such directory upstream"))?;
-        edit.update(key, |node| (node.mode, node.owner, node.mtime) = (there.mode, there.owner, there.mtime))?;
+        edit.update(key, |node| node.metadata = there.metadata)?;
         let kept: Vec<_> = edit.merged().xattrs(key)?.into_iter().filter(|(name, _)| is_own_name(name)).collect();
         let xattrs: Vec<_> = without_own(self.xattrs(id)).into_iter().chain(kept).collect();
         edit.change.put_xattrs(key, &xattrs).map(|()| true)

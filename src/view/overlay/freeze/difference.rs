@@ -6,6 +6,7 @@ use async_trait::async_trait;
 
 use crate::artifact::{Artifact, Kind, ViewMode};
 use crate::error::Error;
+use crate::layer::owned_xattrs;
 use crate::staging::{Content, Node, NodeKey, ORIGIN, TreeNode};
 use crate::view::compare::{Comparison, Pair, Verdict};
 use crate::view::overlay::Overlay;
@@ -67,12 +68,13 @@ impl Overlay {
         }
         let there = self.trees.get(&tree.manifest).and_then(|artifact| {
             let node = artifact.tree.node(tree.node)?;
-            let xattrs = artifact.tree.xattrs(tree.node).into_iter().map(|(name, value)| (name.to_vec(), value.to_vec())).collect();
-            Some((node, without_own(xattrs)))
+            Some((node.metadata, without_own(owned_xattrs(artifact.tree.xattrs(tree.node)))))
         });
-        let Some((there, xattrs)) = there else { return Ok(PathState::Changed) };
-        let same_time = row.kind == Kind::Directory || row.mtime == there.mtime;
-        let same = (row.mode, row.owner) == (there.mode, there.owner) && same_time && without_own(self.merged().xattrs(key)?) == xattrs;
+        let Some((mut there, xattrs)) = there else { return Ok(PathState::Changed) };
+        if row.kind == Kind::Directory {
+            there.mtime = row.metadata.mtime;
+        }
+        let same = row.metadata == there && without_own(self.merged().xattrs(key)?) == xattrs;
         Ok(if same { PathState::Clean } else { PathState::Changed })
     }
 

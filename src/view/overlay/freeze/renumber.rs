@@ -6,6 +6,7 @@ use std::sync::Arc;
 
 use crate::artifact::Artifact;
 use crate::error::Error;
+use crate::layer::Xattrs;
 use crate::oci::Digest;
 use crate::staging::{Change, Content, NameRow, Named, Node, NodeKey, ORIGIN, Rows, STAGED, Upper};
 
@@ -80,7 +81,7 @@ fn origin(upper: &Upper, key: NodeKey, node: &Node) -> Result<Option<Vec<u8>>, E
 struct Taken {
     key: NodeKey,
     node: Node,
-    xattrs: Vec<(Vec<u8>, Vec<u8>)>,
+    xattrs: Xattrs,
     names: Vec<NameRow>,
 }
 

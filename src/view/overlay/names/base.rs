@@ -7,6 +7,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
 
 use crate::artifact::{Artifact, Kind, NodeId, Tree};
+use crate::layer::{Xattrs, owned_xattrs};
 use crate::staging::{Content, Node, NodeKey, STAGED, TreeNode};
 
 /// Bits per word of marks.
@@ -84,6 +85,11 @@ impl Base {
         parts.join(&b'/')
     }
 
+    /// Extended attributes of a tree node.
+    pub fn xattrs(&self, id: NodeId) -> Xattrs {
+        self.tree().map(|tree| owned_xattrs(tree.xattrs(id))).unwrap_or_default()
+    }
+
     /// A tree node as a row.
     pub fn row(&self, id: NodeId, ctime: (i64, u32)) -> Option<Node> {
         let mut row = self.row_without_path(id, ctime)?;
@@ -101,12 +107,9 @@ impl Base {
         let sha256 = if node.kind == Kind::File { tree.content(id).and_then(|content| content.sha256) } else { None };
         Some(Node {
             kind: node.kind,
-            mode: node.mode,
-            owner: node.owner,
-            mtime: node.mtime,
+            metadata: node.metadata,
             ctime,
             links: node.links,
-            device: node.device,
             target: tree.target(id).map(<[u8]>::to_vec).unwrap_or_default(),
             content: Content::Tree(TreeNode {
                 manifest: artifact.manifest.digest,

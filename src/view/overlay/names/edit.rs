@@ -60,7 +60,7 @@ impl Edit<'_, '_> {
         }
         self.change.put_node(key, &node)?;
         if fresh && let Some(id) = self.base.lower(key) {
-            let xattrs = without_own(self.merged().tree_xattrs(id));
+            let xattrs = without_own(self.base.xattrs(id));
             if !xattrs.is_empty() {
                 self.change.put_xattrs(key, &xattrs)?;
             }
@@ -93,7 +93,7 @@ impl Edit<'_, '_> {
     pub fn changed_names(&mut self, directory: NodeKey, links: i32) -> Result<(), Error> {
         let now = self.now;
         self.update(directory, |node| {
-            node.mtime = Some(now);
+            node.metadata.mtime = Some(now);
             node.ctime = now;
             node.links = node.links.saturating_add_signed(links);
         })?;

@@ -2,6 +2,7 @@
 
 use crate::artifact::{self, Kind, NodeId, is_own_name};
 use crate::error::{Error, ErrorKind};
+use crate::layer::{Metadata, Xattrs};
 use crate::path::components;
 use crate::staging::{Named, Node, NodeKey, Rows};
 use crate::view::overlay::names::base::Base;
@@ -10,9 +11,6 @@ use crate::view::overlay::names::base::Base;
 pub(in crate::view::overlay) const STAGED_NAMES: u64 = 1 << 40;
 /// Rows of names read at a time; also the most that are held in memory while the tree's names are filtered.
 const BATCH: usize = 256;
-
-/// Extended attributes by name.
-pub(in crate::view::overlay) type Xattrs = Vec<(Vec<u8>, Vec<u8>)>;
 
 /// Rows over a tree.
 #[derive(Clone, Copy)]
@@ -203,14 +201,8 @@ impl Merged<'_> {
     pub fn xattrs(&self, key: NodeKey) -> Result<Xattrs, Error> {
         match self.see(key)? {
             Seen::Row(_) => self.rows.xattrs(key),
-            Seen::Lower(id, _) => Ok(self.tree_xattrs(id)),
+            Seen::Lower(id, _) => Ok(self.base.xattrs(id)),
         }
-    }
-
-    /// Extended attributes of a tree node.
-    pub fn tree_xattrs(&self, id: NodeId) -> Xattrs {
-        let xattrs = self.base.tree().map(|tree| tree.xattrs(id)).unwrap_or_default();
-        xattrs.into_iter().map(|(name, value)| (name.to_vec(), value.to_vec())).collect()
     }
 }
 
@@ -218,12 +210,9 @@ impl Merged<'_> {
 pub(in crate::view::overlay) fn empty_root() -> Node {
     Node {
         kind: Kind::Directory,
-        mode: None,
-        owner: None,
-        mtime: None,
+        metadata: Metadata::default(),
         ctime: (0, 0),
         links: 2,
-        device: (0, 0),
         target: Vec::new(),
         content: crate::staging::Content::None,
         opaque: false,

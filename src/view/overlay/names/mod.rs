@@ -16,6 +16,7 @@ use std::sync::Arc;
 
 use crate::artifact::Kind;
 use crate::error::{Error, ErrorKind};
+use crate::layer::Metadata;
 use crate::staging::{Content, DataFile, Node, NodeKey};
 use crate::view::overlay::Overlay;
 use crate::view::overlay::bytes::file_handle::FileHandle;
@@ -179,17 +180,19 @@ fn not_empty() -> Error {
 
 fn new_row(new: &NewNode, content: Content, parent: &Node, directory: NodeKey, default_group: u32, now: (i64, u32)) -> Node {
     let is_directory = new.kind == Kind::Directory;
-    let inherits = parent.mode.unwrap_or(0) & SET_GROUP != 0;
-    let group = if inherits { parent.owner.map_or(default_group, |owner| owner.1) } else { new.owner.1 };
+    let inherits = parent.metadata.mode.unwrap_or(0) & SET_GROUP != 0;
+    let inherited = parent.metadata.owner.map_or(default_group, |owner| owner.1);
     let passed_on = if inherits && is_directory { SET_GROUP } else { 0 };
     Node {
         kind: new.kind,
-        mode: Some(new.mode & 0o7777 | passed_on),
-        owner: Some((new.owner.0, group)),
-        mtime: Some(now),
+        metadata: Metadata {
+            mode: new.metadata.mode.map(|mode| mode & 0o7777 | passed_on),
+            owner: new.metadata.owner.map(|(uid, gid)| (uid, if inherits { inherited } else { gid })),
+            mtime: Some(now),
+            device: new.metadata.device,
+        },
         ctime: now,
         links: if is_directory { 2 } else { 1 },
-        device: new.device,
         target: new.target.clone(),
         content,
         opaque: false,

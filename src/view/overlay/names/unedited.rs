@@ -6,6 +6,7 @@ use async_trait::async_trait;
 
 use crate::artifact::Artifact;
 use crate::error::{Error, ErrorKind};
+use crate::layer::Xattrs;
 use crate::staging::{DataAttributes, DataFile, DataId, EntryRow, NameRow, Named, Node, NodeKey, Rows};
 use crate::view::overlay::names::base::Base;
 use crate::view::overlay::names::merged::{Merged, fault};
@@ -69,7 +70,7 @@ impl Rows for NoRows {
         Ok(Vec::new())
     }
 
-    fn xattrs(&self, _key: NodeKey) -> Result<Vec<(Vec<u8>, Vec<u8>)>, Error> {
+    fn xattrs(&self, _key: NodeKey) -> Result<Xattrs, Error> {
         Ok(Vec::new())
     }
 

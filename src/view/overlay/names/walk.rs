@@ -88,19 +88,16 @@ impl Place {
             Some((row, has_xattrs)) => (row, if has_xattrs { merged.rows.xattrs(key)? } else { Vec::new() }),
             None => match merged.see(key)? {
                 Seen::Row(row) => (row, merged.rows.xattrs(key)?),
-                Seen::Lower(id, _) => (merged.base.row_without_path(id, (0, 0)).ok_or_else(gone)?, merged.tree_xattrs(id)),
+                Seen::Lower(id, _) => (merged.base.row_without_path(id, (0, 0)).ok_or_else(gone)?, merged.base.xattrs(id)),
             },
         };
         let mut entry = TreeEntry {
             path: self.path.clone(),
             node: key,
             kind: row.kind,
-            mode: row.mode,
-            owner: row.owner,
-            mtime: row.mtime,
+            metadata: row.metadata,
             size: 0,
             links: row.links,
-            device: row.device,
             target: row.target,
             xattrs: without_own(xattrs),
             content: EntryContent::None,
@@ -109,7 +106,7 @@ impl Place {
         match row.content {
             Content::Data(id) if row.kind == Kind::File => {
                 let data = merged.rows.data_attributes(id)?;
-                (entry.size, entry.mtime, entry.content) = (data.size, Some(data.mtime), EntryContent::Data(id));
+                (entry.size, entry.metadata.mtime, entry.content) = (data.size, Some(data.mtime), EntryContent::Data(id));
             }
             Content::Tree(tree) if row.kind == Kind::File => {
                 let artifact = trees.of(&tree, ErrorKind::Other)?;

@@ -16,6 +16,7 @@ use std::sync::Arc;
 use super::{Frozen, NewNode, Overlay, Replace};
 use crate::artifact::Kind;
 use crate::error::{Error, ErrorKind};
+use crate::layer::Metadata;
 use crate::oci::{Digest, media_type};
 use crate::registry::RequestKind;
 use crate::staging::{Binding, Uppers};
@@ -129,15 +130,15 @@ fn append(archive: &mut tar::Builder<Vec<u8>>, entry: &TreeEntry, data: &[u8], l
     let text = |bytes: &[u8]| String::from_utf8(bytes.to_vec()).unwrap();
     let mut extensions: Vec<(String, Vec<u8>)> =
         entry.xattrs.iter().map(|(name, value)| (format!("SCHILY.xattr.{}", text(name)), value.clone())).collect();
-    let mtime = entry.mtime.unwrap_or(DEFAULTS.time);
+    let mtime = entry.metadata.mtime.unwrap_or(DEFAULTS.time);
     extensions.push(("mtime".to_owned(), format!("{}.{:09}", mtime.0, mtime.1).into_bytes()));
     archive.append_pax_extensions(extensions.iter().map(|(name, value)| (name.as_str(), value.as_slice()))).unwrap();
     let mut header = tar::Header::new_ustar();
     header.set_mtime(u64::try_from(mtime.0).unwrap_or(0));
-    let owner = entry.owner.unwrap_or((DEFAULTS.uid, DEFAULTS.gid));
+    let owner = entry.metadata.owner.unwrap_or((DEFAULTS.uid, DEFAULTS.gid));
     header.set_uid(owner.0.into());
     header.set_gid(owner.1.into());
-    header.set_mode(entry.mode.unwrap_or(if entry.kind == Kind::Directory { 0o755 } else { 0o644 }));
+    header.set_mode(entry.metadata.mode.unwrap_or(if entry.kind == Kind::Directory { 0o755 } else { 0o644 }));
     header.set_size(0);
     header.set_entry_type(match (entry.kind, linked) {
         (Kind::Directory, _) => tar::EntryType::Directory,
@@ -149,9 +150,9 @@ fn append(archive: &mut tar::Builder<Vec<u8>>, entry: &TreeEntry, data: &[u8], l
         (Kind::BlockDevice, _) => tar::EntryType::Block,
         (Kind::Socket, _) => unreachable!("left out before"),
     });
-    if matches!(entry.kind, Kind::CharDevice | Kind::BlockDevice) {
-        header.set_device_major(entry.device.0).unwrap();
-        header.set_device_minor(entry.device.1).unwrap();
+    if entry.kind.is_device() {
+        header.set_device_major(entry.metadata.device.0).unwrap();
+        header.set_device_minor(entry.metadata.device.1).unwrap();
     }
     match linked {
         Some(path) => header.set_link_name(text(path)).unwrap(),
@@ -205,7 +206,7 @@ pub(super) fn split<'a>(overlay: &Overlay, path: &'a str) -> (ViewNode, &'a [u8]
 }
 
 pub(super) fn new(kind: Kind) -> NewNode {
-    NewNode { kind, mode: 0o640, owner: (1, 2), device: (0, 0), target: Vec::new() }
+    NewNode { kind, metadata: Metadata { mode: Some(0o640), owner: Some((1, 2)), ..Metadata::default() }, target: Vec::new() }
 }
 
 impl TagFixture {

@@ -244,8 +244,8 @@ impl Pair<'_> {
         let target = if kind == Kind::Symlink { b"a/b".to_vec() } else { Vec::new() };
         let made = NewNode { target: target.clone(), ..new(kind) };
         let here = self.split(path).and_then(|(directory, name)| answer(self.tag().create(&self.fixture.context, directory, name, &made)));
-        let mode = if kind == Kind::Symlink { 0o777 } else { made.mode };
-        let node = Node { target, ..Node::new(kind, mode, made.owner, self.model.now()) };
+        let mode = if kind == Kind::Symlink { 0o777 } else { 0o640 };
+        let node = Node { target, ..Node::new(kind, mode, (1, 2), self.model.now()) };
         let node = self.inherited(path, node);
         (here.map(|_| ()), self.model.make(path, node).map(|_| ()))
     }

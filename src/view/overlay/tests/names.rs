@@ -1,6 +1,7 @@
 //! Creating, removing, moving and linking names, with the errors that POSIX requires.
 
 use super::*;
+use crate::layer::Metadata;
 
 #[tokio::test]
 async fn new_entries_of_an_empty_tag_are_found_and_listed_and_survive_a_restart() {
@@ -12,7 +13,13 @@ async fn new_entries_of_an_empty_tag_are_found_and_listed_and_survive_a_restart(
     fixture.make(&tag, "d/pipe", Kind::Fifo).unwrap();
     fixture.make(&tag, "d/socket", Kind::Socket).unwrap();
     tag.create(&fixture.context, 0, b"link", &NewNode { target: b"d/f".to_vec(), ..new(Kind::Symlink) }).unwrap();
-    tag.create(&fixture.context, 0, b"null", &NewNode { device: (1, 3), ..new(Kind::CharDevice) }).unwrap();
+    tag.create(
+        &fixture.context,
+        0,
+        b"null",
+        &NewNode { metadata: Metadata { device: (1, 3), ..Metadata::default() }, ..new(Kind::CharDevice) },
+    )
+    .unwrap();
     let number = node(&tag, "d/f");
     let tag = fixture.again(tag).await;
     assert_eq!(list(&tag, ""), ["d", "link", "null"]);
@@ -181,7 +188,7 @@ async fn a_moved_directory_keeps_its_number_and_content() {
 async fn a_setgid_directory_passes_on_its_group_and_bit() {
     let fixture = TagFixture::new();
     let tag = fixture.empty("v1").await;
-    let shared = NewNode { mode: 0o2775, owner: (5, 50), ..new(Kind::Directory) };
+    let shared = NewNode { metadata: Metadata { mode: Some(0o2775), owner: Some((5, 50)), ..Metadata::default() }, ..new(Kind::Directory) };
     let directory = tag.create(&fixture.context, 0, b"shared", &shared).unwrap();
     tag.create(&fixture.context, directory, b"file", &new(Kind::File)).unwrap();
     tag.create(&fixture.context, directory, b"sub", &new(Kind::Directory)).unwrap();

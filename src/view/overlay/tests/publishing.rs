@@ -57,12 +57,12 @@ async fn unset_attributes_stay_unset_through_unrelated_edits() {
     fixture.write(&tag, "raw", b"edited").await;
     let frozen = tag.freeze().unwrap();
     let entry = &entries(&frozen)[1];
-    assert_eq!((entry.mode, entry.owner), (None, None));
-    assert!(entry.mtime.is_some());
+    assert_eq!((entry.metadata.mode, entry.metadata.owner), (None, None));
+    assert!(entry.metadata.mtime.is_some());
     drop(frozen);
     let set = SetAttributes { gid: Some(9), ..Default::default() };
     tag.set_attributes(&fixture.context, node(&tag, "raw"), set).await.unwrap();
-    assert_eq!(entries(&tag.freeze().unwrap())[1].owner, Some((1000, 9)));
+    assert_eq!(entries(&tag.freeze().unwrap())[1].metadata.owner, Some((1000, 9)));
 }
 
 #[tokio::test]
