@@ -1,6 +1,5 @@
 //! `ocifs attach`: attaches files or annotations to an artifact as a referrer.
 
-use std::num::NonZeroUsize;
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -9,11 +8,11 @@ use serde::Serialize;
 
 use crate::cli::exit::Failure;
 use crate::cli::runtime::{blocking, resumable};
-use crate::cli::settings::flags::{ContentFlags, Format, Reaching};
+use crate::cli::settings::flags::{Concurrency, ContentFlags, Output, Reaching};
 use crate::cli::settings::invocation::Invocation;
 use crate::cli::source::wiring::{self, Parts, Reading};
 use crate::cli::source::{inputs, pushing, reference};
-use crate::cli::terminal::{escape, output};
+use crate::cli::terminal::escape;
 use crate::oci::{Descriptor, Platform, Repository, Source, Tag, Version};
 use crate::publish::{Metadata, NewKind, Packs, Pushing};
 use crate::transfer;
@@ -66,17 +65,13 @@ pub struct Attach {
     #[arg(long)]
     plaintext: bool,
 
-    /// Blobs uploaded at a time [default: 4]
-    #[arg(long, value_name = "N", env = "OCIFS_CONCURRENCY", hide_env = true)]
-    concurrency: Option<NonZeroUsize>,
+    /// How much is done at a time.
+    #[command(flatten)]
+    concurrency: Concurrency,
 
-    /// Print nothing but errors
-    #[arg(short, long)]
-    quiet: bool,
-
-    /// Output format
-    #[arg(long, value_enum, default_value_t)]
-    format: Format,
+    /// What is printed.
+    #[command(flatten)]
+    output: Output,
 
     /// How the registry is reached.
     #[command(flatten)]
@@ -120,7 +115,7 @@ impl Attach {
                 let metadata = Metadata { artifact_type: Some(self.artifact_type.clone()), subject: Some(subject.clone()), ..metadata };
                 let wanted = self.pushing(repository.clone(), metadata, &packs).await?;
                 let publisher = pushing::publisher(&source, &parts, false, false);
-                let pushed = publisher.push(&wanted, &pushing::listener(self.quiet)).await?;
+                let pushed = publisher.push(&wanted, &pushing::listener(self.output.quiet)).await?;
                 packs.finish();
                 // A writer that read the list before our entry was there may have overwritten it by now; if so, add the entry again.
                 let referrer = pushed.manifest.descriptor();
@@ -146,7 +141,7 @@ impl Attach {
             artifact_type: self.artifact_type.clone(),
             size: manifest.raw.len() as u64,
         };
-        output::show(self.format, &report, |report| if self.quiet { String::new() } else { text(report) })
+        self.output.show(&report, text)
     }
 
     /// Resolves the manifest to attach to, as the registry itself knows it.
@@ -180,7 +175,7 @@ impl Attach {
             owner: None,
             newest: source_date,
             packs: packs.directory().to_path_buf(),
-            concurrency: self.concurrency.unwrap_or(wiring::CONCURRENCY),
+            concurrency: self.concurrency.get(),
             dry_run: false,
             plaintext: self.plaintext,
             no_ignore: true,

@@ -1,6 +1,5 @@
 //! `ocifs backup` and `ocifs restore`: a repository with its referrers to a directory or tar, and back.
 
-use std::num::NonZeroUsize;
 use std::path::{Path, PathBuf};
 
 use clap::Args;
@@ -10,7 +9,7 @@ use crate::cli::copies::{self, Ends, Reports, Wanted};
 use crate::cli::exit::Failure;
 use crate::cli::runtime::until_interrupted;
 use crate::cli::settings::environment::Environment;
-use crate::cli::settings::flags::{Format, RegistryFlags};
+use crate::cli::settings::flags::{Concurrency, Output, RegistryFlags};
 use crate::cli::settings::invocation::Invocation;
 use crate::cli::source::{reference, wiring};
 use crate::cli::terminal::{escape, output};
@@ -72,18 +71,15 @@ pub struct Restore {
 }
 
 #[derive(Args, Clone, Debug)]
+#[command(mut_arg("concurrency", |arg| arg.help("Blobs copied at a time [default: 4]")))]
 struct How {
-    /// Blobs copied at a time [default: 4]
-    #[arg(long, value_name = "N", env = "OCIFS_CONCURRENCY", hide_env = true)]
-    concurrency: Option<NonZeroUsize>,
+    /// How much is done at a time.
+    #[command(flatten)]
+    concurrency: Concurrency,
 
-    /// Print nothing but errors
-    #[arg(short, long)]
-    quiet: bool,
-
-    /// Output format
-    #[arg(long, value_enum, default_value_t)]
-    format: Format,
+    /// What is printed.
+    #[command(flatten)]
+    output: Output,
 
     /// How the registry is reached.
     #[command(flatten)]
@@ -92,14 +88,7 @@ struct How {
 
 impl How {
     fn options(&self, exclude_referrers: bool) -> Options {
-        Options { concurrency: self.concurrency.unwrap_or(wiring::CONCURRENCY), referrers: !exclude_referrers, platform: None }
-    }
-
-    fn print(&self, reports: &Reports) -> Result<(), Failure> {
-        match self.quiet && self.format == Format::Text {
-            true => Ok(()),
-            false => output::show(self.format, reports, Reports::text),
-        }
+        Options { concurrency: self.concurrency.get(), referrers: !exclude_referrers, platform: None }
     }
 }
 
@@ -120,10 +109,10 @@ impl Backup {
             let repository = reference::repository(&ends.from)?;
             let tags = chosen(&ends.from, ends.pull.as_ref(), &repository, tags).await?;
             let wanted = tags.iter().map(Wanted::tag).collect();
-            copies::copy(&ends, repository, wanted, self.how.options(self.exclude_referrers), self.how.quiet).await
+            copies::copy(&ends, repository, wanted, self.how.options(self.exclude_referrers), self.how.output.quiet).await
         })?;
         reports.remember("backup", environment);
-        self.how.print(&reports)
+        self.how.output.show(&reports, Reports::text)
     }
 }
 
@@ -151,13 +140,13 @@ impl Restore {
             let mut tags = chosen(&ends.from, ends.pull.as_ref(), &repository, tags).await?;
             tags.retain(|tag| !(self.exclude_referrers && tag.is_bookkeeping()));
             if self.dry_run {
-                return output::show(self.how.format, &plan(&ends, &repository, &tags).await?, Plan::text);
+                return output::show(self.how.output.format, &plan(&ends, &repository, &tags).await?, Plan::text);
             }
             let wanted = tags.iter().map(Wanted::tag).collect();
             let options = self.how.options(self.exclude_referrers);
-            let reports = copies::copy(&ends, repository, wanted, options, self.how.quiet).await?;
+            let reports = copies::copy(&ends, repository, wanted, options, self.how.output.quiet).await?;
             reports.remember("restore", environment);
-            self.how.print(&reports)
+            self.how.output.show(&reports, Reports::text)
         })
     }
 }

@@ -1,23 +1,21 @@
 //! `ocifs cp`: copies artifacts between registries, layouts and archives, byte for byte.
 
-use std::num::NonZeroUsize;
-
 use clap::Args;
 
 use crate::cli::copies::{self, Ends, Reports, Wanted};
 use crate::cli::exit::Failure;
 use crate::cli::runtime::resumable;
-use crate::cli::settings::flags::{Format, RegistryFlags};
+use crate::cli::settings::flags::{Concurrency, Output, RegistryFlags};
 use crate::cli::settings::invocation::Invocation;
 use crate::cli::settings::sides::{Side, Sides};
 use crate::cli::source::{reference, wiring};
-use crate::cli::terminal::output;
 use crate::oci::{Platform, Repository, Source, Tag, Version};
 use crate::transfer::Options;
 
 /// Copy artifacts between registries, layouts and OCI archives; digests do not change
 #[derive(Args, Clone, Debug)]
 #[command(visible_alias = "copy", args_override_self = true)]
+#[command(mut_arg("concurrency", |arg| arg.help("Blobs copied at a time [default: 4]")))]
 pub struct Cp {
     /// repository:tag, repository@digest, oci:DIRECTORY:tag or oci-archive:FILE:tag; without a tag if --all-tags is given
     #[arg(value_name = "SRC")]
@@ -39,17 +37,13 @@ pub struct Cp {
     #[arg(long, value_name = "PLATFORM")]
     platform: Option<Platform>,
 
-    /// Blobs copied at a time [default: 4]
-    #[arg(long, value_name = "N", env = "OCIFS_CONCURRENCY", hide_env = true)]
-    concurrency: Option<NonZeroUsize>,
+    /// How much is done at a time.
+    #[command(flatten)]
+    concurrency: Concurrency,
 
-    /// Print nothing but errors
-    #[arg(short, long)]
-    quiet: bool,
-
-    /// Output format
-    #[arg(long, value_enum, default_value_t)]
-    format: Format,
+    /// What is printed.
+    #[command(flatten)]
+    output: Output,
 
     /// How both registries are reached.
     #[command(flatten)]
@@ -74,24 +68,17 @@ impl Cp {
         let pull = wiring::readable(&from, &flags, environment)?;
         let flags = invocation.registry_of_side(Side::To, reference::registry(&to))?;
         let push = wiring::destination(&to, &flags, environment)?;
-        let options = Options {
-            concurrency: self.concurrency.unwrap_or(wiring::CONCURRENCY),
-            referrers: self.recursive,
-            platform: self.platform.clone(),
-        };
+        let options = Options { concurrency: self.concurrency.get(), referrers: self.recursive, platform: self.platform.clone() };
         let ends = Ends { from, to, pull, push };
         let reports = resumable(
             async {
                 let (repository, wanted) = self.wanted(&ends, &tags).await?;
-                copies::copy(&ends, repository, wanted, options, self.quiet).await
+                copies::copy(&ends, repository, wanted, options, self.output.quiet).await
             },
             "no incomplete artifact was tagged; run the same copy again to resume",
         )?;
         reports.remember("cp", environment);
-        match self.quiet && self.format == Format::Text {
-            true => Ok(()),
-            false => output::show(self.format, &reports, Reports::text),
-        }
+        self.output.show(&reports, Reports::text)
     }
 
     async fn wanted(&self, Ends { from, to, pull, .. }: &Ends, tags: &[Tag]) -> Result<(Repository, Vec<Wanted>), Failure> {

@@ -1,6 +1,5 @@
 //! `ocifs pack` and `ocifs unpack`: builds an artifact from a Pack file, and back.
 
-use std::num::NonZeroUsize;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -13,11 +12,11 @@ use crate::cli::copies;
 use crate::cli::exit::Failure;
 use crate::cli::runtime::{blocking, until_interrupted};
 use crate::cli::settings::environment;
-use crate::cli::settings::flags::{Format, RegistryFlags, Storage};
+use crate::cli::settings::flags::{Concurrency, Output, RegistryFlags, Storage};
 use crate::cli::settings::invocation::Invocation;
 use crate::cli::source::{inputs, pushing, reference, wiring};
 use crate::cli::terminal::bar::Bar;
-use crate::cli::terminal::{escape, message, output, units};
+use crate::cli::terminal::{escape, message, units};
 use crate::error::Error;
 use crate::oci::{LayoutForm, Platform, Registry, Source, Tag, Version};
 use crate::publish::Packs;
@@ -77,19 +76,19 @@ pub struct Unpack {
     how: How,
 }
 
+/// The help of `--concurrency`.
+const ITEMS: &str = "Items read, and blobs transferred, at a time [default: 4]";
+
 #[derive(Args, Clone, Debug)]
+#[command(mut_arg("concurrency", |arg| arg.help(ITEMS).short('j').visible_alias("parallel")))]
 struct How {
-    /// Items read, and blobs transferred, at a time [default: 4]
-    #[arg(long, short = 'j', visible_alias = "parallel", value_name = "N", env = "OCIFS_CONCURRENCY", hide_env = true)]
-    concurrency: Option<NonZeroUsize>,
+    /// How much is done at a time.
+    #[command(flatten)]
+    concurrency: Concurrency,
 
-    /// Print nothing but errors
-    #[arg(short, long)]
-    quiet: bool,
-
-    /// Output format
-    #[arg(long, value_enum, default_value_t)]
-    format: Format,
+    /// What is printed.
+    #[command(flatten)]
+    output: Output,
 
     /// How registries are reached.
     #[command(flatten)]
@@ -134,19 +133,6 @@ struct UnpackReport {
     reproducible: bool,
 }
 
-impl How {
-    fn concurrency(&self) -> NonZeroUsize {
-        self.concurrency.unwrap_or(wiring::CONCURRENCY)
-    }
-
-    fn show<T: Serialize>(&self, report: &T, text: impl FnOnce(&T) -> String) -> Result<(), Failure> {
-        match self.quiet && self.format == Format::Text {
-            true => Ok(()),
-            false => output::show(self.format, report, text),
-        }
-    }
-}
-
 impl Pack {
     /// Runs the command.
     ///
@@ -162,7 +148,7 @@ impl Pack {
         let base = environment.absolute(self.directory.as_deref().unwrap_or(Path::new(".")), None)?;
         let push = wiring::destination(&to, &flags, environment)?;
         let destination = Destination { push, repository: reference::repository(&to)? };
-        let target = PackTarget { destination, tags: tags.clone(), concurrency: self.how.concurrency() };
+        let target = PackTarget { destination, tags: tags.clone(), concurrency: self.how.concurrency.get() };
         let finder = Finder { invocation: &invocation, base: base.clone(), destination: reference::registry(&to).cloned() };
         let report = until_interrupted(async {
             let pack_file = self.read().await?;
@@ -170,7 +156,7 @@ impl Pack {
             let gatherer = Arc::new(gatherer(base.clone(), &packs, &flags, &invocation));
             let tally: Arc<Tally> = Arc::default();
             let shown = Arc::clone(&tally);
-            let _bar = Bar::new(self.how.quiet, move || copies::figures("packing", &shown));
+            let _bar = Bar::new(self.how.output.quiet, move || copies::figures("packing", &shown));
             let packed = recipe::pack(&pack_file, &gatherer, &finder, &target, Arc::clone(&tally)).await?;
             packs.finish();
             let pair = |counter: &(std::sync::atomic::AtomicU64, std::sync::atomic::AtomicU64)| {
@@ -188,7 +174,7 @@ impl Pack {
                 reused: pair(&tally.reused),
             })
         })?;
-        self.how.show(&report, PackReport::text)
+        self.how.output.show(&report, PackReport::text)
     }
 
     async fn read(&self) -> Result<PackFile, Failure> {
@@ -222,7 +208,7 @@ impl Unpack {
                 whole = pull.manifest(&repository, &member).await?;
             }
             let from = transfer::Source { pull, repository };
-            let Unpacked { files, members, is_same } = recipe::unpack(&from, &whole, &directory, self.how.concurrency()).await?;
+            let Unpacked { files, members, is_same } = recipe::unpack(&from, &whole, &directory, self.how.concurrency.get()).await?;
             Ok::<_, Failure>(UnpackReport {
                 reference: reference::with_version(&source, &Version::Digest(whole.digest)),
                 digest: whole.digest.to_string(),
@@ -235,7 +221,7 @@ impl Unpack {
         if !report.reproducible {
             message::warn("another tool wrote this artifact in its own form: packing it again gives the same content with another digest");
         }
-        self.how.show(&report, UnpackReport::text)
+        self.how.output.show(&report, UnpackReport::text)
     }
 }
 

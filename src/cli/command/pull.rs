@@ -2,7 +2,6 @@
 
 use std::ffi::OsStr;
 use std::io::Write;
-use std::num::NonZeroUsize;
 use std::os::fd::AsFd;
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
@@ -17,13 +16,13 @@ use crate::artifact::{Artifact, Dialect, Kind, ViewMode};
 use crate::cli::exit::{Code, Failure};
 use crate::cli::history::{self, Done};
 use crate::cli::runtime::resumable;
-use crate::cli::settings::flags::{ContentFlags, Format, Reaching, Verify};
+use crate::cli::settings::flags::{Concurrency, ContentFlags, Format, Output, Reaching, Verify};
 use crate::cli::settings::invocation::Invocation;
 use crate::cli::settings::passphrases;
 use crate::cli::source::reference;
 use crate::cli::source::wiring::{self, Parts, Reading};
 use crate::cli::terminal::bar::{Bar, Figures};
-use crate::cli::terminal::{escape, message, output, units};
+use crate::cli::terminal::{escape, message, units};
 use crate::content::Sealing;
 use crate::error::ErrorKind;
 use crate::extract::{self, Selection, Summary, Tally, Target};
@@ -36,7 +35,7 @@ const SUBJECTS: usize = 16;
 
 /// Write the files of an artifact to a directory, as a mount shows them
 #[derive(Args, Clone, Debug)]
-#[command(args_override_self = true)]
+#[command(args_override_self = true, mut_arg("concurrency", |arg| arg.help("Files written at a time [default: 4]")))]
 pub struct Pull {
     /// repository:tag, repository@digest, oci:DIRECTORY:tag or oci-archive:FILE:tag
     #[arg(value_name = "REF", required_unless_present = "remote")]
@@ -78,17 +77,13 @@ pub struct Pull {
     #[arg(long, value_name = "MODE", env = "OCIFS_VERIFY", hide_env = true)]
     verify: Option<Verify>,
 
-    /// Files written at a time [default: 4]
-    #[arg(long, value_name = "N", env = "OCIFS_CONCURRENCY", hide_env = true)]
-    concurrency: Option<NonZeroUsize>,
+    /// How much is done at a time.
+    #[command(flatten)]
+    concurrency: Concurrency,
 
-    /// Print nothing but errors
-    #[arg(short, long)]
-    quiet: bool,
-
-    /// Output format
-    #[arg(long, value_enum, default_value_t)]
-    format: Format,
+    /// What is printed.
+    #[command(flatten)]
+    printing: Output,
 
     /// How the registry is reached.
     #[command(flatten)]
@@ -148,7 +143,7 @@ impl Pull {
         self.reaching.registry = invocation.registry(reference::registry(&source))?;
         let selection = Selection::new(&self.paths)?;
         let output = self.output.take().or(self.directory.take()).unwrap_or_else(|| PathBuf::from("."));
-        if output.as_os_str() == "-" && self.format != Format::Text {
+        if output.as_os_str() == "-" && self.printing.format != Format::Text {
             return Err(Failure::usage("standard output cannot hold both the file (`-o -`) and the report (`--format`)"));
         }
         let passphrases = passphrases::read_all(&invocation.origins(&self.reaching.keys))?;
@@ -182,7 +177,7 @@ impl Pull {
         let tally = Arc::new(Tally::default());
         let bar = {
             let (artifacts, tally) = (parts.artifacts.clone(), Arc::clone(&tally));
-            Bar::new(self.quiet, move || figures(artifacts.progress(), &tally))
+            Bar::new(self.printing.quiet, move || figures(artifacts.progress(), &tally))
         };
         let wanted = self.find(parts, source).await?;
         let surveys: Vec<_> = wanted.iter().map(|one| extract::survey(&one.source.artifact, selection)).collect();
@@ -203,7 +198,7 @@ impl Pull {
         let mut summaries = Vec::new();
         for one in &wanted {
             let options = extract::Options {
-                concurrency: self.concurrency.unwrap_or(wiring::CONCURRENCY),
+                concurrency: self.concurrency.get(),
                 keep: self.keep_old_files,
                 same_owner: self.same_owner,
                 selection: selection.clone(),
@@ -253,21 +248,13 @@ impl Pull {
     fn print(&self, wanted: &[Wanted], summaries: &[Summary], selection: &Selection, target: &Target) -> Result<(), Failure> {
         let directory = std::path::absolute(target.path()).unwrap_or_else(|_| target.path().to_owned());
         let kept: u64 = summaries.iter().map(|summary| summary.kept.count).sum();
-        for summary in summaries.iter().filter(|_| !self.quiet) {
+        for summary in summaries.iter().filter(|_| !self.printing.quiet) {
             warnings(summary).iter().for_each(|text| message::warn(text));
         }
-        match self.format {
-            format @ (Format::Json | Format::Yaml) => {
-                let reports = wanted.iter().zip(summaries).map(|(one, summary)| report(one, summary, selection, &directory));
-                output::data(format, &Reports { pulled: reports.collect() })?;
-            }
-            Format::Text if self.quiet => {}
-            Format::Text => {
-                for (one, summary) in wanted.iter().zip(summaries) {
-                    output::line(&text(one, summary, &directory))?;
-                }
-            }
-        }
+        let pulled = || wanted.iter().zip(summaries);
+        let reports = Reports { pulled: pulled().map(|(one, summary)| report(one, summary, selection, &directory)).collect() };
+        let lines = || pulled().map(|(one, summary)| text(one, summary, &directory)).collect::<Vec<_>>();
+        self.printing.show(&reports, |_| lines().join("\n"))?;
         let Some(first) = summaries.iter().find_map(|summary| summary.kept.first.as_ref()) else { return Ok(()) };
         Err(Failure::other(format!("{kept} existing names were kept: {first}, …; drop --keep-old-files to replace them")))
     }

@@ -1,6 +1,5 @@
 //! `ocifs push`: builds an artifact from local files and directories and pushes it.
 
-use std::num::NonZeroUsize;
 use std::path::PathBuf;
 
 use clap::{Args, ValueEnum};
@@ -9,12 +8,12 @@ use serde::Serialize;
 use crate::cli::exit::Failure;
 use crate::cli::history::{self, Done};
 use crate::cli::runtime::{blocking, resumable};
-use crate::cli::settings::flags::{ContentFlags, Format, Reaching};
+use crate::cli::settings::flags::{Concurrency, ContentFlags, Output, Reaching};
 use crate::cli::settings::invocation::Invocation;
 use crate::cli::settings::passphrases;
 use crate::cli::source::wiring::{self, Parts, Reading};
 use crate::cli::source::{inputs, pushing, reference};
-use crate::cli::terminal::{escape, output, units};
+use crate::cli::terminal::{escape, units};
 use crate::oci::{Descriptor, Digest, Platform, Repository, Source, Tag, Version};
 use crate::publish::{ArtifactKind, ImageSpec, Metadata, NewKind, Packs, Pushed, Pushing};
 
@@ -106,17 +105,13 @@ pub struct Push {
     #[arg(long)]
     no_index: bool,
 
-    /// Blobs uploaded at a time [default: 4]
-    #[arg(long, value_name = "N", env = "OCIFS_CONCURRENCY", hide_env = true)]
-    concurrency: Option<NonZeroUsize>,
+    /// How much is done at a time.
+    #[command(flatten)]
+    concurrency: Concurrency,
 
-    /// Print nothing but errors
-    #[arg(short, long)]
-    quiet: bool,
-
-    /// Output format
-    #[arg(long, value_enum, default_value_t)]
-    format: Format,
+    /// What is printed.
+    #[command(flatten)]
+    output: Output,
 
     /// How the registry is reached.
     #[command(flatten)]
@@ -209,7 +204,7 @@ impl Push {
                 let packs = pushing::packs(&storage, &format!("push {source} {self:?}")).await?;
                 let wanted = self.pushing(&source, tags, &parts, &packs).await?;
                 let publisher = pushing::publisher(&source, &parts, encrypted, !self.no_index);
-                let pushed = publisher.push(&wanted, &pushing::listener(self.quiet)).await?;
+                let pushed = publisher.push(&wanted, &pushing::listener(self.output.quiet)).await?;
                 parts.push.finish().await?;
                 parts.artifacts.flush().await;
                 packs.finish();
@@ -250,7 +245,7 @@ impl Push {
             owner: self.owner,
             newest: source_date,
             packs: packs.directory().to_path_buf(),
-            concurrency: self.concurrency.unwrap_or(wiring::CONCURRENCY),
+            concurrency: self.concurrency.get(),
             dry_run: self.dry_run,
             plaintext: self.plaintext,
             no_ignore: self.no_ignore,
@@ -287,7 +282,7 @@ impl Push {
     }
 
     fn print(&self, row: &Row) -> Result<(), Failure> {
-        output::show(self.format, row, |row| if self.quiet { String::new() } else { text(row) })
+        self.output.show(row, text)
     }
 }
 

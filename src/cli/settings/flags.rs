@@ -132,6 +132,36 @@ pub struct WriteFlags {
     pub concurrency: Option<NonZeroUsize>,
 }
 
+/// How much a command does at a time. Commands that do something else than upload say so with `mut_arg`.
+#[derive(Args, Clone, Copy, Debug)]
+pub struct Concurrency {
+    /// Blobs uploaded at a time [default: 4]
+    #[arg(long, value_name = "N", env = "OCIFS_CONCURRENCY", hide_env = true)]
+    concurrency: Option<NonZeroUsize>,
+}
+
+impl Concurrency {
+    /// If no number is set.
+    pub const DEFAULT: NonZeroUsize = NonZeroUsize::new(4).unwrap();
+
+    /// The number.
+    pub fn get(self) -> NonZeroUsize {
+        self.concurrency.unwrap_or(Self::DEFAULT)
+    }
+}
+
+/// What a command prints: its result as text unless `--quiet`, or as data, and progress.
+#[derive(Args, Clone, Copy, Debug)]
+pub struct Output {
+    /// Print nothing but errors
+    #[arg(short, long)]
+    pub quiet: bool,
+
+    /// Output format
+    #[arg(long, value_enum, default_value_t)]
+    pub format: Format,
+}
+
 /// Directories and budgets.
 #[derive(Args, Clone, Debug, Default)]
 #[command(next_help_heading = "Cache and state")]

@@ -12,7 +12,7 @@ use super::{inputs, root};
 use crate::cli::exit::Failure;
 use crate::cli::output_file::Destination;
 use crate::cli::runtime::blocking;
-use crate::cli::settings::flags::{Storage, WriteFlags};
+use crate::cli::settings::flags::{Concurrency, Storage, WriteFlags};
 use crate::cli::terminal::progress::Progress;
 use crate::oci::Source;
 use crate::publish::{ArtifactKind, Listener, Metadata, Packs, Publisher, Sizes};
@@ -33,7 +33,7 @@ pub fn publisher(source: &Source, parts: &Parts, encrypted: bool, attach_index: 
         context: Arc::new(context),
         push: Arc::clone(&parts.push),
         kind: ArtifactKind::Files,
-        concurrency: wiring::CONCURRENCY,
+        concurrency: Concurrency::DEFAULT,
         sizes: Sizes::default(),
         attach_index,
     }

@@ -1,6 +1,5 @@
 //! Builds the modules from settings: registry or layout, cache, content, artifacts. Sends no request.
 
-use std::num::NonZeroUsize;
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
@@ -9,7 +8,7 @@ use crate::artifact::{self, Artifacts, ViewMode};
 use crate::cache::{self, SpanCache};
 use crate::cli::exit::Failure;
 use crate::cli::settings::environment::Environment;
-use crate::cli::settings::flags::{ContentFlags, RegistryFlags, Storage, Verify, View, WriteFlags};
+use crate::cli::settings::flags::{Concurrency, ContentFlags, RegistryFlags, Storage, Verify, View, WriteFlags};
 use crate::cli::source::{access, mirrors};
 use crate::cli::terminal::escape;
 use crate::content::{self, Budget, Contents, KeyRing, MEMORY_LIMIT, PassphraseSource, VerifyPolicy};
@@ -29,9 +28,6 @@ pub const TAG_TTL: Duration = Duration::from_secs(60);
 const CACHE_SIZE: u64 = 10 << 30;
 /// Default space to leave on the disk, in bytes.
 const CACHE_MIN_FREE: u64 = 1 << 30;
-
-/// Default number of parallel uploads.
-pub const CONCURRENCY: NonZeroUsize = NonZeroUsize::new(4).unwrap();
 
 /// The modules below the file system, ready to use.
 pub struct Parts {
@@ -197,7 +193,7 @@ pub fn uppers(state_directory: &Path, quota: Option<u64>) -> Result<Arc<Uppers>,
 
 /// How edits are staged and published.
 pub fn writing(flags: &WriteFlags, uppers: Arc<Uppers>, parts: &Parts) -> fs::Writing {
-    let concurrency = flags.concurrency.unwrap_or(CONCURRENCY);
+    let concurrency = flags.concurrency.unwrap_or(Concurrency::DEFAULT);
     fs::Writing { uppers, push: Arc::clone(&parts.push), concurrency, plaintext: flags.plaintext, attach_index: !flags.no_index }
 }
 

@@ -6,7 +6,7 @@ use comfy_table::{ContentArrangement, Table};
 use serde::Serialize;
 
 use crate::cli::exit::Failure;
-use crate::cli::settings::flags::Format;
+use crate::cli::settings::flags::{Format, Output};
 use crate::cli::terminal::{escape, units};
 use crate::control::CacheStatus;
 
@@ -34,6 +34,21 @@ pub fn show<T: Serialize + ?Sized>(format: Format, value: &T, text: impl FnOnce(
     match format {
         Format::Text => Some(text(value)).filter(|text| !text.is_empty()).map_or(Ok(()), |text| line(&text)),
         Format::Json | Format::Yaml => data(format, value),
+    }
+}
+
+impl Output {
+    /// Whether the result is not printed: data always is.
+    pub fn is_silent(&self) -> bool {
+        self.quiet && self.format == Format::Text
+    }
+
+    /// Prints a value as [`show`] does, unless the output is silent.
+    ///
+    /// # Errors
+    /// Standard output cannot be written.
+    pub fn show<T: Serialize + ?Sized>(&self, value: &T, text: impl FnOnce(&T) -> String) -> Result<(), Failure> {
+        if self.is_silent() { Ok(()) } else { show(self.format, value, text) }
     }
 }
 
