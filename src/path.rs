@@ -21,6 +21,11 @@ pub fn components(path: &[u8]) -> impl Iterator<Item = &[u8]> {
     path.split(|byte| *byte == b'/').filter(|component| !component.is_empty())
 }
 
+/// A path as users type it, without empty components and `.`.
+pub fn typed(path: &str) -> Vec<u8> {
+    components(path.as_bytes()).filter(|component| *component != b".").collect::<Vec<_>>().join(&b'/')
+}
+
 /// The directory that holds a path; `None` for the root.
 pub fn parent(path: &[u8]) -> Option<&[u8]> {
     if path.is_empty() {
@@ -96,6 +101,7 @@ mod tests {
             (below(b"docs/a", b"docs"), below(b"docs", b"docs"), below(b"docs2/a", b"docs")),
             (Some(&b"a"[..]), Some(&b""[..]), None)
         );
+        assert_eq!((typed("./a//b/."), typed("/"), typed("../a")), (b"a/b".to_vec(), b"".to_vec(), b"../a".to_vec()));
         assert_eq!(components(b"a//b").collect::<Vec<_>>(), [b"a", b"b"]);
         assert!(is_component(b"a") && [&b""[..], b".", b"..", b"a/b", b"a\0"].iter().all(|name| !is_component(name)));
         assert!(is_within(b"a/b", b"a") && is_within(b"a", b"a") && is_within(b"a", b"") && !is_within(b"ab", b"a"));

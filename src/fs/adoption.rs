@@ -30,7 +30,7 @@ impl StagedTags {
             let (scope, selection) = (Scope { root: &root, authority: &authority }, selection.unwrap_or_default());
             let is_wanted = |tag_key: &TagKey| {
                 tag_key.origin == origin
-                    && tag_of(tag_key).is_some_and(|name| scope.covers(&name) && scope.meant(&selection, &name).is_some())
+                    && tag_of(tag_key).is_some_and(|name| scope.covers(&name) && scope.part(&selection, &name).is_some())
             };
             let list = uppers.list()?.into_iter().filter_map(|listed| match listed {
                 Ok(listed) if listed.holder.is_some() || !is_wanted(&listed.tag_key) => None,

@@ -7,22 +7,24 @@ use std::time::Instant;
 use super::location::Location;
 use super::names::Names;
 use super::namespace::Namespace;
+use super::tag_table::TagTable;
 use crate::artifact::Listing;
 use crate::error::{Error, ErrorKind};
 use crate::oci::{Digest, Repository, Tag};
 
 /// The list of repositories, including those that exist because of staged tags.
-pub(super) struct Catalog {
+pub(super) struct Catalog<'a> {
     listed: Listing,
-    staged: BTreeSet<String>,
+    /// `None` in a layout, which has no repositories.
+    staged: Option<&'a TagTable>,
     /// Why there is no list, unless the registry just has none.
     pub(super) trouble: Option<Error>,
 }
 
-impl Catalog {
+impl Catalog<'_> {
     /// No repositories at all.
     pub(super) fn nothing() -> Self {
-        Self { listed: Listing { names: Arc::from([]), complete: true }, staged: BTreeSet::new(), trouble: None }
+        Self { listed: Listing { names: Arc::from([]), complete: true }, staged: None, trouble: None }
     }
 
     /// Whether the list is complete.
@@ -32,25 +34,25 @@ impl Catalog {
 
     /// Whether the repository itself is listed.
     pub(super) fn has(&self, repository: &Repository) -> bool {
-        self.listed.has(repository.as_str()) || self.staged.contains(repository.as_str())
+        self.listed.has(repository.as_str()) || self.staged.is_some_and(|staged| staged.has_repository(repository))
     }
 
     /// Whether the repository or one below it is listed.
     pub(super) fn leads_to(&self, repository: &Repository) -> bool {
-        self.has(repository) || self.below(Some(repository)).next().is_some()
+        self.has(repository) || self.listed.below(Some(repository)).next().is_some() || !self.staged_below(Some(repository)).is_empty()
     }
 
     /// The first components below a path.
     fn children(&self, path: Option<&Repository>) -> BTreeSet<String> {
         let start = path.map_or(0, |path| path.as_str().len() + 1);
-        let first = self.below(path).filter_map(|name| name.get(start..)?.split('/').next());
+        let staged = self.staged_below(path);
+        let below = self.listed.below(path).chain(staged.iter().map(String::as_str));
+        let first = below.filter_map(|name| name.get(start..)?.split('/').next());
         first.filter(|child| Repository::is_component(child)).map(str::to_owned).collect()
     }
 
-    fn below(&self, path: Option<&Repository>) -> impl Iterator<Item = &str> {
-        let above = path.map(|path| format!("{path}/")).unwrap_or_default();
-        let staged = self.staged.range(above.clone()..).map(String::as_str).take_while(move |name| name.starts_with(&above));
-        self.listed.below(path).chain(staged)
+    fn staged_below(&self, path: Option<&Repository>) -> BTreeSet<String> {
+        self.staged.map(|staged| staged.repositories_below(path)).unwrap_or_default()
     }
 }
 
@@ -79,11 +81,11 @@ fn shown_name(name: &str) -> Option<String> {
 
 impl Namespace {
     /// The known repositories.
-    pub(super) async fn catalog(&self) -> Catalog {
+    pub(super) async fn catalog(&self) -> Catalog<'_> {
         if self.is_layout() {
             return Catalog::nothing();
         }
-        let staged = self.staged.repositories();
+        let staged = Some(&self.staged);
         match self.context.artifacts.repositories().await {
             Ok(listed) => Catalog { listed, staged, trouble: None },
             Err(error) => {
@@ -195,7 +197,7 @@ impl Namespace {
 mod tests {
     use super::*;
 
-    fn catalog(names: &[&str]) -> Catalog {
+    fn catalog(names: &[&str]) -> Catalog<'static> {
         let names = names.iter().map(ToString::to_string).collect();
         Catalog { listed: Listing { names, complete: true }, ..Catalog::nothing() }
     }

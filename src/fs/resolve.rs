@@ -190,7 +190,7 @@ impl Namespace {
         &self,
         path: &Option<Repository>,
         child: Option<Repository>,
-        catalog: &Catalog,
+        catalog: &Catalog<'_>,
         asked: Asked,
     ) -> Result<Finding, Error> {
         let Some(child) = child else {
@@ -226,7 +226,7 @@ impl Namespace {
     }
 
     /// Whether names below this path are requested as tags.
-    async fn holds_tags(&self, catalog: &Catalog, path: &Repository, child: Option<&Repository>) -> Result<bool, Error> {
+    async fn holds_tags(&self, catalog: &Catalog<'_>, path: &Repository, child: Option<&Repository>) -> Result<bool, Error> {
         if self.is_layout() || child.is_none() {
             return Ok(true);
         }

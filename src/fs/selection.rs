@@ -9,6 +9,7 @@ use super::tag_table::{StagedView, TagName};
 use super::{Lookup, ROOT, Root};
 use crate::error::{Error, ErrorKind};
 use crate::oci::{LayoutName, Repository, Source, Tag, Version};
+use crate::path;
 use crate::staging::TagKey;
 use crate::view::Authority;
 
@@ -45,10 +46,11 @@ impl Scope<'_> {
         match self.root {
             Root::Content(..) => String::new(),
             Root::Layout(_) => tag.to_string(),
-            Root::Prefix(prefix) => match below(repository.as_str(), prefix.as_ref().map_or("", Repository::as_str)) {
-                None | Some("") => tag.to_string(),
-                Some(below) => format!("{below}/{tag}"),
-            },
+            Root::Prefix(prefix) => {
+                let prefix = prefix.as_ref().map_or("", Repository::as_str);
+                let below = path::below(repository.as_str().as_bytes(), prefix.as_bytes()).unwrap_or_default();
+                String::from_utf8_lossy(&path::join(below, tag.as_str().as_bytes())).into_owned()
+            }
         }
     }
 
@@ -63,29 +65,29 @@ impl Scope<'_> {
     }
 
     /// The selected part of a tag: a path in it, empty for all of it; `None` if the tag is not selected.
-    pub fn meant(&self, selection: &Selection, name: &TagName) -> Option<String> {
+    pub fn part(&self, selection: &Selection, name: &TagName) -> Option<Vec<u8>> {
         match selection {
-            Selection::All => Some(String::new()),
+            Selection::All => Some(Vec::new()),
             Selection::Path(path) => {
-                let (path, place) = (tidy(path), self.path(name));
-                let whole = below(&place, &path).map(|_| String::new());
-                whole.or_else(|| below(&path, &place).map(str::to_owned))
+                let (path, place) = (path::typed(path), self.path(name).into_bytes());
+                let whole = path::is_within(&place, &path).then(Vec::new);
+                whole.or_else(|| path::below(&path, &place).map(<[u8]>::to_vec))
             }
             Selection::Reference(reference) => {
                 let named = Source::parse(reference).is_ok_and(|source| self.is_of(&source) && names(&source, name));
-                named.then(String::new)
+                named.then(Vec::new)
             }
         }
     }
 
     /// Whether a tag of a registry or layout, given as the start of references, is shown here.
-    pub fn shows(&self, authority: &str, name: &TagName) -> bool {
+    pub fn covers_in(&self, authority: &str, name: &TagName) -> bool {
         let source = Source::parse(authority).or_else(|_| Source::parse(&format!("{authority}/")));
         source.is_ok_and(|source| self.is_of(&source)) && self.covers(name)
     }
 
     /// Whether a reference belongs to this mount, or contains the mount.
-    pub fn knows(&self, reference: &str) -> bool {
+    pub fn overlaps(&self, reference: &str) -> bool {
         let Ok(source) = Source::parse(reference) else { return false };
         let shown = match self.root {
             Root::Prefix(prefix) => prefix.as_ref(),
@@ -155,27 +157,13 @@ fn is_same_place(one: &Path, other: &Path) -> bool {
     one == other || one.canonicalize().ok().zip(other.canonicalize().ok()).is_some_and(|(one, other)| one == other)
 }
 
-/// A path without empty names and dots.
-fn tidy(path: &str) -> String {
-    path.split('/').filter(|name| !name.is_empty() && *name != ".").collect::<Vec<_>>().join("/")
-}
-
-/// The part of a path below another, by whole names.
-fn below<'path>(path: &'path str, above: &str) -> Option<&'path str> {
-    if above.is_empty() {
-        return Some(path);
-    }
-    let rest = path.strip_prefix(above)?;
-    if rest.is_empty() { Some(rest) } else { rest.strip_prefix('/') }
-}
-
 /// One staged tag that was selected.
 pub(super) struct Selected {
     pub name: TagName,
     /// Its edits, or why they are unreadable.
     pub staged: Result<StagedView, String>,
     /// The selected path in the tag; all of it if empty.
-    pub below: String,
+    pub part: Vec<u8>,
 }
 
 impl StagedTags {
@@ -194,8 +182,8 @@ impl StagedTags {
         let scope = self.scope();
         let readable = self.namespace.staged.all().into_iter().map(|(name, staged)| (name, Ok(staged)));
         let broken = self.namespace.staged.broken().into_iter().map(|(name, why)| (name, Err(why)));
-        let meant = |(name, staged)| scope.meant(selection, &name).map(|below| Selected { name, staged, below });
-        readable.chain(broken).filter_map(meant).collect()
+        let selected = |(name, staged)| scope.part(selection, &name).map(|part| Selected { name, staged, part });
+        readable.chain(broken).filter_map(selected).collect()
     }
 
     /// The same. An empty result is not an error if the place or reference belongs to this mount.
@@ -208,7 +196,7 @@ impl StagedTags {
             _ if !selected.is_empty() => true,
             Selection::All => true,
             Selection::Path(path) => self.is_path(path).await?,
-            Selection::Reference(reference) => scope.knows(reference),
+            Selection::Reference(reference) => scope.overlaps(reference),
         };
         match selection {
             Selection::Path(what) | Selection::Reference(what) if !is_known => {
@@ -223,8 +211,8 @@ impl StagedTags {
         let mut directory = ROOT;
         let mut known = Vec::new();
         let mut found = Ok(true);
-        for name in path.split('/').filter(|name| !name.is_empty() && *name != ".") {
-            match self.namespace.lookup(directory, name.as_bytes()).await {
+        for name in path::components(&path::typed(path)) {
+            match self.namespace.lookup(directory, name).await {
                 Ok(Lookup::Found(entry)) => {
                     known.push(entry.inode);
                     directory = entry.inode;
@@ -251,41 +239,41 @@ mod tests {
     }
 
     /// The selected part of `team/app/web:v1` in registry `reg.io`.
-    fn meant(root: &Root, selection: Selection) -> Option<String> {
+    fn part(root: &Root, selection: Selection) -> Option<Vec<u8>> {
         let scope = Scope { root, authority: &Authority::Registry("reg.io".to_owned()) };
-        scope.meant(&selection, &name("team/app/web", "v1"))
+        scope.part(&selection, &name("team/app/web", "v1"))
     }
 
     #[test]
     fn a_reference_selects_a_tag_or_everything_below_it() {
         let root = Root::Prefix(None);
-        let by = |text: &str| meant(&root, Selection::Reference(text.to_owned()));
+        let by = |text: &str| part(&root, Selection::Reference(text.to_owned()));
         for text in ["reg.io", "reg.io/team", "reg.io/team/", "reg.io/team/app/web", "reg.io/team/app/web:v1"] {
-            assert_eq!(by(text).as_deref(), Some(""), "{text}");
+            assert_eq!(by(text).as_deref(), Some(&b""[..]), "{text}");
         }
         for text in ["reg.io/te", "reg.io/team/app/web/x", "reg.io/team/app/web:v2", "other.io", "oci:/l", "reg.io/UPPER"] {
             assert_eq!(by(text), None, "{text}");
         }
-        assert_eq!(meant(&root, Selection::All).as_deref(), Some(""));
+        assert_eq!(part(&root, Selection::All).as_deref(), Some(&b""[..]));
     }
 
     #[test]
     fn a_path_selects_the_tags_below_it_or_a_path_inside_one() {
-        let at = |prefix: &str, path: &str| meant(&Root::Prefix(Some(repository(prefix))), Selection::Path(path.to_owned()));
+        let at = |prefix: &str, path: &str| part(&Root::Prefix(Some(repository(prefix))), Selection::Path(path.to_owned()));
         for path in ["", "app", "app/", "./app//web", "app/web/v1"] {
-            assert_eq!(at("team", path).as_deref(), Some(""), "{path}");
+            assert_eq!(at("team", path).as_deref(), Some(&b""[..]), "{path}");
         }
-        assert_eq!(at("team", "app/web/v1/deep/./file").as_deref(), Some("deep/file"));
+        assert_eq!(at("team", "app/web/v1/deep/./file").as_deref(), Some(&b"deep/file"[..]));
         for path in ["ap", "app/v1", "app/web/v2", "app/web/v11"] {
             assert_eq!(at("team", path), None, "{path}");
         }
-        assert_eq!(at("team/app/web", "v1/x").as_deref(), Some("x"));
+        assert_eq!(at("team/app/web", "v1/x").as_deref(), Some(&b"x"[..]));
     }
 
     #[test]
     fn a_mount_of_one_tag_has_its_content_at_its_root() {
         let root = Root::Content(repository("team/app/web"), Version::Tag(Tag::parse("v1").unwrap()));
-        assert_eq!(meant(&root, Selection::Path("etc/motd".to_owned())).as_deref(), Some("etc/motd"));
+        assert_eq!(part(&root, Selection::Path("etc/motd".to_owned())).as_deref(), Some(&b"etc/motd"[..]));
         let scope = Scope { root: &root, authority: &Authority::Registry("reg.io".to_owned()) };
         assert!(scope.covers(&name("team/app/web", "v1")) && !scope.covers(&name("team/app/web", "v2")));
     }
@@ -298,7 +286,7 @@ mod tests {
         std::os::unix::fs::symlink("l", &link).unwrap();
         let (root, authority) = (Root::Layout(repository("layout")), Authority::Layout(format!("oci:{}", link.display())));
         let scope = Scope { root: &root, authority: &authority };
-        let by = |text: String| scope.meant(&Selection::Reference(text), &name("layout", "v1"));
+        let by = |text: String| scope.part(&Selection::Reference(text), &name("layout", "v1"));
         assert!(by(format!("oci:{}", real.display())).is_some() && by(format!("oci:{}:v1", real.display())).is_some());
         assert!(by(format!("oci:{}:v2", real.display())).is_none() && by("oci:/l".to_owned()).is_none());
     }
@@ -308,10 +296,10 @@ mod tests {
         let root = Root::Prefix(Some(repository("team/app")));
         let scope = Scope { root: &root, authority: &Authority::Registry("reg.io".to_owned()) };
         for text in ["reg.io", "reg.io/team", "reg.io/team/app", "reg.io/team/app/web", "reg.io/team/app:v9"] {
-            assert!(scope.knows(text), "{text}");
+            assert!(scope.overlaps(text), "{text}");
         }
         for text in ["other.io/team/app", "reg.io/team/other", "reg.io/team/other:v1", "oci:/l", ""] {
-            assert!(!scope.knows(text), "{text}");
+            assert!(!scope.overlaps(text), "{text}");
         }
     }
 }

@@ -285,14 +285,16 @@ impl TagTable {
         self.inner.lock().made.get(repository).is_some_and(|doubtful| *doubtful)
     }
 
-    /// Repositories that exist because of staged tags.
-    pub fn repositories(&self) -> BTreeSet<String> {
+    /// Repositories below a path that exist because of staged tags.
+    pub fn repositories_below(&self, path: Option<&Repository>) -> BTreeSet<String> {
         let inner = self.inner.lock();
         let tagged = inner.tags.iter().filter(|(_, entry)| !matches!(entry.state, TagState::Deleted { .. }));
-        tagged.map(|((repository, _), _)| repository).chain(inner.made.keys()).map(ToString::to_string).collect()
+        let all = tagged.map(|((repository, _), _)| repository).chain(inner.made.keys());
+        let is_below = |other: &&Repository| path.is_none_or(|path| *other != path && other.is_within(path.as_str()));
+        all.filter(is_below).map(ToString::to_string).collect()
     }
 
-    /// Whether a repository is among them.
+    /// Whether a repository exists because of staged tags.
     pub fn has_repository(&self, repository: &Repository) -> bool {
         self.is_made(repository) || self.of_repository(repository).iter().any(|(_, deleted)| !deleted)
     }

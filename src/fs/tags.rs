@@ -125,9 +125,8 @@ impl StagedTags {
 
     /// Whether tags are staged in a repository, or in repositories below it.
     fn holds_staged(&self, repository: &Repository) -> bool {
-        let below =
-            self.namespace.staged.repositories().into_iter().any(|other| other != repository.as_str() && within(&other, repository));
-        below || self.namespace.staged.of_repository(repository).iter().any(|(_, deleted)| !deleted)
+        let staged = &self.namespace.staged;
+        !staged.repositories_below(Some(repository)).is_empty() || staged.of_repository(repository).iter().any(|(_, deleted)| !deleted)
     }
 
     /// `rmdir` of a tag: one that is only staged is removed, one that exists upstream is deleted by the next sync.
@@ -232,11 +231,6 @@ impl StagedTags {
         self.namespace.namespace_changed();
         Ok(())
     }
-}
-
-/// Whether a repository is another one or is below it.
-fn within(repository: &str, other: &Repository) -> bool {
-    repository.strip_prefix(other.as_str()).is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
 }
 
 fn not_empty() -> Error {

@@ -15,6 +15,7 @@ use super::tag_state::Claim;
 use super::tag_table::{StagedView, TagName};
 use crate::blocking::blocking;
 use crate::error::{Error, ErrorKind};
+use crate::path::is_within;
 use crate::view::{Difference, Overlay};
 
 impl StagedTags {
@@ -27,11 +28,11 @@ impl StagedTags {
     /// The differences from upstream, by tag.
     pub(super) async fn differences(&self, selection: &Selection) -> Result<Vec<(String, Vec<Difference>)>, Error> {
         let mut tags = Vec::new();
-        for Selected { name, staged, below } in self.select(selection).await? {
+        for Selected { name, staged, part } in self.select(selection).await? {
             let reference = self.reference(&name);
             let found = async { self.overlay_of(&readable(staged)?).await?.differences().await };
             let mut differences = found.await.map_err(|error| about(&reference, error))?;
-            differences.retain(|difference| is_at(&difference.path, below.as_bytes()));
+            differences.retain(|difference| is_within(&difference.path, &part));
             tags.push((reference, differences));
         }
         Ok(tags)
@@ -40,14 +41,14 @@ impl StagedTags {
     /// Discards the selected edits (for a path inside a tag: those below it) and returns the references of the tags concerned.
     pub(super) async fn discard(&self, selection: &Selection) -> Result<Vec<String>, Error> {
         let mut references = Vec::new();
-        for Selected { name, staged, below } in self.select(selection).await? {
+        for Selected { name, staged, part } in self.select(selection).await? {
             let reference = self.reference(&name);
             let discarded = match staged {
-                Err(_) if below.is_empty() => self.give_up(&name).await.map(|()| true),
+                Err(_) if part.is_empty() => self.give_up(&name).await.map(|()| true),
                 staged => {
                     async {
                         readable(staged)?;
-                        self.discard_one(&name, below).await
+                        self.discard_one(&name, part).await
                     }
                     .await
                 }
@@ -63,13 +64,13 @@ impl StagedTags {
     }
 
     /// Returns whether there were any edits.
-    async fn discard_one(&self, name: &TagName, below: String) -> Result<bool, Error> {
+    async fn discard_one(&self, name: &TagName, part: Vec<u8>) -> Result<bool, Error> {
         let claimed = match self.claim(name, Claim::Whole) {
             // Published or discarded since it was selected.
             Err(error) if error.kind == ErrorKind::NotFound => return Ok(false),
             claimed => claimed?,
         };
-        let (whole, staged) = (below.is_empty(), &claimed.staged);
+        let (whole, staged) = (part.is_empty(), &claimed.staged);
         // No process can be inside if no kernel shows it.
         let unseen = staged.view.overlay().is_none() && self.namespace.kernel.get().is_none();
         let gone = whole && (staged.new || staged.deleted || unseen);
@@ -84,7 +85,7 @@ impl StagedTags {
         let view = Arc::clone(&staged.view);
         let (tell, mut told) = mpsc::channel(1);
         // Without a listener there is nobody to report to: the command was cancelled.
-        let discarding = blocking(move || overlay.discard(below.as_bytes(), &mut |forgotten| drop(tell.blocking_send(forgotten))));
+        let discarding = blocking(move || overlay.discard(&part, &mut |forgotten| drop(tell.blocking_send(forgotten))));
         let telling = async {
             while let Some(forgotten) = told.recv().await {
                 self.forget_in_view(&view, forgotten);
@@ -156,11 +157,6 @@ impl OpenFiles {
         // This never fails.
         let _ = removed.await;
     }
-}
-
-/// Whether a path is another one or is below it; always true if that is empty.
-fn is_at(path: &[u8], of: &[u8]) -> bool {
-    of.is_empty() || path.strip_prefix(of).is_some_and(|rest| rest.is_empty() || rest.starts_with(b"/"))
 }
 
 /// The edits of a tag.

@@ -1,7 +1,7 @@
 //! Titles: manifest text that requests a path. Text that would leave the tree or is not a valid name never becomes a path.
 
 use crate::oci::Digest;
-use crate::path::{is_component, join};
+use crate::path::{components, is_component, join, name, typed};
 
 /// Longest path that a title may request: Linux's path limit, in bytes.
 const PATH_LIMIT: usize = 4095;
@@ -18,11 +18,10 @@ pub(in crate::artifact) struct Title {
 impl Title {
     /// Parses a title.
     pub fn parse(text: &str) -> Self {
-        let components: Vec<&str> = text.split('/').filter(|component| !matches!(*component, "" | ".")).collect();
-        let name = components.last().filter(|name| is_component(name.as_bytes())).map(|name| name.as_bytes().to_vec());
-        let inside = !text.is_empty() && !text.starts_with('/') && components.iter().all(|component| is_component(component.as_bytes()));
-        let path = Some(components.join("/").into_bytes()).filter(|path| inside && path.len() <= PATH_LIMIT);
-        Self { path, name }
+        let path = typed(text);
+        let last = Some(name(&path)).filter(|name| is_component(name)).map(<[u8]>::to_vec);
+        let inside = !text.is_empty() && !text.starts_with('/') && components(&path).all(is_component);
+        Self { name: last, path: Some(path).filter(|path| inside && path.len() <= PATH_LIMIT) }
     }
 
     /// A plain generated name.

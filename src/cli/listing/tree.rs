@@ -3,6 +3,7 @@
 use crate::artifact::{Kind, NodeId, Tree};
 use crate::cli::exit::{Code, Failure};
 use crate::cli::terminal::escape;
+use crate::path::{components, join, push, typed};
 use crate::view::{Defaults, Entry};
 
 /// The entries of a directory, sorted by name; recursive if requested. A file is its own entry.
@@ -11,8 +12,8 @@ pub struct Walk<'a> {
     defaults: &'a Defaults,
     recursive: bool,
     /// Open directories: node, path, and cookie of the last name.
-    open: Vec<(NodeId, String, u64)>,
-    only: Option<(NodeId, String)>,
+    open: Vec<(NodeId, Vec<u8>, u64)>,
+    only: Option<(NodeId, Vec<u8>)>,
 }
 
 impl<'a> Walk<'a> {
@@ -21,22 +22,22 @@ impl<'a> Walk<'a> {
     /// # Errors
     /// NotFound if the artifact has no such path. A symlink in the path is named in the message, since links are not followed.
     pub fn new(tree: &'a Tree, defaults: &'a Defaults, path: &str, recursive: bool) -> Result<Self, Failure> {
-        let (mut node, mut at) = (0, String::new());
-        for name in path.split('/').filter(|name| !matches!(*name, "" | ".")) {
+        let (mut node, mut at) = (0, Vec::new());
+        for name in components(&typed(path)) {
             if let Some(target) = tree.target(node) {
-                let target = String::from_utf8_lossy(target);
+                let (at, target) = (String::from_utf8_lossy(&at), String::from_utf8_lossy(target));
                 return Err(missing(path, &format!("{at} is a symlink to {target}, which is not followed")));
             }
-            node = tree.lookup(node, name.as_bytes()).ok_or_else(|| missing(path, "no such file or directory"))?;
-            at = join(&at, name);
+            node = tree.lookup(node, name).ok_or_else(|| missing(path, "no such file or directory"))?;
+            push(&mut at, name);
         }
         let is_directory = tree.node(node).is_some_and(|node| node.kind == Kind::Directory);
         let (open, only) = if is_directory { (vec![(node, at, 0)], None) } else { (Vec::new(), Some((node, at))) };
         Ok(Self { tree, defaults, recursive, open, only })
     }
 
-    fn entry(&self, node: NodeId, path: String) -> Option<Entry> {
-        Entry::new(self.tree, self.defaults, node, path)
+    fn entry(&self, node: NodeId, path: &[u8]) -> Option<Entry> {
+        Entry::new(self.tree, self.defaults, node, String::from_utf8_lossy(path).into_owned())
     }
 }
 
@@ -45,7 +46,7 @@ impl Iterator for Walk<'_> {
 
     fn next(&mut self) -> Option<Entry> {
         if let Some((node, path)) = self.only.take() {
-            return self.entry(node, path);
+            return self.entry(node, &path);
         }
         loop {
             let (directory, path, after) = self.open.last_mut()?;
@@ -54,17 +55,13 @@ impl Iterator for Walk<'_> {
                 continue;
             };
             *after = child.cookie;
-            let path = join(path, &String::from_utf8_lossy(child.name));
+            let path = join(path, child.name);
             if self.recursive && self.tree.node(child.node).is_some_and(|node| node.kind == Kind::Directory) {
                 self.open.push((child.node, path.clone(), 0));
             }
-            return self.entry(child.node, path);
+            return self.entry(child.node, &path);
         }
     }
-}
-
-fn join(directory: &str, name: &str) -> String {
-    if directory.is_empty() { name.to_owned() } else { format!("{directory}/{name}") }
 }
 
 fn missing(path: &str, why: &str) -> Failure {

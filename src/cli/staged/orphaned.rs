@@ -54,8 +54,8 @@ impl Wanted {
     /// Whether a staged tag is selected.
     fn means(&self, tag_key: &TagKey, name: &TagName) -> bool {
         let Some(source) = &self.source else { return true };
-        let is_meant = |scope: Scope<'_>| scope.shows(&tag_key.authority, name) && scope.meant(&self.selection, name).is_some();
-        root::with_scope(source, is_meant) == Some(true)
+        let is_selected = |scope: Scope<'_>| scope.covers_in(&tag_key.authority, name) && scope.part(&self.selection, name).is_some();
+        root::with_scope(source, is_selected) == Some(true)
     }
 }
 

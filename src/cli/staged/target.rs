@@ -128,8 +128,8 @@ impl Finder<'_> {
             }
         }
         // An older daemon lists all its staged tags.
-        let is_meant = |tag: &StagedTag| means(&selection, &tag.reference);
-        let has_it = |client: &Client| health::staged(client, selection.clone()).is_ok_and(|tags| tags.iter().any(is_meant));
+        let is_selected = |tag: &StagedTag| means(&selection, &tag.reference);
+        let has_it = |client: &Client| health::staged(client, selection.clone()).is_ok_and(|tags| tags.iter().any(is_selected));
         if let Some(place) = covering.iter().position(|at| has_it(&at.client)) {
             return Ok(Target::Mount(Box::new(covering.swap_remove(place))));
         }
@@ -187,8 +187,8 @@ fn scope_of<T>(mount: &Mount, apply: impl FnOnce(Scope<'_>) -> T) -> Option<T> {
 
 /// Whether a selection includes the tag with this reference.
 fn means(selection: &Selection, reference: &str) -> bool {
-    let is_meant = |scope: Scope<'_>| scope.tag(reference).is_some_and(|name| scope.meant(selection, &name).is_some());
-    Source::parse(reference).ok().and_then(|source| root::with_scope(&whole(source), is_meant)) == Some(true)
+    let is_selected = |scope: Scope<'_>| scope.tag(reference).is_some_and(|name| scope.part(selection, &name).is_some());
+    Source::parse(reference).ok().and_then(|source| root::with_scope(&whole(source), is_selected)) == Some(true)
 }
 
 /// The whole registry or layout of a source.

@@ -13,13 +13,9 @@ async fn new_entries_of_an_empty_tag_are_found_and_listed_and_survive_a_restart(
     fixture.make(&tag, "d/pipe", Kind::Fifo).unwrap();
     fixture.make(&tag, "d/socket", Kind::Socket).unwrap();
     tag.create(&fixture.context, 0, b"link", &NewNode { target: b"d/f".to_vec(), ..new(Kind::Symlink) }).unwrap();
-    tag.create(
-        &fixture.context,
-        0,
-        b"null",
-        &NewNode { metadata: Metadata { device: (1, 3), ..Metadata::default() }, ..new(Kind::CharDevice) },
-    )
-    .unwrap();
+    let mut null = new(Kind::CharDevice);
+    null.metadata.device = (1, 3);
+    tag.create(&fixture.context, 0, b"null", &null).unwrap();
     let number = node(&tag, "d/f");
     let tag = fixture.again(tag).await;
     assert_eq!(list(&tag, ""), ["d", "link", "null"]);
