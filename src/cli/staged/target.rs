@@ -119,7 +119,7 @@ impl Finder<'_> {
         let selection = Selection::Reference(reference.clone());
         let mut covering = Vec::new();
         let mut states = vec![self.state_directory.map(Path::to_owned)];
-        for mount in distinct()?.into_iter().filter(|mount| scope_of(mount, |scope| scope.knows(&reference)) == Some(true)) {
+        for mount in distinct()?.into_iter().filter(|mount| scope_of(mount, |scope| scope.overlaps(&reference)) == Some(true)) {
             let client = self.client(&mount);
             if is_dead(&client, &mount) {
                 states.extend(mounts::recorded_state(client.record()).map(Some));

@@ -10,13 +10,18 @@ pub(crate) fn problem(error: &Error, absent: Code) -> Problem {
     Problem::of(error.kind, error.to_string(), absent)
 }
 
+/// The response to a failure whose error may tell where the store is: only the log has that.
+pub(super) fn withheld(kind: ErrorKind, error: &dyn std::error::Error, message: String, absent: Code) -> Problem {
+    tracing::warn!("store: {message}: {error}");
+    Problem::of(kind, message, absent)
+}
+
 /// Maps a disk error to a response, without its path.
 pub(crate) fn of_disk(error: &io::Error) -> Problem {
-    tracing::warn!(%error, "cannot write to the store");
     let kind = match error.kind() {
         io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded | io::ErrorKind::FileTooLarge => ErrorKind::NoSpace,
         io::ErrorKind::NotFound => ErrorKind::NotFound,
         _ => ErrorKind::Other,
     };
-    Problem::of(kind, format!("the store: {}", error.kind()), Code::BlobUploadUnknown)
+    withheld(kind, error, format!("the store: {}", error.kind()), Code::BlobUploadUnknown)
 }

@@ -28,6 +28,7 @@ use super::problem::{Code, Problem};
 use verified::{Verified, stamp};
 
 use crate::durable;
+use crate::error::Error;
 use crate::oci::{Algorithm, Digest, Repository};
 use crate::registry::{Collected, Layout, layout_directory};
 
@@ -77,10 +78,9 @@ impl Store {
             return Ok(Arc::clone(layout));
         }
         let opened = Layout::open_or_begin_as(&layout_directory(&self.root, repository), repository.as_str());
-        let opened = Arc::new(opened.map_err(|error| {
-            tracing::warn!("repository {repository} of the store cannot be opened: {error}");
-            Problem::of(error.kind, format!("repository {repository} cannot be opened"), Code::NameUnknown)
-        })?);
+        let failed =
+            |error: Error| fault::withheld(error.kind, &error, format!("repository {repository} cannot be opened"), Code::NameUnknown);
+        let opened = Arc::new(opened.map_err(failed)?);
         Ok(Arc::clone(self.layouts.lock().entry(repository.clone()).or_insert(opened)))
     }
 
