@@ -1,4 +1,4 @@
-//! Reads ahead across files: while small raw files are opened in the order of their tree, as by `cp -r`, the next ones are fetched.
+//! Read-ahead across files: while small raw files are opened in tree order, as by `cp -r`, the next ones are fetched.
 
 use std::collections::VecDeque;
 use std::ops::Range;
@@ -11,11 +11,11 @@ use crate::oci::Repository;
 
 /// The first window, in nodes.
 const FIRST: u32 = 4;
-/// The largest window: the streams of so many blobs stay open.
+/// The largest window: the streams of this many blobs stay open.
 const LARGEST: u32 = 24;
 /// Most bytes of a window.
 const BYTES: u64 = 4 << 20;
-/// How many nodes may lie between a file and the next one: directories, and files that are no raw blobs.
+/// Most nodes between a file and the next one: directories, and files that are not raw blobs.
 const SLACK: u32 = 64;
 /// Readers of one artifact tracked at once.
 const READERS: usize = 4;
@@ -24,13 +24,13 @@ const READERS: usize = 4;
 struct Track {
     /// The node after the last file opened.
     next: NodeId,
-    /// Nodes to fetch ahead; 0 until the reader has proved sequential.
+    /// Nodes to fetch ahead; 0 until the reader has proved to be sequential.
     window: u32,
-    /// How far fetching has got.
+    /// The first node not fetched yet.
     reached: NodeId,
 }
 
-/// The readers that go through an artifact.
+/// The sequential readers of an artifact.
 #[derive(Debug, Default)]
 pub(super) struct Tracks(VecDeque<Track>);
 

@@ -2,7 +2,8 @@
 //!
 //! # Files
 //!
-//! - `artifacts` is the entry point: `registry_cache` answers for tags and manifests, `build` makes a `loaded` artifact, `kept` keeps it
+//! - `artifacts` is the entry point: `registry_cache` answers for tags and manifests, `build` makes a `loaded` artifact, `kept` keeps it,
+//!   `ahead` prefetches across its files
 //! - `outline` chooses the platform, `dialect` maps the manifest to parts, `compose` and `merge` make the `tree` of them
 //! - `describe` explains an artifact without its layers; `options` are those of a mount; `error` maps errors of blobs
 //! - For publishing: `published`, `layers`, `identity`, `recognise`, `secrets`, `attached_index`

@@ -1,7 +1,7 @@
 //! Mirrors that containerd and podman are configured with: `hosts.toml` directories and `registries.conf`.
 //!
-//! A mirror is trusted for nothing: its content is proved by digests ([`Trust::Digest`](super::Trust)), it gets no credential or certificate
-//! but its own, and writes never ask it. The order is that of the file, then the registry itself; a mirror that fails is passed over.
+//! A mirror is never trusted: its content is verified by digest ([`Trust::Digest`](super::Trust)), it gets only its own credentials and
+//! certificates, and writes never use it. Mirrors are asked in file order, then the registry itself; a failing mirror is skipped.
 
 mod candidate;
 mod client;

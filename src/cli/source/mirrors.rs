@@ -1,7 +1,7 @@
-//! The mirrors of a registry: which files of containerd and podman are read, and what they change.
+//! The mirrors of a registry: finds the files of containerd and podman and applies their rules.
 //!
-//! Read when a command or a mount starts. As root, files in the home directory of another user are not read, and a file elsewhere that
-//! belongs to another user is an error.
+//! Read when a command or mount starts. As root, files in another user's home directory are ignored, and a file elsewhere that belongs to
+//! another user is an error.
 
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -13,7 +13,7 @@ use crate::cli::source::access;
 use crate::oci::{Registry, Repository, Source};
 use crate::registry::{ClientCertificate, HttpConfig, MirrorFiles, Mirrored, Probed, Pull, Push, Reaching, Rules, probe};
 
-/// What the files say about a registry; nothing with `--no-mirrors`.
+/// The rules of the files for a registry; none with `--no-mirrors`.
 ///
 /// # Errors
 /// A file is broken or belongs to another user.
@@ -35,7 +35,7 @@ pub fn over(push: Arc<dyn Push>, source: &Source, flags: &RegistryFlags, environ
     Ok(Mirrored::over(push, registry, rules, &reaching(flags, environment)?)?)
 }
 
-/// The places that a source is read from, and whether they answer.
+/// The hosts a source is read from, and whether they answer.
 ///
 /// # Errors
 /// As [`over`].
@@ -45,7 +45,7 @@ pub async fn probed(source: &Source, flags: &RegistryFlags, environment: &Enviro
     Ok(probe(&rules, registry, repository, &reaching(flags, environment)?).await?)
 }
 
-/// How mirrors are reached: with what is stored for them, never with a credential of the command line.
+/// How mirrors are reached: with their stored credentials, never with one from the command line.
 ///
 /// # Errors
 /// The credentials file named by the user cannot be read.
@@ -57,7 +57,7 @@ fn reaching(flags: &RegistryFlags, environment: &Environment) -> Result<Reaching
     })
 }
 
-/// The same registry under the rules, with their settings where no flag says otherwise.
+/// The registry with the settings of the rules, which flags override.
 pub fn with_rules(mut config: HttpConfig, rules: Arc<Rules>, repository: Option<&Repository>) -> HttpConfig {
     let own = rules.own(repository);
     config.plain_http = config.plain_http.or(own.plain_http);
@@ -70,7 +70,7 @@ pub fn with_rules(mut config: HttpConfig, rules: Arc<Rules>, repository: Option<
     HttpConfig { rules, ..config }
 }
 
-/// The places where containerd, nerdctl and podman look.
+/// The locations that containerd, nerdctl and podman search.
 fn files(environment: &Environment) -> Result<MirrorFiles, Failure> {
     let named = environment::variable("CONTAINERS_REGISTRIES_CONF").map(PathBuf::from);
     let named = named.map(|path| environment.absolute(&path, None)).transpose()?;
@@ -99,7 +99,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_users_files_count_before_those_of_the_system() {
+    fn a_user_s_files_override_those_of_the_system() {
         let home = tempfile::tempdir().unwrap();
         let environment = Environment { config_home: Some(home.path().to_owned()), ..Environment::default() };
         let files = usual(&environment, None);

@@ -1,4 +1,4 @@
-//! One place to ask, and what its answer means.
+//! One source to ask, and the meaning of its answer.
 
 use std::sync::Arc;
 
@@ -6,7 +6,7 @@ use super::client::Client;
 use crate::error::{Error, ErrorKind};
 use crate::oci::Repository;
 
-/// One place to ask for a repository.
+/// One source of a repository.
 pub(super) struct Candidate {
     pub(super) client: Arc<Client>,
     pub(super) repository: Repository,
@@ -21,17 +21,17 @@ impl Candidate {
         }
     }
 
-    /// Records a failure of a mirror. One that lacks or refuses something may have the rest.
+    /// Records a failure of a mirror. One that lacks or refuses one object may still have others.
     pub(super) fn failed(&self, error: &Error) {
         match error.kind {
             _ if self.is_authority => {}
             _ if is_outage(error) => self.client.health.failed(&self.client.name, error),
-            ErrorKind::NotFound | ErrorKind::Gone => tracing::debug!("mirror {} is passed over: {error}", self.client.name),
-            _ => tracing::warn!("mirror {} is passed over: {error}", self.client.name),
+            ErrorKind::NotFound | ErrorKind::Gone => tracing::debug!("skipping mirror {}: {error}", self.client.name),
+            _ => tracing::warn!("skipping mirror {}: {error}", self.client.name),
         }
     }
 
-    /// The error of the whole request after this place failed too: the authority's, preferably that something does not exist.
+    /// The error of the whole request after this source failed too: the authority's, preferably "not found".
     pub(super) fn verdict(&self, before: Option<Error>, error: Error) -> Option<Error> {
         match before {
             Some(before) if !self.is_authority || error.kind != ErrorKind::NotFound => Some(before),
@@ -41,12 +41,12 @@ impl Candidate {
     }
 }
 
-/// The error where nothing can be asked.
+/// The error if there is nobody to ask.
 pub(super) fn nowhere() -> Error {
-    Error::new(ErrorKind::Other, "there is no place to read from")
+    Error::new(ErrorKind::Other, "there is no source to read from")
 }
 
-/// Whether the place could not be reached.
+/// Whether the source could not be reached.
 pub(super) fn is_outage(error: &Error) -> bool {
     matches!(error.kind, ErrorKind::Unreachable | ErrorKind::TimedOut)
 }

@@ -1,4 +1,4 @@
-//! The client for a place other than the registry itself: with its own credentials and certificates, and little patience.
+//! The client of a source other than the registry itself: with its own credentials and certificates, and short time limits.
 
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -10,17 +10,17 @@ use crate::error::Error;
 use crate::oci::{Registry, Repository};
 use crate::registry::{ClientCertificate, Credentials, HttpConfig, HttpRegistry, Pull, Timing, Tls};
 
-/// Limit for connecting to a mirror. Below the time after which cached answers are used instead.
+/// Time limit for connecting to a mirror, below the time after which cached answers are used.
 const CONNECT: Duration = Duration::from_millis(1500);
-/// Limit for the head of a mirror's response: it may have to ask the registry first.
+/// Time limit for the head of a mirror's response, which may have to ask the registry first.
 const HEADER: Duration = Duration::from_secs(15);
 /// Longest time without progress.
 const PROGRESS: Duration = Duration::from_secs(20);
 
-/// How places other than the registry are reached.
+/// How sources other than the registry are reached.
 #[derive(Clone, Debug)]
 pub struct Reaching {
-    /// Where credentials are looked up, by the place's own host.
+    /// Where credentials are looked up, by the source's own host.
     pub credentials: Arc<Credentials>,
     /// Directories like `/etc/docker/certs.d`.
     pub certificates: Vec<PathBuf>,
@@ -28,7 +28,7 @@ pub struct Reaching {
     pub timing: Timing,
 }
 
-/// A place and its client.
+/// A source and its client.
 pub(super) struct Client {
     /// URL, for messages.
     pub(super) name: String,
@@ -39,7 +39,7 @@ pub(super) struct Client {
 }
 
 impl Client {
-    /// The clients of a place, in the order in which they are asked: two if it may speak TLS or plain HTTP.
+    /// The clients of a source, in the order they are asked: two if it may use TLS or plain HTTP.
     ///
     /// # Errors
     /// Invalid for unusable certificate files or headers.
@@ -58,7 +58,7 @@ impl Client {
         securities.iter().map(client).collect()
     }
 
-    /// The registry itself, called differently there.
+    /// The registry itself, under another name.
     pub(super) fn own(pull: Arc<dyn Pull>, rename: Rename) -> Self {
         Self { name: pull.origin().to_owned(), pull, uses: Uses { tags: true, content: true }, rename, health: Health::default() }
     }

@@ -1,4 +1,4 @@
-//! Which files say something about a registry, and reading them.
+//! Finds and reads the files that concern a registry.
 
 use std::fmt::Display;
 use std::fs;
@@ -14,10 +14,10 @@ use crate::oci::Registry;
 /// Largest file that is read, in bytes.
 const LIMIT: u64 = 1 << 20;
 
-/// Where the files are. Each may be missing, unless it says otherwise.
+/// Locations of the files. Each may be missing, unless stated otherwise.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct MirrorFiles {
-    /// Directories like `/etc/containerd/certs.d`, in order: the first with a `hosts.toml` for a registry counts.
+    /// Directories like `/etc/containerd/certs.d`, in order: the first with a `hosts.toml` for a registry wins.
     pub hosts: Vec<PathBuf>,
     /// The `registries.conf`.
     pub registries: Option<PathBuf>,
@@ -30,10 +30,10 @@ pub struct MirrorFiles {
 }
 
 impl MirrorFiles {
-    /// What the files say about a registry.
+    /// The rules in the files for a registry.
     ///
     /// # Errors
-    /// Invalid: a file that concerns it has a mistake, cannot be read, or belongs to another user; with its path and line.
+    /// Invalid if a file that concerns it has a mistake, cannot be read, or belongs to another user; with path and line.
     pub fn rules(&self, registry: &Registry) -> Result<Rules, Error> {
         let rules = Rules { entries: self.entries(registry)?, ..Rules::default() };
         if let Some((path, text)) = self.hosts_file(&names(registry))? {
@@ -53,7 +53,7 @@ impl MirrorFiles {
             match self.read(&path) {
                 Ok(Some(text)) => return Ok(Some((path, text))),
                 Ok(None) => {}
-                // A directory that this user may not enter is the container engine's own.
+                // A directory closed to this user belongs to the container engine.
                 Err(error) if error.kind() == io::ErrorKind::PermissionDenied => {
                     tracing::warn!("not reading {}: {error}", path.display().to_string().escape_debug());
                 }
@@ -120,7 +120,7 @@ fn parsed_hosts(path: &Path, text: &str, registry: &Registry) -> Result<(Rule, O
     hosts_toml::parse(text, path, registry).map_err(|mistake| unusable(path, &mistake))
 }
 
-/// Names of a registry's directory, in the order in which containerd looks for them.
+/// Names of a registry's directory, in containerd's search order.
 fn names(registry: &Registry) -> Vec<String> {
     let name = registry.as_str();
     let with_port = name.rsplit_once(':').filter(|_| !name.ends_with(']'));
@@ -172,7 +172,7 @@ mod tests {
     }
 
     #[test]
-    fn the_hosts_file_of_a_registry_counts_before_registries_conf_and_that_before_the_default() {
+    fn hosts_toml_overrides_registries_conf_which_overrides_the_default() {
         let folder = folder();
         assert_eq!(folder.mirrors("reg.io", "a"), [""; 0]);
         folder.write("etc/certs.d/_default/hosts.toml", "[host.\"http://default\"]");
@@ -185,7 +185,7 @@ mod tests {
     }
 
     #[test]
-    fn a_port_is_written_in_either_way() {
+    fn a_port_can_be_written_in_either_form() {
         let folder = folder();
         folder.write("etc/certs.d/reg.io:5000/hosts.toml", "[host.\"http://plain\"]");
         assert_eq!(folder.mirrors("reg.io:5000", "a"), ["plain"]);
@@ -208,7 +208,7 @@ mod tests {
     }
 
     #[test]
-    fn a_broken_file_is_an_error_for_the_registries_that_it_concerns() {
+    fn a_broken_file_is_an_error_only_for_its_registries() {
         let folder = folder();
         let path = folder.write("etc/certs.d/reg.io/hosts.toml", "[host.\"http://m\"]\nmirror = 1\n");
         let rules = |registry: &str| folder.files().rules(&Registry::parse(registry).unwrap());
@@ -229,7 +229,7 @@ mod tests {
         let folder = folder();
         let path = folder.write("registries.conf", "[[registry]]\nlocation=\"reg.io\"\nblocked=true\n");
         let files = MirrorFiles { only_of_root: true, ..folder.files() };
-        // If this fails, the test is not run by root, and the file is another user's already.
+        // If this fails, the test does not run as root, and the file already belongs to another user.
         let _ = std::os::unix::fs::chown(&path, Some(1234), None);
         let error = files.rules(&Registry::docker_hub()).unwrap_err();
         assert!(error.message.contains("root trusts only its own files"), "{error}");

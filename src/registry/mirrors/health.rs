@@ -1,4 +1,4 @@
-//! Whether a host is worth asking: one that failed is left alone for a while, so that not every request waits for it.
+//! Tracks whether a host is worth asking: after a failure it is skipped for a while, so that not every request waits for it.
 
 use std::time::Duration;
 
@@ -7,20 +7,20 @@ use tokio::time::Instant;
 
 use crate::error::Error;
 
-/// How long a host that failed is not asked.
+/// How long a failed host is skipped.
 const AWAY: Duration = Duration::from_secs(30);
-/// How long others go on without it while one request tries it again.
+/// How long other requests skip it while one tries it again.
 const TRYING: Duration = Duration::from_secs(5);
 
-/// What is known about a host.
+/// The state of a host.
 #[derive(Default)]
 pub(super) struct Health {
-    /// Until when it is not asked. Locked only for a glance.
+    /// Until when it is skipped. Locked only for a lookup.
     away: Mutex<Option<Instant>>,
 }
 
 impl Health {
-    /// Whether to ask it now. After a failure, one request at a time tries it again.
+    /// Whether to ask it now. After a failure, only one request at a time retries it.
     pub(super) fn may_be_asked(&self) -> bool {
         let (mut away, now) = (self.away.lock(), Instant::now());
         match *away {
@@ -33,7 +33,7 @@ impl Health {
         }
     }
 
-    /// Whether it answered the last time.
+    /// Whether its last request was answered.
     pub(super) fn is_well(&self) -> bool {
         self.away.lock().is_none()
     }
@@ -49,7 +49,7 @@ impl Health {
     pub(super) fn failed(&self, name: &str, error: &Error) {
         let first = self.away.lock().replace(Instant::now() + AWAY).is_none();
         if first {
-            tracing::warn!("mirror {name} is passed over for {} s: {error}", AWAY.as_secs());
+            tracing::warn!("skipping mirror {name} for {} s: {error}", AWAY.as_secs());
         }
     }
 }
@@ -60,7 +60,7 @@ mod tests {
     use crate::error::ErrorKind;
 
     #[tokio::test(start_paused = true)]
-    async fn a_host_that_failed_is_tried_again_later_by_one_request() {
+    async fn a_failed_host_is_retried_later_by_a_single_request() {
         let (health, error) = (Health::default(), Error::new(ErrorKind::Unreachable, "refused"));
         assert!(health.may_be_asked() && health.is_well());
         health.failed("m", &error);

@@ -12,10 +12,10 @@ use crate::oci::{Registry, Repository};
 /// The keys of a host, also valid at the top for the server.
 const HOST: [&str; 7] = ["capabilities", "ca", "client", "skip_verify", "header", "override_path", "dial_timeout"];
 
-/// Parses a file of `registry`; `path` is its path, from whose directory relative paths in it start.
+/// Parses the file of `registry`; relative paths in it start from the directory of `path`.
 ///
 /// # Errors
-/// The first mistake in it, also a valid setting that is not supported.
+/// The first mistake or unsupported setting in it.
 pub(super) fn parse(text: &str, path: &Path, registry: &Registry) -> Result<(Rule, Own), Mistake> {
     let document = table::parse(text)?;
     let root = Table::root(text, &document);
@@ -66,7 +66,7 @@ fn own_of(place: Place, host: &Table<'_>) -> Result<Own, Mistake> {
     Ok(Own { plain_http, insecure, authorities, client, headers, connect })
 }
 
-/// A host; `within` has `key`, which names it.
+/// A host; its name is `key` in `within`.
 fn place(name: &str, within: &Table<'_>, key: &str, host: &Table<'_>, folder: &Path) -> Result<Place, Mistake> {
     let overrides = host.boolean("override_path")?.unwrap_or_default();
     let (registry, plain, root, to) = address(name, overrides).map_err(|what| within.mistake_at(key, what))?;
@@ -96,7 +96,7 @@ fn uses(host: &Table<'_>) -> Result<Uses, Mistake> {
     let capabilities = host.strings("capabilities")?.unwrap_or_default();
     let known = ["pull", "resolve", "push", "referrers"];
     if capabilities.iter().any(|given| !known.contains(&given.to_ascii_lowercase().as_str())) {
-        return Err(host.mistake("capabilities", "must be of `pull`, `resolve` and `push`"));
+        return Err(host.mistake("capabilities", "must consist of `pull`, `resolve` and `push`"));
     }
     let has = |wanted: &str| capabilities.is_empty() || capabilities.iter().any(|given| given.eq_ignore_ascii_case(wanted));
     Ok(Uses { tags: has("resolve"), content: has("pull") })
@@ -121,7 +121,7 @@ fn headers(host: &Table<'_>) -> Result<Vec<(String, String)>, Mistake> {
     Ok(headers)
 }
 
-/// Host, whether plain HTTP, root of the API, and the first part of every repository's name there.
+/// The host, whether it uses plain HTTP, the root of its API, and the prefix of repository names there.
 fn address(name: &str, overrides: bool) -> Result<(Registry, bool, Root, String), &'static str> {
     let full = match name.split_once("://") {
         Some(("http" | "https", _)) => name.to_owned(),
@@ -140,7 +140,7 @@ fn address(name: &str, overrides: bool) -> Result<(Registry, bool, Root, String)
     let registry = Registry::parse(&host).map_err(|_| "not a host or URL")?;
     let path = url.path().trim_end_matches('/');
     let below = path.strip_suffix("/v2");
-    // A prefix of repositories in disguise; as such it also has the right token scopes.
+    // Really a prefix of repository names; treated as one, it also gets the right token scopes.
     let prefix = path.strip_prefix("/v2/").filter(|prefix| overrides && Repository::parse(prefix).is_ok());
     let (root, to) = match (below, prefix) {
         (Some(below), _) => (Root::Below(below.to_owned()), String::new()),
@@ -183,7 +183,7 @@ mod tests {
     }
 
     #[test]
-    fn mirrors_keep_the_order_of_the_file_and_their_settings() {
+    fn mirrors_keep_their_order_and_settings() {
         let text = r#"
 server = "https://reg.io"
 
@@ -242,7 +242,7 @@ server = "https://reg.io"
     }
 
     #[test]
-    fn a_server_elsewhere_has_the_last_word_and_one_that_is_the_registry_only_sets_it_up() {
+    fn a_server_on_another_host_is_the_authority_and_the_registry_itself_is_configured() {
         let (rule, own) = parsed("server = \"https://inside.io\"\nskip_verify = true\n").unwrap();
         let Authority::Elsewhere(place) = rule.authority else { panic!("{rule:?}") };
         assert_eq!((place.endpoint.host, place.endpoint.security, own), (host("inside.io"), Security::Unverified, Own::default()));
@@ -255,7 +255,7 @@ server = "https://reg.io"
     }
 
     #[test]
-    fn a_mistake_is_told_with_its_line_and_without_values() {
+    fn a_mistake_is_reported_with_its_line_but_no_values() {
         for (text, expected) in [
             ("a = [\n", "not valid TOML"),
             ("\nservr = \"x\"", "line 2: `servr`: unknown key"),
@@ -278,7 +278,7 @@ server = "https://reg.io"
     }
 
     #[test]
-    fn durations_are_those_of_go() {
+    fn durations_follow_go_s_syntax() {
         for (text, expected) in [("3s", Some(3000)), ("1.5s", Some(1500)), ("1m30s", Some(90_000)), ("200ms", Some(200))] {
             assert_eq!(duration(text), expected.map(Duration::from_millis), "{text}");
         }

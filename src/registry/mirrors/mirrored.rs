@@ -1,8 +1,8 @@
 //! A registry read through its mirrors.
 //!
-//! Each request goes to the mirrors in order, then to the authority: the registry itself, or the place that a file names instead. Only the
-//! authority's "not found" counts. Bytes that turn out wrong are asked for again, from the authority. Lists come from the authority, and from
-//! mirrors only while it cannot be reached, since a mirror may know just a part.
+//! Each request goes to the mirrors in order, then to the authority: the registry itself, or the host that a file names instead. Only the
+//! authority decides "not found". Wrong bytes are requested again from the authority. Lists come from the authority, and from mirrors only
+//! while it is unreachable, since a mirror may be incomplete.
 
 use std::ops::Range;
 use std::sync::Arc;
@@ -20,9 +20,9 @@ use crate::error::{Error, ErrorKind};
 use crate::oci::{Descriptor, Digest, Manifest, Registry, Repository, Version};
 use crate::registry::{BlobStream, Page, Pull, Resolved, Trust};
 
-/// Blobs remembered of which a mirror had wrong bytes.
+/// Most blobs remembered for wrong bytes on a mirror.
 const WRONG: usize = 1024;
-/// Repositories remembered that this process has written to.
+/// Most written repositories remembered.
 const WRITTEN: usize = 1024;
 
 /// A registry read through its mirrors. Cheap to clone.
@@ -35,11 +35,11 @@ struct Inner {
     rules: Arc<Rules>,
     /// The registry itself.
     own: Arc<Client>,
-    /// By the rule that they come from.
+    /// Each with the rule it comes from.
     routes: Vec<(Rule, Route)>,
     /// Blobs that are read from the authority only.
     wrong: BoundedMap<Digest, (), WRONG>,
-    /// Repositories whose tags are resolved by the registry itself only: a mirror may not know the new ones yet.
+    /// Repositories whose tags only the registry itself resolves, since a mirror may not know the new ones yet.
     written: BoundedMap<Repository, (), WRITTEN>,
 }
 
@@ -47,14 +47,14 @@ struct Inner {
 #[derive(Clone)]
 struct Route {
     mirrors: Vec<Arc<Client>>,
-    /// The last ones to ask; only theirs is the word that something does not exist.
+    /// Asked last; only their "not found" is final.
     authority: Vec<Arc<Client>>,
 }
 
-/// What is asked for.
+/// The requested object.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Wanted<'a> {
-    /// Where a tag points.
+    /// The target of a tag.
     Tag,
     /// A manifest or blob.
     Content(&'a Digest),
@@ -108,7 +108,7 @@ impl Mirrored {
         for rule in rules.redirecting() {
             routes.push((rule.clone(), Route::of(rule, &own, registry, reaching)?));
         }
-        // An insecure registry on this machine is reached by plain HTTP as it is.
+        // An insecure registry on this machine already uses plain HTTP.
         if routes.iter().all(|(rule, route)| route.mirrors.is_empty() && route.authority.len() == 1 && rule.is_own()) {
             return Ok(own);
         }
@@ -123,7 +123,7 @@ impl Mirrored {
         found.map_or_else(own, |(_, route)| route.clone())
     }
 
-    /// The places to ask, in order; never empty.
+    /// The sources to ask, in order; never empty.
     fn candidates(&self, repository: &Repository, wanted: Wanted<'_>) -> Result<Vec<Candidate>, Error> {
         self.inner.rules.check(Some(repository))?;
         if wanted == Wanted::Tag && self.inner.written.get(repository).is_some() {
@@ -143,10 +143,10 @@ impl Mirrored {
         if found.iter().any(|candidate| candidate.is_authority) {
             return Ok(found);
         }
-        Err(Error::new(ErrorKind::NotFound, format!("repository {repository} has no name at the place that replaces its registry")))
+        Err(Error::new(ErrorKind::NotFound, format!("repository {repository} has no valid name on the host that replaces its registry")))
     }
 
-    /// Asks one place after the other; the authority's error counts.
+    /// Asks the sources one after the other; the authority's error is reported.
     async fn ask<T>(
         &self,
         candidates: Vec<Candidate>,
@@ -168,14 +168,14 @@ impl Mirrored {
         Err(failure.unwrap_or_else(nowhere))
     }
 
-    /// Whether a mirror has the content of a repository and none its tags.
+    /// Whether a mirror serves the content of a repository but none serves its tags.
     fn has_only_content(&self, repository: &Repository) -> bool {
         let mirrors = self.route(Some(repository)).mirrors;
         let well = || mirrors.iter().filter(|client| client.health.is_well());
         well().any(|client| client.uses.content) && !well().any(|client| client.uses.tags)
     }
 
-    /// Asks the authority, and the mirrors while it cannot be reached. A cursor belongs to the place that it came from.
+    /// Asks the authority, or the mirrors while it is unreachable. A cursor belongs to the source it came from.
     async fn list<T>(
         &self,
         repository: &Repository,
@@ -212,7 +212,7 @@ impl Pull for Mirrored {
         Trust::Digest
     }
 
-    /// Succeeds if a mirror answers that has tags and content, else as the authority says.
+    /// Succeeds if a mirror with tags and content answers, else with the authority's answer.
     async fn ping(&self, about: Option<&Repository>) -> Result<(), Error> {
         self.inner.rules.check(about)?;
         let route = self.route(about);
@@ -283,9 +283,9 @@ impl Pull for Mirrored {
 
     async fn repositories(&self, after: Option<&str>) -> Result<Page, Error> {
         self.inner.rules.check(None)?;
-        // Repositories may have other names elsewhere.
+        // Repositories may have other names on other hosts.
         if self.route(None).authority.iter().any(|client| client.pull.origin() != self.origin()) {
-            return Err(Error::new(ErrorKind::Unsupported, format!("repositories of {}: there is another place for them", self.origin())));
+            return Err(Error::new(ErrorKind::Unsupported, format!("repositories of {}: they are served by another host", self.origin())));
         }
         self.inner.own.pull.repositories(after).await
     }
@@ -312,7 +312,7 @@ impl Pull for Mirrored {
     fn has_wrong_bytes(&self, repository: &Repository, digest: &Digest) -> bool {
         let has_mirrors = !self.route(Some(repository)).mirrors.is_empty();
         if has_mirrors {
-            tracing::warn!("a mirror has wrong bytes for {repository}@{digest}, which is now read from {}", self.origin());
+            tracing::warn!("a mirror has wrong bytes for {repository}@{digest}; reading it from {} instead", self.origin());
             self.inner.wrong.put(*digest, ());
         }
         has_mirrors

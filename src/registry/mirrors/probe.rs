@@ -1,4 +1,4 @@
-//! Asks each place that a repository is read from whether it answers.
+//! Checks whether each source of a repository answers.
 
 use std::path::PathBuf;
 
@@ -7,7 +7,7 @@ use super::rules::{Authority, Rules};
 use crate::error::Error;
 use crate::oci::{Registry, Repository};
 
-/// A place other than the registry itself.
+/// A source other than the registry itself.
 #[derive(Debug)]
 pub struct Probed {
     /// Its URL.
@@ -18,7 +18,7 @@ pub struct Probed {
     pub answer: Result<(), Error>,
 }
 
-/// The places that a repository or prefix is read from, in order.
+/// The sources of a repository or prefix, in order.
 ///
 /// # Errors
 /// Invalid for unusable certificate files or headers.

@@ -1,6 +1,6 @@
 //! podman's `registries.conf`, version 2: <https://github.com/containers/image/blob/main/docs/containers-registries.conf.5.md>.
 //!
-//! Unqualified names and their aliases are not ours: a reference always names its registry.
+//! Unqualified names and aliases do not matter here: a reference always names its registry.
 
 use std::path::{Path, PathBuf};
 
@@ -13,7 +13,7 @@ use crate::oci::Registry;
 pub(super) struct Entry {
     file: PathBuf,
     prefix: String,
-    /// Empty if it is the prefix.
+    /// Empty if equal to the prefix.
     location: String,
     insecure: bool,
     blocked: bool,
@@ -89,7 +89,7 @@ fn mirror_of(table: &Table<'_>, by_digest: bool) -> Result<Mirror, Mistake> {
     Ok(Mirror { location, insecure: table.boolean("insecure")?.unwrap_or_default(), uses })
 }
 
-/// `location`: a registry and perhaps a path.
+/// `location`: a registry and an optional path.
 fn location(table: &Table<'_>) -> Result<String, Mistake> {
     let location = table.string("location")?.unwrap_or_default().trim_end_matches('/');
     if location.is_empty() {
@@ -108,15 +108,15 @@ fn split(location: &str) -> Option<(Registry, &str)> {
 }
 
 impl Entry {
-    /// The file that it is in.
+    /// The file it comes from.
     pub(super) fn file(&self) -> &Path {
         &self.file
     }
 
-    /// What the entry means for a registry; `None` if it is for another one.
+    /// The rule for a registry; `None` if the entry concerns another one.
     ///
     /// # Errors
-    /// It is for a single tag or digest of this registry, which is not supported.
+    /// It concerns a single tag or digest of this registry, which is not supported.
     pub(super) fn rule(&self, registry: &Registry) -> Result<Option<Rule>, String> {
         let path = match self.prefix.strip_prefix("*.") {
             Some(domain) if registry.as_str().strip_suffix(domain).is_some_and(|rest| rest.ends_with('.') && rest.len() > 1) => "",
@@ -159,7 +159,7 @@ mod tests {
         parsed(text).unwrap().iter().filter_map(|entry| entry.rule(&registry).unwrap()).collect()
     }
 
-    /// The example of the manual page, with what Debian's file adds.
+    /// The example of the manual page, with Debian's additions.
     const EXAMPLE: &str = r#"
 unqualified-search-registries = ["example.com"]
 short-name-mode = "enforcing"
@@ -190,7 +190,7 @@ location = "mirror.registry.com"
 "#;
 
     #[test]
-    fn the_example_of_the_manual_is_read_as_it_says() {
+    fn the_example_of_the_manual_is_parsed_as_documented() {
         let found = rules(EXAMPLE, "example.com");
         let [rule] = found.as_slice() else { panic!("{found:?}") };
         let place = |host: &str, security, to: &str, tags| Place {
@@ -214,7 +214,7 @@ location = "mirror.registry.com"
     }
 
     #[test]
-    fn a_wildcard_is_for_the_hosts_of_a_domain_but_not_for_the_domain() {
+    fn a_wildcard_matches_subdomains_but_not_the_domain() {
         let text = "[[registry]]\nprefix = \"*.example.com\"\nblocked = true\n";
         let blocked = |host: &str| rules(text, host).iter().any(|rule| rule.blocked);
         let hosts = ["a.example.com", "a.b.example.com", "example.com", "badexample.com", "a.example.com:5000"];
@@ -223,7 +223,7 @@ location = "mirror.registry.com"
     }
 
     #[test]
-    fn a_later_file_replaces_the_entry_of_a_prefix_and_digest_only_holds_for_all_mirrors() {
+    fn a_later_file_replaces_entries_by_prefix_and_digest_only_applies_to_all_mirrors() {
         let first = parsed(EXAMPLE).unwrap();
         let later = "[[registry]]\nlocation = \"registry.com\"\nmirror-by-digest-only = true\nmirror = [{location = \"m\"}]\n";
         let entries = merge(first, parsed(later).unwrap());
@@ -232,7 +232,7 @@ location = "mirror.registry.com"
     }
 
     #[test]
-    fn another_path_of_the_registry_itself_is_no_other_host() {
+    fn another_path_on_the_registry_is_not_another_host() {
         let rule = &rules("[[registry]]\nprefix = \"reg.io/old\"\nlocation = \"reg.io/new\"\n", "reg.io")[0];
         assert_eq!(rule.authority, Authority::Own(Rename { from: "old".into(), to: "new".into() }));
         let one = parsed("[[registry]]\nprefix = \"reg.io/a:v1\"\n").unwrap();
@@ -241,7 +241,7 @@ location = "mirror.registry.com"
     }
 
     #[test]
-    fn a_mistake_is_told_with_its_line() {
+    fn a_mistake_is_reported_with_its_line() {
         for (text, expected) in [
             ("[[registry]]\nlocaton = \"x\"", "line 2: `locaton`: unknown key"),
             ("[registries.search]\nregistries = []", "version 1"),

@@ -1,4 +1,4 @@
-//! The meaning of the files for one registry: where its content is read from, and what is forbidden. Pure.
+//! The rules of the files for one registry: the sources of its content, and what is blocked. Pure.
 
 use std::path::PathBuf;
 use std::time::Duration;
@@ -41,7 +41,7 @@ pub(super) struct Endpoint {
     pub(super) headers: Vec<(String, String)>,
     /// Limit for connecting.
     pub(super) connect: Option<Duration>,
-    /// Told the registry's name with each request (`?ns=`).
+    /// Set if each request carries the registry's name (`?ns=`).
     pub(super) is_proxy: bool,
 }
 
@@ -52,7 +52,7 @@ impl Default for Root {
 }
 
 impl Endpoint {
-    /// A host of which only the name is known.
+    /// A host with default settings.
     pub(super) fn new(host: Registry, security: Security) -> Self {
         Self {
             host,
@@ -67,16 +67,16 @@ impl Endpoint {
     }
 }
 
-/// What is asked of a host.
+/// The uses of a host.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Uses {
-    /// Where tags point.
+    /// Resolving tags.
     pub(super) tags: bool,
     /// Manifests and blobs by digest.
     pub(super) content: bool,
 }
 
-/// How repositories are called at another place: the first part of the name is replaced.
+/// Renames repositories for another source: replaces a prefix of the name.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(super) struct Rename {
     pub(super) from: String,
@@ -95,7 +95,7 @@ impl Rename {
     }
 }
 
-/// A place to read from.
+/// A source to read from.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Place {
     pub(super) endpoint: Endpoint,
@@ -103,7 +103,7 @@ pub(super) struct Place {
     pub(super) rename: Rename,
 }
 
-/// The place that has the last word.
+/// The source that decides what exists.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum Authority {
     /// The registry itself, perhaps under another name.
@@ -112,29 +112,29 @@ pub(super) enum Authority {
     Elsewhere(Box<Place>),
 }
 
-/// What one file says about a registry or a part of it.
+/// The rule of one file for a registry or part of it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Rule {
     pub(super) file: PathBuf,
-    /// The repositories concerned: those at or below this path; all if empty.
+    /// The repositories it applies to: those at or below this path; all if empty.
     pub(super) path: String,
-    /// Of several rules for a repository, the one with the highest rank counts.
+    /// Of several rules for a repository, the one with the highest rank applies.
     pub(super) rank: usize,
     pub(super) blocked: bool,
     /// Whether the registry itself may be reached without a verified certificate.
     pub(super) insecure: bool,
-    /// In the order in which they are asked.
+    /// In the order they are asked.
     pub(super) mirrors: Vec<Place>,
     pub(super) authority: Authority,
 }
 
 impl Rule {
-    /// Whether reading may go anywhere but to the registry itself as it is usually reached.
+    /// Whether reads may go anywhere but to the registry itself in the usual way.
     pub(super) fn redirects(&self) -> bool {
         !self.mirrors.is_empty() || !self.is_own() || self.insecure
     }
 
-    /// Whether the registry itself has the last word, under its usual names.
+    /// Whether the registry itself is the authority, under its usual names.
     pub(super) fn is_own(&self) -> bool {
         self.authority == Authority::Own(Rename::default())
     }
@@ -144,7 +144,7 @@ impl Rule {
     }
 }
 
-/// How the registry itself is reached, as far as no flag says so.
+/// How the registry itself is reached, unless flags say otherwise.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Own {
     /// Plain HTTP or TLS.
@@ -161,7 +161,7 @@ pub struct Own {
     pub connect: Option<Duration>,
 }
 
-/// Everything that the files say about one registry.
+/// All rules of the files for one registry.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Rules {
     /// Its `hosts.toml`.
@@ -180,7 +180,7 @@ impl Rules {
         Own { insecure, ..self.own.clone() }
     }
 
-    /// Refuses what a file blocks.
+    /// Refuses registries and repositories that a file blocks.
     ///
     /// # Errors
     /// Denied, naming the file.
@@ -203,7 +203,7 @@ impl Rules {
         self.of_host.as_ref().or_else(entry).or(self.of_all.as_ref())
     }
 
-    /// All rules under which reading may go elsewhere.
+    /// All rules that may redirect reads.
     pub(super) fn redirecting(&self) -> impl Iterator<Item = &Rule> {
         self.of_host.iter().chain(&self.entries).chain(&self.of_all).filter(|rule| rule.redirects())
     }
@@ -218,7 +218,7 @@ mod tests {
     }
 
     #[test]
-    fn a_place_with_another_prefix_has_other_names() {
+    fn a_source_with_another_prefix_renames_repositories() {
         for (from, to, name, expected) in [
             ("", "", "team/app", Some("team/app")),
             ("", "hub", "team/app", Some("hub/team/app")),
@@ -238,7 +238,7 @@ mod tests {
     }
 
     #[test]
-    fn the_longest_prefix_decides_and_a_blocked_one_is_named_with_its_file() {
+    fn the_longest_prefix_wins_and_a_block_names_its_file() {
         let rules = Rules { entries: vec![entry("", true), entry("team", false), entry("team/secret", true)], ..Rules::default() };
         let blocked = |name: &str| rules.check(Some(&repository(name))).is_err();
         assert_eq!(["a", "team/a", "team", "teams", "team/secret/x"].map(blocked), [true, false, false, true, true]);

@@ -1,11 +1,11 @@
-//! Typed values of a TOML document; every mistake has its line. Messages never contain values, which may be secrets.
+//! Typed access to a TOML document. Mistakes are reported with their line, never with values, which may be secrets.
 
 use std::fmt;
 use std::ops::Range;
 
 use toml_edit::{Document, Item, TableLike, TomlError};
 
-/// What is wrong with a file.
+/// A mistake in a file.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Mistake {
     line: Option<usize>,
@@ -33,7 +33,7 @@ fn line_of(text: &str, span: &Range<usize>) -> usize {
     text.as_bytes().iter().take(span.start).filter(|byte| **byte == b'\n').count() + 1
 }
 
-/// A file, and perhaps another one that belongs to it.
+/// A file and optionally another one that belongs to it.
 type Pair<'a> = (&'a str, Option<&'a str>);
 
 /// A table of a document.
@@ -41,7 +41,7 @@ type Pair<'a> = (&'a str, Option<&'a str>);
 pub(super) struct Table<'a> {
     text: &'a str,
     table: &'a dyn TableLike,
-    /// Where it begins, for mistakes that no key has.
+    /// Where it begins, for mistakes not tied to a key.
     span: Option<usize>,
 }
 

@@ -1,4 +1,4 @@
-//! A range of a blob from several places: where one fails, the next goes on.
+//! A range of a blob from several sources: if one fails, the next continues.
 
 use std::ops::Range;
 
@@ -9,7 +9,7 @@ use crate::error::Error;
 use crate::oci::Descriptor;
 use crate::registry::BlobStream;
 
-/// The rest of a blob, from the current place and those after it.
+/// The rest of a blob, from the current source and those after it.
 pub(super) struct Transfer {
     current: (Candidate, BlobStream),
     others: std::vec::IntoIter<Candidate>,
@@ -18,7 +18,7 @@ pub(super) struct Transfer {
 }
 
 impl Transfer {
-    /// Opens the range at the first place that has it.
+    /// Opens the range at the first source that has it.
     pub(super) async fn open(candidates: Vec<Candidate>, descriptor: &Descriptor, range: Range<u64>) -> Result<Self, Error> {
         let mut others = candidates.into_iter();
         let current = Self::next(&mut others, descriptor, range.clone(), None).await?;
@@ -46,7 +46,7 @@ impl Transfer {
         Err(failure.unwrap_or_else(nowhere))
     }
 
-    /// As one stream: after a failure the next place goes on where the last one ended. The reader checks the digest anyway.
+    /// One continuous stream: after a failure the next source continues where the last one ended. The reader checks the digest anyway.
     pub(super) fn stream(self) -> BlobStream {
         stream::try_unfold(self, |mut transfer| async move {
             loop {

@@ -117,7 +117,7 @@ fn paths(server: &Server) -> Vec<String> {
 }
 
 #[tokio::test]
-async fn everything_comes_from_the_mirror_which_is_told_the_registry_that_is_meant() {
+async fn all_reads_go_to_the_mirror_which_is_told_the_registry_s_name() {
     let (origin, mirror) = (whole().await, whole().await);
     let (pull, _) = Files::hosts(&origin.authority, &[&mirror.authority]).open(&origin.authority);
     pull.ping(Some(&repository())).await.unwrap();
@@ -130,7 +130,7 @@ async fn everything_comes_from_the_mirror_which_is_told_the_registry_that_is_mea
 }
 
 #[tokio::test]
-async fn a_mirror_that_is_down_is_passed_over_and_not_asked_again_at_once() {
+async fn a_failed_mirror_is_skipped_and_not_retried_at_once() {
     let origin = whole().await;
     let refusing = Server::start(|_, _| reply(503, &[], b"")).await;
     let (pull, _) = Files::hosts(&origin.authority, &[&closed(), &refusing.authority]).open(&origin.authority);
@@ -141,7 +141,7 @@ async fn a_mirror_that_is_down_is_passed_over_and_not_asked_again_at_once() {
 }
 
 #[tokio::test]
-async fn only_the_registry_itself_says_that_something_does_not_exist() {
+async fn only_the_registry_itself_decides_absence() {
     let empty = Server::start(|_, _| reply(404, &[], b"")).await;
     let origin = whole().await;
     let (pull, _) = Files::hosts(&origin.authority, &[&empty.authority]).open(&origin.authority);
@@ -157,7 +157,7 @@ async fn only_the_registry_itself_says_that_something_does_not_exist() {
 }
 
 #[tokio::test]
-async fn a_mirror_without_resolve_has_no_say_about_tags() {
+async fn a_mirror_without_resolve_is_not_asked_for_tags() {
     let (origin, mirror, files) = (whole().await, whole().await, Files::new());
     let host = format!("[host.\"http://{}\"]\ncapabilities = [\"pull\"]\n", mirror.authority);
     files.write(&format!("certs.d/{}/hosts.toml", origin.authority), &host);
@@ -168,7 +168,7 @@ async fn a_mirror_without_resolve_has_no_say_about_tags() {
 }
 
 #[tokio::test]
-async fn a_login_goes_only_to_the_host_that_it_is_stored_for() {
+async fn a_login_goes_only_to_its_own_host() {
     let guarded = |received: &Received, _| match received.header("authorization") {
         Some(_) => answer(received),
         None => reply(401, &[("WWW-Authenticate", "Basic realm=\"x\"")], b""),
@@ -192,7 +192,7 @@ async fn a_login_goes_only_to_the_host_that_it_is_stored_for() {
 }
 
 #[tokio::test]
-async fn what_is_blocked_is_neither_read_nor_written() {
+async fn blocked_registries_are_neither_read_nor_written() {
     let origin = whole().await;
     let text = format!("[[registry]]\nprefix = \"{}/team\"\nblocked = true\n", origin.authority);
     let (pull, own) = Files::conf(&text).open(&origin.authority);
@@ -206,7 +206,7 @@ async fn what_is_blocked_is_neither_read_nor_written() {
 }
 
 #[tokio::test]
-async fn wrong_bytes_are_passed_over() {
+async fn wrong_bytes_of_a_mirror_are_refetched_from_the_registry() {
     let lying = Server::start(|received, _| {
         if received.path.contains("/manifests/") {
             let other = manifest(&[b"other"], "other", None);
@@ -225,7 +225,7 @@ async fn wrong_bytes_are_passed_over() {
 }
 
 #[tokio::test]
-async fn a_transfer_that_breaks_goes_on_at_the_next_place() {
+async fn a_broken_transfer_continues_at_the_next_source() {
     let breaking = Server::start(|received, _| {
         if received.path.contains("/blobs/") {
             let length = LAYER.len().to_string();
@@ -241,7 +241,7 @@ async fn a_transfer_that_breaks_goes_on_at_the_next_place() {
 }
 
 #[tokio::test]
-async fn podmans_locations_have_other_names_and_an_insecure_one_may_speak_plain_http() {
+async fn podman_s_locations_rename_repositories_and_insecure_ones_may_use_plain_http() {
     let (origin, mirror, inside) = (whole().await, whole().await, whole().await);
     let text = format!(
         "[[registry]]\nprefix = \"{}/team\"\nlocation = \"{}/bar/team\"\ninsecure = true\n\
@@ -259,7 +259,7 @@ async fn podmans_locations_have_other_names_and_an_insecure_one_may_speak_plain_
 }
 
 #[tokio::test]
-async fn a_server_elsewhere_decides_what_exists() {
+async fn a_server_on_another_host_decides_absence() {
     let (origin, server, files) = (whole().await, Server::start(|_, _| reply(404, &[], b"")).await, Files::new());
     files.write(&format!("certs.d/{}/hosts.toml", origin.authority), &format!("server = \"http://{}\"\n", server.authority));
     let (pull, _) = files.open(&origin.authority);
@@ -268,7 +268,7 @@ async fn a_server_elsewhere_decides_what_exists() {
 }
 
 #[tokio::test]
-async fn tags_of_a_repository_that_was_written_are_resolved_by_the_registry_itself() {
+async fn tags_of_a_written_repository_are_resolved_by_the_registry_itself() {
     let (origin, mirror) = (whole().await, whole().await);
     let (pull, _) = Files::hosts(&origin.authority, &[&mirror.authority]).open(&origin.authority);
     pull.has_been_written(&repository());
@@ -278,7 +278,7 @@ async fn tags_of_a_repository_that_was_written_are_resolved_by_the_registry_itse
 }
 
 #[tokio::test]
-async fn lists_come_from_the_registry_and_from_a_mirror_while_it_cannot_be_reached() {
+async fn lists_come_from_the_registry_or_during_an_outage_from_a_mirror() {
     let mirror = whole().await;
     let origin = Server::start(|_, _| reply(200, &[("Content-Type", "application/json")], br#"{"tags":["v1","v2"]}"#)).await;
     let (pull, _) = Files::hosts(&origin.authority, &[&mirror.authority]).open(&origin.authority);
@@ -293,7 +293,7 @@ async fn lists_come_from_the_registry_and_from_a_mirror_while_it_cannot_be_reach
 }
 
 #[tokio::test]
-async fn the_settings_of_a_host_are_honoured() {
+async fn host_settings_are_honoured() {
     let (origin, authority, files) = (whole().await, Authority::new(), Files::new());
     let mirror = Server::start_tls(authority.acceptor(Asking::Optional), |received, _| {
         assert!(received.path.starts_with("/art/team/app/"), "{}", received.path);
@@ -323,7 +323,7 @@ async fn the_settings_of_a_host_are_honoured() {
 }
 
 #[tokio::test]
-async fn a_mirror_that_hangs_is_given_up_in_the_middle_of_a_blob() {
+async fn a_mirror_hanging_during_a_blob_is_abandoned() {
     let hung = Arc::new(AtomicBool::new(false));
     let kept = Arc::clone(&hung);
     let mirror = Server::start(move |received, _| {

@@ -110,7 +110,7 @@ async fn repeated_writes_and_syncs_hold_no_unreferenced_artifact() {
 }
 
 #[tokio::test]
-async fn files_made_here_refer_to_the_last_tree_that_was_published_whatever_changed_places() {
+async fn new_files_refer_to_the_last_published_tree_whatever_was_swapped() {
     let fixture = TagFixture::new();
     let tag = fixture.sample().await;
     fixture.mkdir(&tag, "new");
