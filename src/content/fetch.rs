@@ -262,11 +262,11 @@ struct Task {
     how: How,
 }
 
-/// What became of a span.
+/// The outcome of a span.
 enum Worked {
     /// It was handed out; the decoder for the next one.
     Done(Option<SequentialDecoder>),
-    /// Its bytes were wrong, and another place may have the right ones.
+    /// Its bytes were wrong, and another source may have the right ones.
     Wrong(Option<PendingSpan>),
 }
 

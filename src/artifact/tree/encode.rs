@@ -149,7 +149,7 @@ impl Encoder {
         }
         match source {
             MergeSource::Bare => {}
-            // Only owner and time, as of every implied directory.
+            // Only owner and time, as for every implied directory.
             MergeSource::Raw(raw) if placed.directory => record.metadata = Metadata { mode: None, ..raw.metadata },
             MergeSource::Raw(raw) => self.raw(raw, placed.source, &mut record)?,
             MergeSource::Layer { entries, image } => {

@@ -83,7 +83,7 @@ pub(super) struct NodeRecord {
     pub kind: Option<Kind>,
     /// [`HAS_SHA256`] and [`SINGLE`].
     pub flags: u8,
-    /// The device only of a device.
+    /// Includes a device number only for a device.
     pub metadata: Metadata,
     pub links: u32,
     pub size: u64,

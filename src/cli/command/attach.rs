@@ -65,11 +65,11 @@ pub struct Attach {
     #[arg(long)]
     plaintext: bool,
 
-    /// How much is done at a time.
+    /// Concurrency.
     #[command(flatten)]
     concurrency: Concurrency,
 
-    /// What is printed.
+    /// Output.
     #[command(flatten)]
     output: Output,
 

@@ -73,11 +73,11 @@ pub struct Restore {
 #[derive(Args, Clone, Debug)]
 #[command(mut_arg("concurrency", |arg| arg.help("Blobs copied at a time [default: 4]")))]
 struct How {
-    /// How much is done at a time.
+    /// Concurrency.
     #[command(flatten)]
     concurrency: Concurrency,
 
-    /// What is printed.
+    /// Output.
     #[command(flatten)]
     output: Output,
 

@@ -37,11 +37,11 @@ pub struct Cp {
     #[arg(long, value_name = "PLATFORM")]
     platform: Option<Platform>,
 
-    /// How much is done at a time.
+    /// Concurrency.
     #[command(flatten)]
     concurrency: Concurrency,
 
-    /// What is printed.
+    /// Output.
     #[command(flatten)]
     output: Output,
 

@@ -82,11 +82,11 @@ const ITEMS: &str = "Items read, and blobs transferred, at a time [default: 4]";
 #[derive(Args, Clone, Debug)]
 #[command(mut_arg("concurrency", |arg| arg.help(ITEMS).short('j').visible_alias("parallel")))]
 struct How {
-    /// How much is done at a time.
+    /// Concurrency.
     #[command(flatten)]
     concurrency: Concurrency,
 
-    /// What is printed.
+    /// Output.
     #[command(flatten)]
     output: Output,
 

@@ -77,11 +77,11 @@ pub struct Pull {
     #[arg(long, value_name = "MODE", env = "OCIFS_VERIFY", hide_env = true)]
     verify: Option<Verify>,
 
-    /// How much is done at a time.
+    /// Concurrency.
     #[command(flatten)]
     concurrency: Concurrency,
 
-    /// What is printed.
+    /// Output.
     #[command(flatten)]
     printing: Output,
 

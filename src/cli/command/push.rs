@@ -105,11 +105,11 @@ pub struct Push {
     #[arg(long)]
     no_index: bool,
 
-    /// How much is done at a time.
+    /// Concurrency.
     #[command(flatten)]
     concurrency: Concurrency,
 
-    /// What is printed.
+    /// Output.
     #[command(flatten)]
     output: Output,
 

@@ -132,7 +132,7 @@ pub struct WriteFlags {
     pub concurrency: Option<NonZeroUsize>,
 }
 
-/// How much a command does at a time. Commands that do something else than upload say so with `mut_arg`.
+/// Concurrency of a command. Commands that do not upload change the help text with `mut_arg`.
 #[derive(Args, Clone, Copy, Debug)]
 pub struct Concurrency {
     /// Blobs uploaded at a time [default: 4]
@@ -141,7 +141,7 @@ pub struct Concurrency {
 }
 
 impl Concurrency {
-    /// If no number is set.
+    /// The default.
     pub const DEFAULT: NonZeroUsize = NonZeroUsize::new(4).unwrap();
 
     /// The number.
@@ -150,7 +150,7 @@ impl Concurrency {
     }
 }
 
-/// What a command prints: its result as text unless `--quiet`, or as data, and progress.
+/// Output of a command: its result, as text unless `--quiet` or as data, and progress.
 #[derive(Args, Clone, Copy, Debug)]
 pub struct Output {
     /// Print nothing but errors

@@ -48,11 +48,11 @@ pub struct HttpConfig {
     pub timing: Timing,
     /// Sizes of upload requests.
     pub upload: UploadSizes,
-    /// Where its API begins.
+    /// The root of its API.
     pub root: Root,
-    /// The registry that this one stands in for, sent with every request (`?ns=`).
+    /// The registry that this one mirrors, sent with every request (`?ns=`).
     pub namespace: Option<String>,
-    /// What is forbidden.
+    /// Rules that block registries or repositories.
     pub rules: Arc<Rules>,
 }
 

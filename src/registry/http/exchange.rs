@@ -89,7 +89,7 @@ pub(super) struct Exchange {
     pub(super) authorizer: Authorizer,
     pub(super) own: Origin,
     pub(super) timing: Timing,
-    /// What is forbidden.
+    /// Rules that block registries or repositories.
     rules: Arc<Rules>,
     /// Sent with every request to the registry itself.
     namespace: Option<String>,

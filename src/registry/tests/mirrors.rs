@@ -1,4 +1,4 @@
-//! Mirrors by script: who is asked for what, what is passed over, and what never leaves the registry's own origin.
+//! Scripted mirrors: which source is asked for what, what is skipped, and what never leaves the registry's own origin.
 
 use std::net::TcpListener as StdListener;
 use std::sync::Arc;
@@ -22,7 +22,7 @@ fn sample() -> Manifest {
     manifest(&[LAYER], "mirrored", None)
 }
 
-/// What a registry answers that has the sample under every repository's name.
+/// The answers of a registry that has the sample under every repository name.
 fn answer(received: &Received) -> Reply {
     let sample = sample();
     let digest = sample.digest.to_string();

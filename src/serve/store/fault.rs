@@ -10,7 +10,7 @@ pub(crate) fn problem(error: &Error, absent: Code) -> Problem {
     Problem::of(error.kind, error.to_string(), absent)
 }
 
-/// The response to a failure whose error may tell where the store is: only the log has that.
+/// The response to a failure whose error may reveal the store's path, which only the log gets.
 pub(super) fn withheld(kind: ErrorKind, error: &dyn std::error::Error, message: String, absent: Code) -> Problem {
     tracing::warn!("store: {message}: {error}");
     Problem::of(kind, message, absent)

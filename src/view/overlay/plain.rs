@@ -9,7 +9,7 @@ use crate::view::ViewNode;
 pub struct NewNode {
     /// Kind.
     pub kind: Kind,
-    /// Permission bits, the caller's umask applied; owner and group; numbers of a device. The time is ignored.
+    /// Permission bits with the caller's umask applied, owner and group, device numbers. The time is ignored.
     pub metadata: Metadata,
     /// Target of a symlink.
     pub target: Vec<u8>,

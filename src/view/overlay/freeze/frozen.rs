@@ -98,15 +98,15 @@ impl Overlay {
     }
 }
 
-/// What of the upper refers to the published tree.
+/// The nodes of the upper that will refer to the published tree.
 struct References {
-    /// Trees with the same files under the same numbers: all references to their nodes move, except to these.
+    /// Trees with the same files under the same numbers: all references to their nodes move, except those listed.
     alike: Vec<(Digest, Vec<NodeId>)>,
     /// Other nodes, one by one.
     others: Vec<(NodeKey, TreeNode)>,
 }
 
-/// Most nodes that are excepted from a move.
+/// Most exceptions to a move.
 const EXCEPT: usize = 1000;
 
 impl Frozen {
