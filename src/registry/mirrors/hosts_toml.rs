@@ -260,7 +260,7 @@ server = "https://reg.io"
             ("a = [\n", "not valid TOML"),
             ("\nservr = \"x\"", "line 2: `servr`: unknown key"),
             ("[host.\"https://m\"]\n\nproxy = \"x\"", "line 3: `proxy`: unknown key"),
-            ("[host.\"https://m\"]\ncapabilities = [\"pul\"]", "line 2: `capabilities`: must be of"),
+            ("[host.\"https://m\"]\ncapabilities = [\"pul\"]", "line 2: `capabilities`: must consist of"),
             ("[host.\"https://m\"]\nskip_verify = \"yes\"", "line 2: `skip_verify`: must be true or false"),
             ("\n[host.\"ftp://m\"]\n", "line 2: not a host or an HTTP URL"),
             ("[host.\"https://u:hunter2@m\"]\n", "log in to the host instead"),
