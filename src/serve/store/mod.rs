@@ -61,7 +61,7 @@ impl Store {
         std::fs::create_dir_all(root)?;
         let root = root.canonicalize()?;
         let is_store = root.join(UPLOADS).is_dir();
-        if !is_store && std::fs::read_dir(&root)?.next().is_some() {
+        if !is_store && !is_empty(&root)? {
             return Err(io::Error::other("not empty and not an ocifs store"));
         }
         for algorithm in [Algorithm::Sha256, Algorithm::Sha512] {
@@ -221,4 +221,14 @@ impl Store {
         }
         Ok(all)
     }
+}
+
+/// Whether a directory has no entries but the one that a new ext4 disk has.
+fn is_empty(directory: &Path) -> io::Result<bool> {
+    for entry in std::fs::read_dir(directory)? {
+        if entry?.file_name() != "lost+found" {
+            return Ok(false);
+        }
+    }
+    Ok(true)
 }

@@ -220,3 +220,11 @@ async fn a_directory_with_other_content_is_not_a_store() {
     assert!(Store::open(directory.path()).is_err());
     assert_eq!(std::fs::read_dir(directory.path()).unwrap().count(), 1);
 }
+
+#[tokio::test]
+async fn a_new_disk_becomes_a_store() {
+    let directory = TempDir::new().unwrap();
+    std::fs::create_dir(directory.path().join("lost+found")).unwrap();
+    let store = Store::open(directory.path()).unwrap();
+    assert!(store.repositories().unwrap().is_empty());
+}
