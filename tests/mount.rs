@@ -90,6 +90,10 @@ mod restarts;
 mod secrecy;
 #[path = "mount/serving.rs"]
 mod serving;
+#[path = "mount/serving_clients.rs"]
+mod serving_clients;
+#[path = "mount/serving_crashes.rs"]
+mod serving_crashes;
 #[path = "mount/shortcuts.rs"]
 mod shortcuts;
 #[path = "mount/sources.rs"]

@@ -8,7 +8,7 @@ use crate::support::skip::{Need, lacks};
 use std::path::Path;
 
 #[path = "interop/client.rs"]
-mod client;
+pub mod client;
 #[path = "interop/corpus.rs"]
 mod corpus;
 #[path = "interop/envelope.rs"]

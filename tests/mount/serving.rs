@@ -34,6 +34,11 @@ impl Running {
         Self { process, base }
     }
 
+    /// Scheme, address and port.
+    pub fn base(&self) -> &str {
+        &self.base
+    }
+
     fn request(&self, method: Method, path: &str, login: Option<(&str, &str)>, body: Vec<u8>) -> Response {
         runtime().block_on(async {
             let client = reqwest::Client::builder().no_proxy().build().unwrap();
@@ -54,7 +59,7 @@ impl Running {
         rustix::process::kill_process(pid, signal).unwrap();
     }
 
-    fn ends_well(mut self) {
+    pub fn ends_well(mut self) {
         self.signal(rustix::process::Signal::TERM);
         assert!(self.process.wait().unwrap().success());
     }

@@ -44,9 +44,9 @@ impl Draft {
 
     /// Stores bytes and returns their descriptor.
     pub fn blob(&self, media_type: &str, bytes: &[u8]) -> Value {
-        let hex: String = Sha256::digest(bytes).iter().map(|byte| format!("{byte:02x}")).collect();
-        std::fs::write(self.path().join("blobs/sha256").join(&hex), bytes).unwrap();
-        json!({ "mediaType": media_type, "digest": format!("sha256:{hex}"), "size": bytes.len() })
+        let digest = digest(bytes);
+        std::fs::write(self.path().join("blobs").join(digest.replace(':', "/")), bytes).unwrap();
+        json!({ "mediaType": media_type, "digest": digest, "size": bytes.len() })
     }
 
     /// Stores a manifest and tags it.
@@ -106,6 +106,12 @@ pub fn gzip(bytes: &[u8]) -> Vec<u8> {
 /// One zstd frame.
 pub fn zstandard(bytes: &[u8]) -> Vec<u8> {
     zstd::encode_all(bytes, 3).unwrap()
+}
+
+/// The digest of bytes, as descriptors spell it.
+pub fn digest(bytes: &[u8]) -> String {
+    let hex: String = Sha256::digest(bytes).iter().map(|byte| format!("{byte:02x}")).collect();
+    format!("sha256:{hex}")
 }
 
 /// Incompressible bytes, the same for each seed.
