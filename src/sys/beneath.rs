@@ -19,9 +19,23 @@ use rustix::io::Errno;
 /// regular file.
 pub fn open_file(directory: &File, path: &Path) -> io::Result<File> {
     let names = plain_names(path)?;
-    let Some((last, parents)) = names.split_last() else {
+    if names.is_empty() {
         return Err(io::Error::new(io::ErrorKind::InvalidInput, "the path is empty"));
-    };
+    }
+    let resolve = ResolveFlags::BENEATH | ResolveFlags::NO_SYMLINKS;
+    match openat2(directory, path, READ | OFlags::NOFOLLOW, Mode::empty(), resolve) {
+        // An old kernel, a sandbox, or a rename meanwhile.
+        Err(Errno::NOSYS | Errno::PERM | Errno::AGAIN) => open_by_names(directory, &names),
+        opened => regular(opened?.into()),
+    }
+}
+
+/// NONBLOCK: opening a named pipe must not wait for a writer.
+const READ: OFlags = OFlags::RDONLY.union(OFlags::NONBLOCK).union(OFlags::NOCTTY).union(OFlags::CLOEXEC);
+
+/// [`open_file`], one name at a time.
+fn open_by_names(directory: &File, names: &[&OsStr]) -> io::Result<File> {
+    let Some((last, parents)) = names.split_last() else { return Err(io::ErrorKind::InvalidInput.into()) };
     let directories = OFlags::PATH | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
     let mut parent: Option<OwnedFd> = None;
     for name in parents {
@@ -30,11 +44,9 @@ pub fn open_file(directory: &File, path: &Path) -> io::Result<File> {
             None => openat(directory, *name, directories, Mode::empty())?,
         });
     }
-    // NONBLOCK: opening a named pipe must not wait for a writer.
-    let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::NOCTTY | OFlags::CLOEXEC;
     let file: File = match &parent {
-        Some(parent) => openat(parent, *last, flags, Mode::empty())?,
-        None => openat(directory, *last, flags, Mode::empty())?,
+        Some(parent) => openat(parent, *last, READ | OFlags::NOFOLLOW, Mode::empty())?,
+        None => openat(directory, *last, READ | OFlags::NOFOLLOW, Mode::empty())?,
     }
     .into();
     regular(file)
@@ -73,10 +85,9 @@ const ATTEMPTS: usize = 16;
 /// Those of [`open_file`]; `CrossesDevices` (EXDEV) for a link that leads out. On kernels that cannot confine links, none is followed.
 pub fn open_linked_file(directory: &File, path: &Path) -> io::Result<File> {
     plain_names(path)?;
-    let flags = OFlags::RDONLY | OFlags::NONBLOCK | OFlags::NOCTTY | OFlags::CLOEXEC;
     let resolve = ResolveFlags::BENEATH | ResolveFlags::NO_MAGICLINKS;
     for _ in 0..ATTEMPTS {
-        match openat2(directory, path, flags, Mode::empty(), resolve) {
+        match openat2(directory, path, READ, Mode::empty(), resolve) {
             Err(Errno::AGAIN) => {}
             Err(Errno::NOSYS | Errno::PERM) => return open_file(directory, path),
             opened => return regular(opened?.into()),
@@ -162,6 +173,12 @@ mod tests {
         assert_eq!(text, "f");
         for path in ["away/secret", "sub/link", "../x", "/etc/passwd", "sub", "sub/../sub/file", "", "none"] {
             assert!(open_file(&root, Path::new(path)).is_err(), "{path}");
+        }
+        // Kernels without openat2(2) decide alike.
+        let by_names = |path: &'static str| open_by_names(&root, &plain_names(Path::new(path)).unwrap());
+        assert!(by_names("sub/file").is_ok());
+        for path in ["away/secret", "sub/link", "sub", "none"] {
+            assert!(by_names(path).is_err(), "{path}");
         }
     }
 

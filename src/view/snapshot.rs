@@ -10,6 +10,7 @@ use std::sync::Arc;
 use std::task::{self, Poll};
 
 use async_trait::async_trait;
+use bytes::Bytes;
 use futures_util::{StreamExt, TryStreamExt, stream};
 
 use super::{Reader, TreeEntry, ViewNode};
@@ -19,10 +20,12 @@ use crate::error::{Error, ErrorKind};
 
 /// Entries read at a time.
 const BATCH: usize = 256;
-/// Files hashed at a time.
+/// Batches of small files hashed at a time.
+const BATCHES: usize = 4;
+/// Other files hashed at a time.
 const HASHED: usize = 8;
-/// Smaller files are not worth a task.
-const TASK: u64 = 64 << 10;
+/// Local files below this size are hashed in batches: a task of its own costs more than such a file.
+const SMALL: u64 = 64 << 10;
 
 /// The entries of a tree in order, the root first with an empty path. `next` blocks on the disk, never on the network; nothing follows
 /// an error.
@@ -37,6 +40,16 @@ pub trait Snapshot: Send + Sync + 'static {
     async fn sha256(&self, entry: &TreeEntry) -> Result<[u8; 32], Error>;
     /// The bytes of a regular file.
     async fn open(&self, entry: &TreeEntry) -> Result<Reader, Error>;
+
+    /// SHA-256 of a regular file whose bytes are on the local disk; `None` for others. Blocks.
+    fn sha256_here(&self, _entry: &TreeEntry) -> Result<Option<[u8; 32]>, Error> {
+        Ok(None)
+    }
+
+    /// The bytes of a small regular file, if they are on the local disk; `None` for others. Blocks.
+    fn bytes_here(&self, _entry: &TreeEntry) -> Result<Option<Bytes>, Error> {
+        Ok(None)
+    }
 
     /// A local file with exactly the bytes at a path, so that a raw layer need not be a copy of it.
     fn on_disk(&self, _path: &[u8]) -> Option<PathBuf> {
@@ -80,18 +93,22 @@ impl Entries {
     /// # Errors
     /// Those of the walk.
     pub async fn next(&mut self) -> Result<Option<TreeEntry>, Error> {
-        if let Some(entry) = self.batch.next() {
-            return Ok(Some(entry));
+        if self.batch.len() == 0 {
+            self.batch = self.batch().await?.into_iter();
         }
-        let Some(mut walk) = self.walk.take() else { return Ok(None) };
+        Ok(self.batch.next())
+    }
+
+    /// Entries read from the walk; none at its end.
+    async fn batch(&mut self) -> Result<Vec<TreeEntry>, Error> {
+        let Some(mut walk) = self.walk.take() else { return Ok(Vec::new()) };
         let read = blocking(move || {
             let batch = walk.by_ref().take(BATCH).collect::<Result<Vec<_>, _>>()?;
             Ok((batch, walk))
         });
         let (batch, walk) = read.await?;
         self.walk = (batch.len() == BATCH).then_some(walk);
-        self.batch = batch.into_iter();
-        Ok(self.batch.next())
+        Ok(batch)
     }
 }
 
@@ -115,24 +132,24 @@ pub type Hashed = stream::BoxStream<'static, Result<TreeEntry, Error>>;
 
 /// The entries of a snapshot in order. Regular files selected by `wants` have their SHA-256, each at its first name.
 pub fn hashed(snapshot: &Arc<dyn Snapshot>, wants: impl Fn(&TreeEntry) -> bool + Send + 'static) -> Hashed {
-    let reading = Arc::clone(snapshot);
     let state = (Entries::of(snapshot), FirstNames::default(), wants);
-    let entries = stream::try_unfold(state, |(mut entries, mut names, wants)| async move {
-        let next = entries.next().await?;
-        Ok::<_, Error>(next.map(|entry| {
+    let batches = stream::try_unfold(state, |(mut entries, mut names, wants)| async move {
+        let batch = entries.batch().await?.into_iter().map(|entry| {
             let is_first = entry.kind == Kind::File && names.of(&entry).is_none();
-            let wanted = is_first && entry.sha256.is_none() && wants(&entry);
-            ((entry, wanted), (entries, names, wants))
-        }))
+            let is_wanted = is_first && entry.sha256.is_none() && wants(&entry);
+            (entry, is_wanted)
+        });
+        let batch: Vec<(TreeEntry, bool)> = batch.collect();
+        Ok::<_, Error>((!batch.is_empty()).then_some((batch, (entries, names, wants))))
     });
-    let jobs = entries.map_ok(move |(mut entry, wanted)| {
+    let reading = Arc::clone(snapshot);
+    let small = batches.map_ok(move |batch| hash_small(Arc::clone(&reading), batch)).try_buffered(BATCHES);
+    let entries = small.map_ok(|batch| stream::iter(batch.into_iter().map(Ok))).try_flatten();
+    let reading = Arc::clone(snapshot);
+    let jobs = entries.map_ok(move |(entry, is_wanted)| {
         let reading = Arc::clone(&reading);
         async move {
-            if !wanted {
-                return Ok(entry);
-            }
-            if entry.size < TASK {
-                entry.sha256 = Some(reading.sha256(&entry).await?);
+            if !is_wanted {
                 return Ok(entry);
             }
             let task = tokio::spawn(async move {
@@ -144,6 +161,22 @@ pub fn hashed(snapshot: &Arc<dyn Snapshot>, wants: impl Fn(&TreeEntry) -> bool +
         }
     });
     jobs.try_buffered(HASHED).boxed()
+}
+
+/// Hashes the small local files of a batch; the others stay wanted.
+async fn hash_small(reading: Arc<dyn Snapshot>, mut batch: Vec<(TreeEntry, bool)>) -> Result<Vec<(TreeEntry, bool)>, Error> {
+    let is_small = |(entry, is_wanted): &(TreeEntry, bool)| *is_wanted && entry.size < SMALL;
+    if !batch.iter().any(is_small) {
+        return Ok(batch);
+    }
+    blocking(move || {
+        for (entry, is_wanted) in batch.iter_mut().filter(|found| is_small(found)) {
+            entry.sha256 = reading.sha256_here(entry)?;
+            *is_wanted = entry.sha256.is_none();
+        }
+        Ok(batch)
+    })
+    .await
 }
 
 /// A task aborted when its waiter is dropped.

@@ -10,10 +10,10 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use bytes::Bytes;
-use futures_util::{Stream, StreamExt, TryStreamExt};
+use futures_util::{Stream, StreamExt, TryStreamExt, stream};
 use tokio::sync::mpsc;
 
-use super::jobs::{Items, Job};
+use super::jobs::{Item, Items, Job};
 use super::sealed::Sealed;
 use super::store::{Ready, Store};
 use crate::blocking::{blocking, spawn_blocking};
@@ -30,12 +30,17 @@ use crate::view::snapshot::Snapshot;
 /// Files up to this many bytes are read whole, several ahead.
 const SMALL: u64 = 128 << 10;
 const AHEAD: usize = 8;
+/// Local files up to this many bytes are read in batches of up to so many: a task of its own costs more than such a file.
+const TINY: u64 = 16 << 10;
+const BATCH: usize = 64;
+const BATCHES: usize = 2;
 /// Larger ones are read in pieces of this size.
 const PIECE: u32 = 1 << 20;
-/// Pieces queued for the packer.
-const PIECES: usize = 4;
+/// Messages queued for the packer, each of several commands until they have this many bytes.
+const MESSAGES: usize = 4;
+const MESSAGE: usize = 256 << 10;
 
-/// A message to the packing thread.
+/// An instruction to the packing thread.
 enum Command {
     Begin(PackEntry),
     Data(Bytes),
@@ -63,13 +68,14 @@ pub(in crate::publish) struct How<'a> {
 
 /// Memory needed to pack a layer, including read-ahead, in bytes.
 pub(in crate::publish) fn memory(workers: usize, span: NonZeroUsize) -> u64 {
-    Packer::memory(workers, span) + AHEAD as u64 * SMALL + (PIECES as u64 + 1) * u64::from(PIECE)
+    let messages = (MESSAGES as u64 + 1) * (u64::from(PIECE) + MESSAGE as u64);
+    Packer::memory(workers, span) + AHEAD as u64 * SMALL + BATCHES as u64 * BATCH as u64 * TINY + messages
 }
 
 /// Packs one layer.
 pub(in crate::publish) async fn pack(layer: &LayerPlan, job: Job, how: How<'_>) -> Result<Ready, Error> {
     let granted = how.budget.take(Use::Packing, memory(how.workers, how.span)).await?;
-    let (commands, receiver) = mpsc::channel(PIECES);
+    let (commands, receiver) = mpsc::channel(MESSAGES);
     let (draft, sealed) = (how.store.draft(&layer.identity), how.sealed.clone());
     let (packing, workers, span, resources) = (layer.packing, how.workers, how.span, how.store.resources().clone());
     // A raw layer that is a local file is described, not copied.
@@ -117,15 +123,41 @@ pub(in crate::publish) async fn pack(layer: &LayerPlan, job: Job, how: How<'_>) 
     .await
 }
 
-fn drive(mut packer: Packer, mut commands: mpsc::Receiver<Command>) -> Result<Packed, Error> {
-    while let Some(command) = commands.blocking_recv() {
-        match command {
-            Command::Begin(entry) => packer.begin(&entry)?,
-            Command::Data(bytes) => packer.data(&bytes)?,
-            Command::End => return packer.finish(),
+fn drive(mut packer: Packer, mut messages: mpsc::Receiver<Vec<Command>>) -> Result<Packed, Error> {
+    while let Some(commands) = messages.blocking_recv() {
+        for command in commands {
+            match command {
+                Command::Begin(entry) => packer.begin(&entry)?,
+                Command::Data(bytes) => packer.data(&bytes)?,
+                Command::End => return packer.finish(),
+            }
         }
     }
     Err(Error::new(ErrorKind::Interrupted, "stopped"))
+}
+
+/// Commands on their way to the packing thread, many small ones in a message.
+struct Commands<'a> {
+    sender: &'a mpsc::Sender<Vec<Command>>,
+    message: Vec<Command>,
+    bytes: usize,
+}
+
+impl Commands<'_> {
+    /// `Err(None)`: the packer failed.
+    async fn send(&mut self, command: Command) -> Result<(), Option<Error>> {
+        self.bytes += match &command {
+            Command::Begin(entry) => entry.path.len() + size_of::<PackEntry>(),
+            Command::Data(bytes) => bytes.len(),
+            Command::End => MESSAGE,
+        };
+        self.message.push(command);
+        if self.bytes >= MESSAGE {
+            self.bytes = 0;
+            self.sender.send(std::mem::take(&mut self.message)).await.map_err(|_| None)?;
+        }
+        Ok(())
+    }
 }
 
 /// The content of an item, as far as it is read ahead.
@@ -136,17 +168,17 @@ enum Content {
 }
 
 /// Sends everything to the packer. `Err(None)`: the packer failed and reports its own error.
-async fn feed(job: Job, how: &How<'_>, commands: &mpsc::Sender<Command>) -> Result<(), Option<Error>> {
-    let send = |command| async { commands.send(command).await.map_err(|_| None) };
+async fn feed(job: Job, how: &How<'_>, sender: &mpsc::Sender<Vec<Command>>) -> Result<(), Option<Error>> {
+    let mut commands = Commands { sender, message: Vec::new(), bytes: 0 };
     let mut contents = Box::pin(read_ahead(job.items, Arc::clone(how.snapshot)));
     while let Some(read) = contents.next().await {
         let (entry, content) = read.map_err(Some)?;
-        send(Command::Begin(entry)).await?;
+        commands.send(Command::Begin(entry)).await?;
         match content {
             Content::None => {}
             Content::Whole(bytes) => {
                 how.read.fetch_add(bytes.len() as u64, Ordering::Relaxed);
-                send(Command::Data(bytes)).await?;
+                commands.send(Command::Data(bytes)).await?;
             }
             Content::Later(file) => {
                 let failed = |error: Error| Some(of_file(&file, &error));
@@ -160,23 +192,27 @@ async fn feed(job: Job, how: &How<'_>, commands: &mpsc::Sender<Command>) -> Resu
                     offset += bytes.len() as u64;
                     how.read.fetch_add(bytes.len() as u64, Ordering::Relaxed);
                     (how.told)();
-                    send(Command::Data(bytes)).await?;
+                    commands.send(Command::Data(bytes)).await?;
                 }
             }
         }
         (how.told)();
     }
-    send(Command::End).await
+    commands.send(Command::End).await
 }
 
 fn read_ahead(items: Items, snapshot: Arc<dyn Snapshot>) -> impl Stream<Item = Result<(PackEntry, Content), Error>> {
-    let read = items.map_ok(move |item| {
+    let reading = Arc::clone(&snapshot);
+    let batches = items.ready_chunks(BATCH).map(move |batch| read_tiny(Arc::clone(&reading), batch));
+    let items = batches.buffered(BATCHES).map_ok(|batch| stream::iter(batch.into_iter().map(Ok))).try_flatten();
+    let read = items.map_ok(move |(item, bytes): (Item, Option<Bytes>)| {
         let snapshot = Arc::clone(&snapshot);
         async move {
-            match item.file {
-                None => Ok((item.archived, Content::None)),
-                Some(file) if file.size > SMALL => Ok((item.archived, Content::Later(file))),
-                Some(file) => {
+            match (item.file, bytes) {
+                (None, _) => Ok((item.archived, Content::None)),
+                (Some(_), Some(bytes)) => Ok((item.archived, Content::Whole(bytes))),
+                (Some(file), None) if file.size > SMALL => Ok((item.archived, Content::Later(file))),
+                (Some(file), None) => {
                     let failed = |error: Error| of_file(&file, &error);
                     let reader = snapshot.open(&file).await.map_err(failed)?;
                     let length = u32::try_from(file.size).unwrap_or(u32::MAX);
@@ -186,6 +222,21 @@ fn read_ahead(items: Items, snapshot: Arc<dyn Snapshot>) -> impl Stream<Item = R
         }
     });
     read.try_buffered(AHEAD)
+}
+
+/// Reads the tiny local files of a batch.
+async fn read_tiny(snapshot: Arc<dyn Snapshot>, batch: Vec<Result<Item, Error>>) -> Result<Vec<(Item, Option<Bytes>)>, Error> {
+    let batch = batch.into_iter().collect::<Result<Vec<_>, _>>()?;
+    let is_tiny = |item: &Item| item.file.as_ref().is_some_and(|file| file.size <= TINY);
+    if !batch.iter().any(is_tiny) {
+        return Ok(batch.into_iter().map(|item| (item, None)).collect());
+    }
+    let read = move |item: Item| {
+        let tiny = item.file.as_ref().filter(|file| file.size <= TINY);
+        let bytes = tiny.map(|file| snapshot.bytes_here(file).map_err(|error| of_file(file, &error)));
+        Ok((item, bytes.transpose()?.flatten()))
+    };
+    blocking(move || batch.into_iter().map(read).collect()).await
 }
 
 fn of_file(file: &TreeEntry, error: &Error) -> Error {

@@ -6,13 +6,14 @@
 use std::collections::HashMap;
 use std::ffi::{OsStr, OsString};
 use std::fs::{File, Metadata};
-use std::io;
+use std::io::{self, Read as _};
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::os::unix::fs::{FileTypeExt, MetadataExt};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use async_trait::async_trait;
+use bytes::Bytes;
 use parking_lot::Mutex;
 
 use crate::artifact::{Kind, is_own_name};
@@ -58,11 +59,13 @@ pub(in crate::publish) struct Keeping {
 pub(in crate::publish) struct DirectorySnapshot {
     /// In walk order; none is inside another.
     inputs: Vec<Input>,
+    /// Those that are directories, open.
+    directories: Vec<Option<File>>,
     keeping: Keeping,
     /// Nodes of files with several names here, and the number of names.
     links: HashMap<(u64, u64), (ViewNode, u32)>,
     /// Digests computed so far, so that no file is hashed twice.
-    hashes: Mutex<HashMap<PathKey, (Stamp, [u8; 32])>>,
+    hashes: Arc<Mutex<Hashes>>,
 }
 
 /// A path of the artifact, its local path, and its local metadata.
@@ -77,6 +80,9 @@ struct OnDisk {
     inputs: std::vec::IntoIter<Input>,
     levels: Vec<(Vec<u8>, PathBuf, std::vec::IntoIter<OsString>)>,
 }
+
+/// Digests of files as they were.
+type Hashes = HashMap<PathKey, (Stamp, [u8; 32])>;
 
 /// Detects whether a file changed since it was hashed.
 type Stamp = (u64, u64, u64, i64, i64, i64, i64);
@@ -101,7 +107,11 @@ impl DirectorySnapshot {
                 return Err(Error::new(ErrorKind::Invalid, message));
             }
         }
-        let mut snapshot = Self { inputs, keeping, links: HashMap::new(), hashes: Mutex::default() };
+        let directories = inputs.iter().map(|input| if input.disk.is_dir() { open_directory(&input.disk).map(Some) } else { Ok(None) });
+        let directories =
+            directories.zip(&inputs).map(|(opened, input)| opened.map_err(|error| unreadable("cannot open", &input.disk, &error)));
+        let directories = directories.collect::<Result<_, _>>()?;
+        let mut snapshot = Self { inputs, directories, keeping, links: HashMap::new(), hashes: Arc::default() };
         if keeping.hard_links {
             let mut names: HashMap<(u64, u64), u32> = HashMap::new();
             for found in snapshot.found() {
@@ -167,29 +177,38 @@ impl DirectorySnapshot {
             sha256: None,
         };
         // Pushing the content of a directory does not publish the directory's own attributes.
-        if entry.path.is_empty() || self.inputs.iter().any(|input| input.bytes_only && input.path == entry.path) {
+        let is_bytes_only = |number: usize| self.inputs.get(number).is_some_and(|input| input.bytes_only && input.path == entry.path);
+        if entry.path.is_empty() || self.containing(&entry.path).is_some_and(is_bytes_only) {
             (entry.metadata, entry.xattrs) = (layer::Metadata { device: entry.metadata.device, ..Default::default() }, Vec::new());
         }
         Ok(entry)
     }
 
-    /// The input that contains a path, and the local path.
-    fn place(&self, path: &[u8]) -> Option<(&Input, PathBuf)> {
-        let input = self.inputs.iter().find(|input| is_within(path, &input.path))?;
+    /// The number of the input that contains a path.
+    fn containing(&self, path: &[u8]) -> Option<usize> {
+        let number = self.inputs.partition_point(|input| order(&input.path, path).is_le()).checked_sub(1)?;
+        self.inputs.get(number).is_some_and(|input| is_within(path, &input.path)).then_some(number)
+    }
+
+    /// The input that contains a path, its open directory, and the rest of the path.
+    fn place<'path>(&self, path: &'path [u8]) -> Option<(&Input, Option<&File>, &'path Path)> {
+        let number = self.containing(path)?;
+        let input = self.inputs.get(number)?;
         let rest = path.get(input.path.len()..).unwrap_or_default();
         let rest = rest.strip_prefix(b"/").unwrap_or(rest);
-        Some((input, if rest.is_empty() { input.disk.clone() } else { input.disk.join(OsStr::from_bytes(rest)) }))
+        Some((input, self.directories.get(number)?.as_ref(), Path::new(OsStr::from_bytes(rest))))
     }
 
     /// Opens the file of an entry; symlinks inside an input are not followed.
     fn file(&self, entry: &TreeEntry) -> Result<(PathBuf, File, Metadata), Error> {
         let no_file = || Error::new(ErrorKind::Invalid, "only a regular file has content");
         let place = self.place(&entry.path).filter(|_| matches!(entry.content, EntryContent::Disk));
-        let (input, disk) = place.ok_or_else(no_file)?;
-        let opened = match disk.strip_prefix(&input.disk) {
-            Ok(rest) if !rest.as_os_str().is_empty() => open_directory(&input.disk).and_then(|directory| open_file(&directory, rest)),
-            _ => File::open(&disk),
+        let (input, directory, rest) = place.ok_or_else(no_file)?;
+        let opened = match directory {
+            Some(directory) if !rest.as_os_str().is_empty() => open_file(directory, rest),
+            _ => File::open(&input.disk),
         };
+        let disk = beneath(input, rest);
         let file = opened.map_err(|error| unreadable("cannot open", &disk, &error))?;
         let metadata = file.metadata().map_err(|error| unreadable("cannot read", &disk, &error))?;
         if !metadata.is_file() || metadata.len() != entry.size {
@@ -198,9 +217,19 @@ impl DirectorySnapshot {
         Ok((disk, file, metadata))
     }
 
-    fn known_hash(&self, key: &PathKey, stamp: &Stamp) -> Option<[u8; 32]> {
-        let hashes = self.hashes.lock();
-        hashes.get(key).filter(|(known, _)| known == stamp).map(|(_, sha256)| *sha256)
+    /// Opens the file of an entry. The result computes its SHA-256, unless it is known, and blocks.
+    fn hashing(&self, entry: &TreeEntry) -> Result<impl FnOnce() -> Result<[u8; 32], Error> + Send + use<>, Error> {
+        let (disk, file, metadata) = self.file(entry)?;
+        let (key, stamp, hashes) = (PathKey::of(&entry.path), stamp(&metadata), Arc::clone(&self.hashes));
+        Ok(move || {
+            let known = hashes.lock().get(&key).filter(|(known, _)| *known == stamp).map(|(_, sha256)| *sha256);
+            if let Some(known) = known {
+                return Ok(known);
+            }
+            let sha256 = hash_file(file).map_err(|error| disk::failed("cannot read", &disk, error))?;
+            hashes.lock().insert(key, (stamp, sha256));
+            Ok(sha256)
+        })
     }
 }
 
@@ -226,15 +255,7 @@ impl Snapshot for DirectorySnapshot {
         if let Some(sha256) = entry.sha256 {
             return Ok(sha256);
         }
-        let (disk, file, metadata) = self.file(entry)?;
-        let (key, stamp) = (PathKey::of(&entry.path), stamp(&metadata));
-        if let Some(known) = self.known_hash(&key, &stamp) {
-            return Ok(known);
-        }
-        let hashing = move || hash_file(file).map_err(|error| disk::failed("cannot read", &disk, error));
-        let sha256 = blocking(hashing).await?;
-        self.hashes.lock().insert(key, (stamp, sha256));
-        Ok(sha256)
+        blocking(self.hashing(entry)?).await
     }
 
     async fn open(&self, entry: &TreeEntry) -> Result<Reader, Error> {
@@ -242,9 +263,26 @@ impl Snapshot for DirectorySnapshot {
         Ok(Reader::of_file(entry.size, file))
     }
 
-    fn on_disk(&self, path: &[u8]) -> Option<PathBuf> {
-        self.place(path).map(|(_, disk)| disk)
+    fn sha256_here(&self, entry: &TreeEntry) -> Result<Option<[u8; 32]>, Error> {
+        self.hashing(entry)?().map(Some)
     }
+
+    fn bytes_here(&self, entry: &TreeEntry) -> Result<Option<Bytes>, Error> {
+        let (disk, file, _) = self.file(entry)?;
+        let mut bytes = Vec::new();
+        // One byte more shows that it grew.
+        file.take(entry.size + 1).read_to_end(&mut bytes).map_err(|error| disk::failed("cannot read", &disk, error))?;
+        Ok(Some(bytes.into()))
+    }
+
+    fn on_disk(&self, path: &[u8]) -> Option<PathBuf> {
+        self.place(path).map(|(input, _, rest)| beneath(input, rest))
+    }
+}
+
+/// The local path of a path within an input.
+fn beneath(input: &Input, rest: &Path) -> PathBuf {
+    if rest.as_os_str().is_empty() { input.disk.clone() } else { input.disk.join(rest) }
 }
 
 impl Iterator for OnDisk {

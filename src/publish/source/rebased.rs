@@ -8,6 +8,7 @@ use std::iter::Peekable;
 use std::sync::Arc;
 
 use async_trait::async_trait;
+use bytes::Bytes;
 
 use crate::artifact::Kind;
 use crate::error::{Error, ErrorKind};
@@ -156,6 +157,14 @@ impl Snapshot for Rebased {
 
     async fn open(&self, entry: &TreeEntry) -> Result<Reader, Error> {
         self.ours.open(entry).await
+    }
+
+    fn sha256_here(&self, entry: &TreeEntry) -> Result<Option<[u8; 32]>, Error> {
+        self.ours.sha256_here(entry)
+    }
+
+    fn bytes_here(&self, entry: &TreeEntry) -> Result<Option<Bytes>, Error> {
+        self.ours.bytes_here(entry)
     }
 }
 

@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use async_trait::async_trait;
+use bytes::Bytes;
 
 use crate::error::Error;
 use crate::path::is_within;
@@ -60,6 +61,14 @@ impl Snapshot for Without {
 
     async fn open(&self, entry: &TreeEntry) -> Result<Reader, Error> {
         self.inner.open(entry).await
+    }
+
+    fn sha256_here(&self, entry: &TreeEntry) -> Result<Option<[u8; 32]>, Error> {
+        self.inner.sha256_here(entry)
+    }
+
+    fn bytes_here(&self, entry: &TreeEntry) -> Result<Option<Bytes>, Error> {
+        self.inner.bytes_here(entry)
     }
 
     fn on_disk(&self, path: &[u8]) -> Option<PathBuf> {

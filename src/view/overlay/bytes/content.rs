@@ -47,10 +47,7 @@ impl Overlay {
             _ => None,
         };
         match whole {
-            Some(file) => {
-                let unreadable = |error| Error::new(ErrorKind::Other, format!("staged bytes cannot be read: {error}"));
-                blocking(move || hash_file(file).map_err(unreadable)).await
-            }
+            Some(file) => blocking(move || hash_file(file).map_err(unreadable)).await,
             None => hash_reader(self.open_entry(rows, entry).await?).await,
         }
     }
@@ -62,6 +59,11 @@ impl Overlay {
             None => Reader::of_pieces(size, Box::new(Fixed { overlay: Arc::clone(self), layered: Layered::new(data) })),
         })
     }
+}
+
+/// An error of reading a staged file.
+pub(in crate::view::overlay) fn unreadable(error: std::io::Error) -> Error {
+    Error::new(ErrorKind::Other, format!("staged bytes cannot be read: {error}"))
 }
 
 fn no_content() -> Error {

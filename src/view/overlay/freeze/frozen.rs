@@ -1,15 +1,18 @@
 //! A frozen generation of an edited tag, merged with its tree, ready to publish.
 
 use std::collections::{HashMap, HashSet};
+use std::io::Read as _;
 use std::sync::Arc;
 
 use async_trait::async_trait;
+use bytes::Bytes;
 use tokio::sync::OwnedSemaphorePermit;
 
 use crate::artifact::{Artifact, Kind, NodeId};
 use crate::error::{Error, ErrorKind};
 use crate::oci::Digest;
 use crate::staging::{Binding, DataId, FrozenUpper, NodeKey, STAGED, TreeNode};
+use crate::view::overlay::bytes::content::{hash_file, unreadable};
 use crate::view::overlay::names::merged::Merged;
 use crate::view::overlay::names::walk::Place;
 use crate::view::overlay::{GENERATIONS, Overlay};
@@ -192,6 +195,25 @@ impl Snapshot for Frozen {
 
     async fn open(&self, entry: &TreeEntry) -> Result<Reader, Error> {
         self.overlay.open_entry(self.upper.rows(), entry).await
+    }
+
+    fn sha256_here(&self, entry: &TreeEntry) -> Result<Option<[u8; 32]>, Error> {
+        let EntryContent::Data(id) = entry.content else { return Ok(None) };
+        if let Some(known) = self.upper.sha256(id)? {
+            return Ok(Some(known));
+        }
+        let Some(file) = self.upper.rows().open_data(id)?.whole_file()? else { return Ok(None) };
+        let sha256 = hash_file(file).map_err(unreadable)?;
+        self.upper.keep_sha256(id, sha256)?;
+        Ok(Some(sha256))
+    }
+
+    fn bytes_here(&self, entry: &TreeEntry) -> Result<Option<Bytes>, Error> {
+        let EntryContent::Data(id) = entry.content else { return Ok(None) };
+        let Some(file) = self.upper.rows().open_data(id)?.whole_file()? else { return Ok(None) };
+        let mut bytes = Vec::new();
+        file.take(entry.size + 1).read_to_end(&mut bytes).map_err(unreadable)?;
+        Ok(Some(bytes.into()))
     }
 }
 
