@@ -229,6 +229,14 @@ fn location(answer: &Response) -> String {
     answer.headers()["location"].to_str().unwrap().to_owned()
 }
 
+/// The state of an upload that a cut interrupted.
+#[derive(PartialEq)]
+enum Upload {
+    Resumed,
+    Complete,
+    Forgotten,
+}
+
 /// What the checks need of a server that runs again.
 struct Checker {
     client: Client,
@@ -293,11 +301,13 @@ impl Checker {
         assert!(later.any(|sent| sent.digest == digest(&body)), "{}:{} went back", accepted.repository, accepted.tag);
     }
 
-    /// An upload goes on where the server says it is. Returns whether it was still known.
-    async fn upload_goes_on(&self, session: &Session) -> bool {
+    /// An upload goes on where the server says it is, unless it was completed unheard.
+    async fn upload_goes_on(&self, session: &Session) -> Upload {
         let known = request(&self.client, &self.base, Method::GET, &session.location, &[], Vec::new()).await.unwrap();
+        let (wanted, repository) = (digest(&session.bytes), session.location.split('/').nth(2).unwrap());
         if known.status() == StatusCode::NOT_FOUND {
-            return false;
+            let blob = format!("/v2/{repository}/blobs/{wanted}");
+            return if self.get(&blob).await.0 == StatusCode::OK { Upload::Complete } else { Upload::Forgotten };
         }
         assert_eq!(known.status(), StatusCode::NO_CONTENT);
         let range = known.headers()["range"].to_str().unwrap().to_owned();
@@ -305,15 +315,13 @@ impl Checker {
         // "0-0" stands for nothing and for one byte; the session began empty, so it may be either.
         let arrived = if last == 0 { 0 } else { last + 1 };
         assert!(arrived <= session.bytes.len(), "{range} of {} bytes", session.bytes.len());
-        let wanted = digest(&session.bytes);
         let path = format!("{}{}digest={wanted}", session.location, if session.location.contains('?') { '&' } else { '?' });
         let rest = session.bytes[arrived..].to_vec();
         let put = request(&self.client, &self.base, Method::PUT, &path, &[("content-type", "application/octet-stream")], rest).await;
         let put = put.unwrap();
         assert_eq!(put.status(), StatusCode::CREATED, "resumed at {arrived} of {}", session.bytes.len());
-        let repository = session.location.split('/').nth(2).unwrap();
         self.whole(repository, "blobs", &wanted).await;
-        true
+        Upload::Resumed
     }
 }
 
@@ -336,9 +344,9 @@ fn cut_off(home: &Home, seeds: std::ops::Range<u64>, cut: &dyn Fn(Running), powe
         runtime().block_on(async {
             checker.nothing_accepted_is_lost(&record).await;
             for session in record.sessions.iter().flatten() {
-                let known = checker.upload_goes_on(session).await;
-                assert!(known || power || session.acknowledged == 0, "an upload was forgotten in round {seed}");
-                resumed += u64::from(known);
+                let upload = checker.upload_goes_on(session).await;
+                assert!(upload != Upload::Forgotten || power || session.acknowledged == 0, "an upload was forgotten in round {seed}");
+                resumed += u64::from(upload == Upload::Resumed);
             }
         });
         manifests += record.accepted.len() as u64;
