@@ -19,10 +19,12 @@ use work::{Built, Work};
 
 /// Which paths the survey must collect for building the artifact.
 pub(super) fn remembers(base: Option<&Artifact>) -> Remember {
-    match base.map(|base| base.dialect) {
-        None | Some(Dialect::OciSync | Dialect::Sealed | Dialect::Members) => Remember::Nothing,
-        Some(Dialect::Image) => Remember::Changes,
-        Some(Dialect::Files | Dialect::Archive | Dialect::Blobs) => Remember::Same,
+    match base.map(|base| (base.dialect, files::is_ours(base))) {
+        None | Some((Dialect::OciSync | Dialect::Sealed | Dialect::Members, _)) => Remember::Nothing,
+        Some((Dialect::Image, _)) => Remember::Changes,
+        // Layers written by ocifs are found by their content.
+        Some((Dialect::Files | Dialect::Archive | Dialect::Blobs, true)) => Remember::Nothing,
+        Some((Dialect::Files | Dialect::Archive | Dialect::Blobs, false)) => Remember::Same,
     }
 }
 

@@ -264,7 +264,7 @@ impl Walk {
             self.survey.totals.add(new);
             if new.xattrs.iter().any(|(_, value)| value.is_empty()) {
                 self.note(format!("an empty extended attribute cannot be archived: that of `{}` is left out", show(&new.path)));
-            } else if archived(new, None).xattrs.is_empty() && !new.xattrs.is_empty() {
+            } else if !new.xattrs.is_empty() && archived(new, None).xattrs.is_empty() {
                 self.note(format!(
                     "extended attributes are too many or too long for an archive: those of `{}` are left out",
                     show(&new.path)
