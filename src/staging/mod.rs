@@ -25,6 +25,7 @@ mod error;
 mod freeze;
 mod hold;
 mod log;
+mod notes;
 mod open;
 mod pending_deletes;
 mod ranges;

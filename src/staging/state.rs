@@ -1,6 +1,6 @@
 //! The state of an open upper: the upper with its database, its staged files, and one open staged file.
 //!
-//! Data only: the behaviour is in `upper.rs`, `store.rs`, `data.rs`, `under.rs` and `pending_deletes.rs`.
+//! Data only: the behaviour is in `upper.rs`, `store.rs`, `notes.rs`, `data.rs`, `under.rs` and `pending_deletes.rs`.
 
 use std::collections::{BTreeSet, HashMap, HashSet};
 use std::fs::File;
