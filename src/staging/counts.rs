@@ -5,9 +5,6 @@ use std::collections::HashSet;
 use super::{Content, Named, Node, NodeKey, NodeKind, STAGED, Upper};
 use crate::error::Error;
 
-/// Rows read at a time.
-const BATCH: usize = 1024;
-
 /// Counts of edits. A file replaced by another of the same name counts as added.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Counts {
@@ -27,52 +24,34 @@ impl Upper {
     /// # Errors
     /// Errors of the disk.
     pub fn counts(&self) -> Result<Counts, Error> {
-        let (mut counts, mut moved, mut altered, mut after) = (Counts::default(), HashSet::new(), Vec::new(), None);
+        let (mut counts, mut moved, mut altered) = (Counts::default(), HashSet::new(), Vec::new());
         self.count_names(0, &mut counts, &mut moved)?;
-        loop {
-            let batch = self.rows().nodes(after, BATCH)?;
-            let is_last = batch.len() < BATCH;
-            after = batch.last().map(|(key, _)| *key);
-            for (key, node) in batch {
-                if node.kind == NodeKind::Directory {
-                    if key != 0 {
-                        self.count_names(key, &mut counts, &mut moved)?;
-                    }
-                    continue;
-                }
-                if node.links > 0 {
-                    counts.bytes = counts.bytes.saturating_add(self.staged_bytes(&node)?);
-                    altered.extend((key < STAGED).then_some(key));
-                }
+        self.rows().each_node(&mut |key, node| {
+            if node.kind == NodeKind::Directory {
+                return if key == 0 { Ok(()) } else { self.count_names(key, &mut counts, &mut moved) };
             }
-            if is_last {
-                break;
+            if node.links > 0 {
+                counts.bytes = counts.bytes.saturating_add(self.staged_bytes(&node)?);
+                altered.extend((key < STAGED).then_some(key));
             }
-        }
+            Ok(())
+        })?;
         counts.changed = altered.iter().filter(|key| !moved.contains(*key)).count() as u64;
         Ok(counts)
     }
 
     fn count_names(&self, directory: NodeKey, counts: &mut Counts, moved: &mut HashSet<NodeKey>) -> Result<(), Error> {
-        let mut after = 0;
-        loop {
-            let batch = self.rows().names(directory, after, BATCH)?;
-            let is_last = batch.len() < BATCH;
-            for row in batch {
-                after = row.cookie;
-                match row.named {
-                    Named::Whiteout => counts.removed += 1,
-                    Named::Node(key) if key >= STAGED && self.is_published(key)? => {}
-                    Named::Node(key) => {
-                        counts.added += 1;
-                        moved.insert(key);
-                    }
+        self.rows().each_name(directory, 0, &mut |row| {
+            match row.named {
+                Named::Whiteout => counts.removed += 1,
+                Named::Node(key) if key >= STAGED && self.is_published(key)? => {}
+                Named::Node(key) => {
+                    counts.added += 1;
+                    moved.insert(key);
                 }
             }
-            if is_last {
-                return Ok(());
-            }
-        }
+            Ok(true)
+        })
     }
 
     /// Whether a node created here is in the artifact that the tag now holds.

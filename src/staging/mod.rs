@@ -204,16 +204,48 @@ pub struct Listed {
     pub directory: PathBuf,
 }
 
+/// Rows read at a time.
+const BATCH: usize = 256;
+
 /// Reads rows, of a live upper or a frozen generation.
 pub trait Rows: Send + Sync {
     /// A changed node.
     fn node(&self, key: NodeKey) -> Result<Option<Node>, Error>;
     /// All changed nodes by number, after the given one; at most `limit`.
     fn nodes(&self, after: Option<NodeKey>, limit: usize) -> Result<Vec<(NodeKey, Node)>, Error>;
+    /// Passes all changed nodes to `visit`, by number.
+    fn each_node(&self, visit: &mut dyn FnMut(NodeKey, Node) -> Result<(), Error>) -> Result<(), Error> {
+        let mut after = None;
+        loop {
+            let batch = self.nodes(after, BATCH)?;
+            let is_last = batch.len() < BATCH;
+            after = batch.last().map(|(key, _)| *key);
+            batch.into_iter().try_for_each(|(key, node)| visit(key, node))?;
+            if is_last {
+                return Ok(());
+            }
+        }
+    }
     /// The target of the name.
     fn name(&self, directory: NodeKey, name: &[u8]) -> Result<Option<Named>, Error>;
     /// Names of a directory after a cookie, in cookie order, including whiteouts; at most `limit`.
     fn names(&self, directory: NodeKey, after: u64, limit: usize) -> Result<Vec<NameRow>, Error>;
+    /// Passes the names of a directory after a cookie to `take`, in the same order, until it returns `false`.
+    fn each_name(&self, directory: NodeKey, mut after: u64, take: &mut dyn FnMut(NameRow) -> Result<bool, Error>) -> Result<(), Error> {
+        loop {
+            let batch = self.names(directory, after, BATCH)?;
+            let is_last = batch.len() < BATCH;
+            for row in batch {
+                after = row.cookie;
+                if !take(row)? {
+                    return Ok(());
+                }
+            }
+            if is_last {
+                return Ok(());
+            }
+        }
+    }
     /// Names of a directory behind a name (empty: from the start), sorted by bytes, including whiteouts, with their nodes; at most `limit`.
     fn entries(&self, directory: NodeKey, after: &[u8], limit: usize) -> Result<Vec<EntryRow>, Error>;
     /// All xattrs of a node that has a row, by name.

@@ -5,8 +5,6 @@ use std::collections::HashMap;
 use super::{Content, Named, NodeKey, ORIGIN, Upper};
 use crate::error::Error;
 
-/// Rows read at a time.
-const BATCH: usize = 1024;
 /// Deepest nesting of directories; a damaged upper may have a cycle.
 const DEEPEST: usize = 4096;
 
@@ -18,22 +16,15 @@ impl Upper {
         if suspects.is_empty() {
             return Ok(Vec::new());
         }
-        let (mut homes, mut damaged, mut after) = (HashMap::new(), Vec::new(), None);
-        loop {
-            let batch = self.rows().nodes(after, BATCH)?;
-            let is_last = batch.len() < BATCH;
-            after = batch.last().map(|(key, _)| *key);
-            for (key, node) in batch {
-                self.note_names(key, &mut homes)?;
-                if matches!(node.content, Content::Data(id) if suspects.contains(&id)) {
-                    let origin = self.rows().xattrs(key)?.into_iter().find(|(name, _)| name == ORIGIN).map(|(_, path)| path);
-                    damaged.push((key, origin));
-                }
+        let (mut homes, mut damaged) = (HashMap::new(), Vec::new());
+        self.rows().each_node(&mut |key, node| {
+            self.note_names(key, &mut homes)?;
+            if matches!(node.content, Content::Data(id) if suspects.contains(&id)) {
+                let origin = self.rows().xattrs(key)?.into_iter().find(|(name, _)| name == ORIGIN).map(|(_, path)| path);
+                damaged.push((key, origin));
             }
-            if is_last {
-                break;
-            }
-        }
+            Ok(())
+        })?;
         self.note_names(0, &mut homes)?;
         let named =
             |(key, origin): (NodeKey, Option<Vec<u8>>)| origin.filter(|_| !homes.contains_key(&key)).unwrap_or_else(|| path(&homes, key));
@@ -42,20 +33,12 @@ impl Upper {
 
     /// Records where the names in a directory lead.
     fn note_names(&self, directory: NodeKey, homes: &mut HashMap<NodeKey, (NodeKey, Vec<u8>)>) -> Result<(), Error> {
-        let mut after = 0;
-        loop {
-            let batch = self.rows().names(directory, after, BATCH)?;
-            let is_last = batch.len() < BATCH;
-            for row in batch {
-                after = row.cookie;
-                if let Named::Node(key) = row.named {
-                    homes.insert(key, (directory, row.name));
-                }
+        self.rows().each_name(directory, 0, &mut |row| {
+            if let Named::Node(key) = row.named {
+                homes.insert(key, (directory, row.name));
             }
-            if is_last {
-                return Ok(());
-            }
-        }
+            Ok(true)
+        })
     }
 }
 

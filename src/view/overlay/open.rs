@@ -10,7 +10,7 @@ use tokio::sync::Semaphore;
 use super::attributes::access_times::AccessTimes;
 use super::bytes::lower::Blobs;
 use super::bytes::table::Table;
-use super::freeze::renumber::{each_row, renumber};
+use super::freeze::renumber::renumber;
 use super::names::base::Base;
 use super::names::removed::Removed;
 use super::names::trees::Trees;
@@ -41,7 +41,7 @@ impl Overlay {
         }
         renumber(&upper, &artifacts)?;
         let base = Base::new(binding.under.and_then(|digest| artifacts.get(&digest).cloned()));
-        each_row(upper.rows(), |key, _| {
+        upper.rows().each_node(&mut |key, _| {
             base.mark(key);
             Ok(())
         })?;

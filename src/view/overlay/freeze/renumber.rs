@@ -8,36 +8,17 @@ use crate::artifact::Artifact;
 use crate::error::Error;
 use crate::layer::Xattrs;
 use crate::oci::Digest;
-use crate::staging::{Change, Content, NameRow, Named, Node, NodeKey, ORIGIN, Rows, STAGED, Upper};
-
-/// Rows read at a time.
-const BATCH: usize = 1024;
+use crate::staging::{Change, Content, NameRow, Named, Node, NodeKey, ORIGIN, STAGED, Upper};
 
 /// New numbers of nodes of the tree below.
 pub(in crate::view::overlay) type Numbers = HashMap<NodeKey, NodeKey>;
-
-/// Visits every row of an upper, by number.
-pub(in crate::view::overlay) fn each_row(rows: &dyn Rows, mut visit: impl FnMut(NodeKey, Node) -> Result<(), Error>) -> Result<(), Error> {
-    let mut after = None;
-    loop {
-        let batch = rows.nodes(after, BATCH)?;
-        let full = batch.len() == BATCH;
-        after = batch.last().map(|(key, _)| *key);
-        for (key, node) in batch {
-            visit(key, node)?;
-        }
-        if !full {
-            return Ok(());
-        }
-    }
-}
 
 /// Gives rows the current numbers of their nodes in the trees. Does nothing if they have them.
 pub(in crate::view::overlay) fn renumber(upper: &Upper, artifacts: &HashMap<Digest, Arc<Artifact>>) -> Result<(), Error> {
     let below = upper.binding().under.and_then(|digest| artifacts.get(&digest));
     let mut numbers = Numbers::new();
     let mut is_changed = false;
-    each_row(upper.rows(), |key, node| {
+    upper.rows().each_node(&mut |key, node| {
         if let Content::Tree(tree) = &node.content {
             is_changed |= artifacts.get(&tree.manifest).is_some_and(|artifact| artifact.tree.find(&tree.path) != Some(tree.node));
         }
@@ -92,8 +73,12 @@ pub(in crate::view::overlay) fn apply(
     locate: &dyn Fn(&Digest, &[u8]) -> Option<u32>,
 ) -> Result<(), Error> {
     let mut taken = Vec::new();
-    each_row(upper.rows(), |key, node| {
-        let (xattrs, names) = (upper.rows().xattrs(key)?, names_of(upper.rows(), key)?);
+    upper.rows().each_node(&mut |key, node| {
+        let (xattrs, mut names) = (upper.rows().xattrs(key)?, Vec::new());
+        upper.rows().each_name(key, 0, &mut |row| {
+            names.push(row);
+            Ok(true)
+        })?;
         taken.push(Taken { key, node, xattrs, names });
         Ok(())
     })?;
@@ -117,18 +102,6 @@ pub(in crate::view::overlay) fn apply(
         }
         Ok(())
     })
-}
-
-fn names_of(rows: &dyn Rows, directory: NodeKey) -> Result<Vec<NameRow>, Error> {
-    let mut all: Vec<NameRow> = Vec::new();
-    loop {
-        let batch = rows.names(directory, all.last().map_or(0, |row| row.cookie), BATCH)?;
-        let full = batch.len() == BATCH;
-        all.extend(batch);
-        if !full {
-            return Ok(all);
-        }
-    }
 }
 
 fn put(

@@ -166,21 +166,12 @@ impl Merged<'_> {
         if !self.base.is_marked(directory) {
             return Ok(());
         }
-        let mut after = after.saturating_sub(STAGED_NAMES);
-        loop {
-            let batch = self.rows.names(directory, after, BATCH)?;
-            for row in &batch {
-                after = row.cookie;
-                if let Named::Node(key) = row.named
-                    && !take(STAGED_NAMES + row.cookie, &row.name, key)
-                {
-                    return Ok(());
-                }
-            }
-            if batch.len() < BATCH {
-                return Ok(());
-            }
-        }
+        self.rows.each_name(directory, after.saturating_sub(STAGED_NAMES), &mut |row| {
+            Ok(match row.named {
+                Named::Node(key) => take(STAGED_NAMES + row.cookie, &row.name, key),
+                Named::Whiteout => true,
+            })
+        })
     }
 
     /// The upper's names in a directory, sorted; `None` if too many to hold in memory.
