@@ -185,22 +185,25 @@ impl<'a> Merge<'a> {
             self.warn(|| format!("skipped entry {}: nested too deeply", show(entry.path)));
             return Ok(true);
         };
-        match (target, entry.kind) {
-            (Some(node), _) => self.graph.set(directory, name, node)?,
-            (None, FileKind::Directory) => match self.graph.child(directory, name) {
-                Some(node) if self.graph.is_directory(node) => self.graph.describe(node, source, entry.number),
-                _ => {
-                    let node = self.graph.add_node(source, entry.number, true)?;
-                    self.graph.set(directory, name, node)?;
-                }
-            },
-            _ => {
-                let node = self.graph.add_node(source, entry.number, false)?;
-                self.graph.set(directory, name, node)?;
-            }
+        match target {
+            Some(node) => self.graph.set(directory, name, node)?,
+            None => self.add((directory, name), source, entry)?,
         }
         self.bounded()?;
         Ok(true)
+    }
+
+    /// Gives a name the node of an entry. A directory that is there keeps its content.
+    fn add(&mut self, (directory, name): (NodeNumber, &[u8]), source: u32, entry: &Entry<'_>) -> Result<(), Error> {
+        let is_directory = entry.kind == FileKind::Directory;
+        match self.graph.child(directory, name).filter(|node| is_directory && self.graph.is_directory(*node)) {
+            Some(node) => self.graph.describe(node, source, entry.number),
+            None => {
+                let node = self.graph.add_node(source, entry.number, is_directory)?;
+                self.graph.set(directory, name, node)?;
+            }
+        }
+        Ok(())
     }
 
     fn link_target(&self, source: u32, entry: &Entry<'_>, placing: &Placing) -> Option<NodeNumber> {

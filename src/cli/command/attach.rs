@@ -117,14 +117,7 @@ impl Attach {
                 let publisher = pushing::publisher(&source, &parts, false, false);
                 let pushed = publisher.push(&wanted, &pushing::listener(self.output.quiet)).await?;
                 packs.finish();
-                // A writer that read the list before our entry was there may have overwritten it by now; if so, add the entry again.
-                let referrer = pushed.manifest.descriptor();
-                parts.push.link_referrer(&repository, &subject.digest, &referrer).await?;
-                let list = Version::Tag(Tag::parse(&subject.digest.path_name())?);
-                if parts.push.resolve(&repository, &list).await.is_ok() {
-                    tokio::time::sleep(SETTLED).await;
-                    parts.push.link_referrer(&repository, &subject.digest, &referrer).await?;
-                }
+                keep_listed(&parts, &repository, &subject, &pushed.manifest.descriptor()).await?;
                 parts.artifacts.flush().await;
                 Ok((pushed, subject))
             },
@@ -181,6 +174,18 @@ impl Attach {
             no_ignore: true,
         })
     }
+}
+
+/// Keeps a referrer in the list of a registry that has the list as a tag: a writer that read it before our entry was there may have overwritten it
+/// by now; if so, the entry is added again.
+async fn keep_listed(parts: &Parts, repository: &Repository, subject: &Descriptor, referrer: &Descriptor) -> Result<(), Failure> {
+    parts.push.link_referrer(repository, &subject.digest, referrer).await?;
+    let list = Version::Tag(Tag::parse(&subject.digest.path_name())?);
+    if parts.push.resolve(repository, &list).await.is_ok() {
+        tokio::time::sleep(SETTLED).await;
+        parts.push.link_referrer(repository, &subject.digest, referrer).await?;
+    }
+    Ok(())
 }
 
 fn text(report: &Report) -> String {

@@ -179,14 +179,7 @@ impl Push {
     /// A file cannot be read or the artifact cannot be pushed. No tag is set on an incomplete artifact.
     pub fn run(mut self, invocation: Invocation) -> Result<(), Failure> {
         let environment = &invocation.environment;
-        let text = match self.remote.clone() {
-            None => self.reference.clone().unwrap_or_default(),
-            Some(remote) => {
-                // Then the first argument is a path, not a reference.
-                self.paths.splice(0..0, self.reference.take().map(PathBuf::from));
-                remote
-            }
-        };
+        let text = self.take_reference();
         let (text, others) = reference::split_tags(&text)?;
         let source = reference::parse(text, environment)?;
         let tags = tags(&source, others)?;
@@ -219,6 +212,17 @@ impl Push {
             history::add(Done::now("push", reference, place, pushed.manifest.digest), environment);
         }
         self.print(&row(references, pushed, self.dry_run))
+    }
+
+    /// The reference; with `--remote`, the first argument becomes a path.
+    fn take_reference(&mut self) -> String {
+        match self.remote.clone() {
+            None => self.reference.clone().unwrap_or_default(),
+            Some(remote) => {
+                self.paths.splice(0..0, self.reference.take().map(PathBuf::from));
+                remote
+            }
+        }
     }
 
     async fn pushing(&self, source: &Source, tags: Vec<Tag>, parts: &Parts, packs: &Packs) -> Result<Pushing, Failure> {

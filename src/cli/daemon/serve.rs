@@ -181,20 +181,8 @@ async fn start(plan: &mut Plan, point: Option<MountPoint>) -> Result<Mounted, Fa
     if !info.is_read_only() {
         notes.extend(adopt_orphaned(&file_system).await);
     }
-    let (descriptor, attached) = attach(plan, point, info.is_read_only())?;
-    let undo = Undo(attached.clone());
-    let options = fuse::Options::for_io_timeout(plan.flags.reaching.registry.transport.io_timeout.unwrap_or(wiring::IO_TIMEOUT));
-    let session = Session::start(Arc::clone(&file_system), descriptor, tokio::runtime::Handle::current(), &options)
-        .map_err(|error| Failure::mount(format!("the FUSE handshake with the kernel failed: {error}")))?;
-    if let Some(attached) = &attached {
-        first_answer(attached).await?;
-    }
+    let (undo, session, attached) = mount_file_system(plan, point, &file_system, info.is_read_only()).await?;
     let device = attached.as_ref().and_then(Attached::device);
-    if let Some(device) = device
-        && let Err(error) = fuse::raise_read_ahead(device, READ_AHEAD_KIB)
-    {
-        tracing::debug!(%error, "cannot set the kernel's read-ahead");
-    }
     let server = device.map(|device| listen(plan, &info, device)).transpose()?;
     let stop = Arc::new(Notify::new());
     let handler = Arc::new(RequestHandler {
@@ -212,6 +200,29 @@ async fn start(plan: &mut Plan, point: Option<MountPoint>) -> Result<Mounted, Fa
     std::mem::take(&mut plan.inherited).close();
     undo.keep();
     Ok(Mounted { session, attached, device, server, handler, parts, stop, notes })
+}
+
+/// Mounts the file system and waits until it answers. It is unmounted again unless [`Undo::keep`] is called.
+async fn mount_file_system(
+    plan: &mut Plan,
+    point: Option<MountPoint>,
+    file_system: &Arc<FileSystem>,
+    read_only: bool,
+) -> Result<(Undo, Session, Option<Attached>), Failure> {
+    let (descriptor, attached) = attach(plan, point, read_only)?;
+    let undo = Undo(attached.clone());
+    let options = fuse::Options::for_io_timeout(plan.flags.reaching.registry.transport.io_timeout.unwrap_or(wiring::IO_TIMEOUT));
+    let session = Session::start(Arc::clone(file_system), descriptor, tokio::runtime::Handle::current(), &options)
+        .map_err(|error| Failure::mount(format!("the FUSE handshake with the kernel failed: {error}")))?;
+    if let Some(attached) = &attached {
+        first_answer(attached).await?;
+        if let Some(device) = attached.device()
+            && let Err(error) = fuse::raise_read_ahead(device, READ_AHEAD_KIB)
+        {
+            tracing::debug!(%error, "cannot set the kernel's read-ahead");
+        }
+    }
+    Ok((undo, session, attached))
 }
 
 /// How edits are staged and published on a writable mount.

@@ -41,7 +41,7 @@ pub fn archive_members(
     mut found: impl FnMut(ArchiveMember),
 ) -> Result<(), Error> {
     let mut at = 0;
-    let mut names = (None, None, Records::default());
+    let mut extended = Extended::default();
     for _ in 0..MOST {
         if at + BLOCK as u64 > length {
             // Some writers omit the end marker.
@@ -55,33 +55,52 @@ pub fn archive_members(
         let header = Header::parse(&block).ok_or_else(|| broken("no tar header, or one whose checksum does not match", at))?;
         let content = at + BLOCK as u64;
         let flag = header.type_flag();
-        let stored = names.2.size.filter(|_| !is_extended(flag)).map_or_else(|| header.size(at), Ok)?;
+        let stored = extended.records.size.filter(|_| !is_extended(flag)).map_or_else(|| header.size(at), Ok)?;
         let end = content.checked_add(stored).filter(|end| *end <= length).ok_or_else(|| broken("the archive is truncated", length))?;
         if is_extended(flag) {
-            let text = extended(content, stored, &mut read)?;
-            match flag {
-                b'L' => names.0 = Some(until_nul(text)),
-                b'K' => names.1 = Some(until_nul(text)),
-                b'g' => {}
-                _ => names.2.add(&text).map_err(|Malformed(what)| broken(what, at))?,
-            }
-        } else {
-            let (name, link, records) = std::mem::take(&mut names);
-            let name = name.or(records.path).unwrap_or_else(|| header.name());
-            let target = || link.or(records.link).unwrap_or_else(|| header.link());
-            let path = path::clean(&name);
-            let member = |link| ArchiveMember { path: path.clone(), offset: content, size: stored, link };
-            match flag {
-                0 | b'0' | b'7' => found(member(None)),
-                // A hard link names a member, a symlink a path relative to itself.
-                b'1' => found(member(Some(path::clean(&target())))),
-                b'2' => found(member(Some(beside(&path, &target())))),
-                _ => {}
-            }
+            let text = extended_text(content, stored, &mut read)?;
+            extended.add(flag, text).map_err(|Malformed(what)| broken(what, at))?;
+        } else if let Some((path, link)) = std::mem::take(&mut extended).names(&header) {
+            found(ArchiveMember { path, offset: content, size: stored, link });
         }
         at = end + padding(stored);
     }
     Err(Error::unsupported("tar: the archive has more members than any layout"))
+}
+
+/// The extended headers before a member.
+#[derive(Default)]
+struct Extended {
+    /// GNU's long name and long link.
+    name: Option<Vec<u8>>,
+    link: Option<Vec<u8>>,
+    records: Records,
+}
+
+impl Extended {
+    fn add(&mut self, flag: u8, text: Vec<u8>) -> Result<(), Malformed> {
+        match flag {
+            b'L' => self.name = Some(until_nul(text)),
+            b'K' => self.link = Some(until_nul(text)),
+            b'g' => {}
+            _ => self.records.add(&text)?,
+        }
+        Ok(())
+    }
+
+    /// The path of the member with this header, and that of the member it links to; `None` if it is neither a file nor a link.
+    fn names(self, header: &Header<'_>) -> Option<(Vec<u8>, Option<Vec<u8>>)> {
+        let path = path::clean(&self.name.or(self.records.path).unwrap_or_else(|| header.name()));
+        let target = || self.link.or(self.records.link).unwrap_or_else(|| header.link());
+        let link = match header.type_flag() {
+            0 | b'0' | b'7' => None,
+            // A hard link names a member, a symlink a path relative to itself.
+            b'1' => Some(path::clean(&target())),
+            b'2' => Some(beside(&path, &target())),
+            _ => return None,
+        };
+        Some((path, link))
+    }
 }
 
 /// The header of a file in an archive, before its bytes.
@@ -108,7 +127,7 @@ fn is_extended(flag: u8) -> bool {
     matches!(flag, b'x' | b'X' | b'g' | b'L' | b'K')
 }
 
-fn extended(at: u64, size: u64, read: &mut impl FnMut(u64, &mut [u8]) -> io::Result<()>) -> Result<Vec<u8>, Error> {
+fn extended_text(at: u64, size: u64, read: &mut impl FnMut(u64, &mut [u8]) -> io::Result<()>) -> Result<Vec<u8>, Error> {
     if size > u64::from(Limits::default().header_bytes) {
         return Err(broken("an extended header is too long", at));
     }

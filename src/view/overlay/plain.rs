@@ -32,6 +32,18 @@ pub struct SetAttributes {
     pub atime: Option<(i64, u32)>,
 }
 
+impl SetAttributes {
+    /// Changes a node's attributes. `default_owner` stands in for an unset owner of which only half is set.
+    pub(in crate::view::overlay) fn apply(&self, metadata: &mut Metadata, default_owner: (u32, u32)) {
+        metadata.mode = self.mode.map(|mode| mode & 0o7777).or(metadata.mode);
+        metadata.mtime = self.mtime.or(metadata.mtime);
+        if self.uid.is_some() || self.gid.is_some() {
+            let (uid, gid) = metadata.owner.unwrap_or(default_owner);
+            metadata.owner = Some((self.uid.unwrap_or(uid), self.gid.unwrap_or(gid)));
+        }
+    }
+}
+
 /// How `rename` treats an existing new name.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Replace {

@@ -92,11 +92,7 @@ impl Overlay {
             return Ok(());
         }
         if let Some(size) = set.size {
-            match seen.kind() {
-                Kind::File => FileHandle::new(self.hold(node)?, true).set_length(size).await?,
-                Kind::Directory => return Err(Error::new(ErrorKind::IsDirectory, "the length of a directory cannot be set")),
-                _ => return Err(Error::new(ErrorKind::Invalid, "only the length of a regular file can be set")),
-            }
+            self.set_length(node, seen.kind(), size).await?;
         }
         let is_staged = matches!(&seen, Seen::Row(Node { content: Content::Data(_), .. }));
         if let Some(mtime) = set.mtime.filter(|_| is_staged || set.size.is_some()) {
@@ -110,20 +106,19 @@ impl Overlay {
         self.change(|edit| {
             let now = edit.now;
             edit.update(node, |row| {
-                if let Some(mode) = set.mode {
-                    row.metadata.mode = Some(mode & 0o7777);
-                }
-                if set.uid.is_some() || set.gid.is_some() {
-                    let before = row.metadata.owner.unwrap_or(owner);
-                    row.metadata.owner = Some((set.uid.unwrap_or(before.0), set.gid.unwrap_or(before.1)));
-                }
-                if let Some(mtime) = set.mtime {
-                    row.metadata.mtime = Some(mtime);
-                }
+                set.apply(&mut row.metadata, owner);
                 row.ctime = now;
             })
         })?;
         Ok(())
+    }
+
+    async fn set_length(self: &Arc<Self>, node: ViewNode, kind: Kind, size: u64) -> Result<(), Error> {
+        match kind {
+            Kind::File => FileHandle::new(self.hold(node)?, true).set_length(size).await,
+            Kind::Directory => Err(Error::new(ErrorKind::IsDirectory, "the length of a directory cannot be set")),
+            _ => Err(Error::new(ErrorKind::Invalid, "only the length of a regular file can be set")),
+        }
     }
 
     /// A node, or a recently removed one.
