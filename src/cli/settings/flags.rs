@@ -10,9 +10,10 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use clap::builder::{PathBufValueParser, TypedValueParser};
-use clap::{ArgAction, Args, ValueEnum};
+use clap::{ArgAction, Args};
 use tempfile::TempDir;
 
+pub use super::choices::{AsKind, Format, LogFormat, Verify, View};
 use super::environment::Environment;
 use super::login::LoginFlags;
 use super::{custom, passphrases};
@@ -20,7 +21,6 @@ use crate::cli::exit::Failure;
 use crate::cli::terminal::{escape, units};
 use crate::durable;
 use crate::oci::Platform;
-use crate::publish::ArtifactKind;
 
 /// Groups whose flags the configuration file can set globally. In clap, a group that flattens others has no members of its own.
 pub const SETTINGS: [&str; 8] =
@@ -348,74 +348,6 @@ pub struct LogFlags {
     /// Log format [default: text; journal when standard error goes to systemd]
     #[arg(long, value_name = "FORMAT", env = "OCIFS_LOG_FORMAT", hide_env = true)]
     pub log_format: Option<LogFormat>,
-}
-
-/// `--verify`.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
-pub enum Verify {
-    /// Trust the registry's transport while a blob is still streaming
-    #[default]
-    Auto,
-    /// Verify every blob before its first byte
-    Strict,
-}
-
-/// `--view`.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
-pub enum View {
-    /// As the artifact's kind implies
-    #[default]
-    Merged,
-    /// One directory per layer
-    Layers,
-    /// One file per blob
-    Blobs,
-}
-
-/// `--format`.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
-pub enum Format {
-    /// Human-readable
-    #[default]
-    #[value(alias = "table")]
-    Text,
-    /// JSON with stable keys
-    Json,
-    /// The same as YAML
-    Yaml,
-}
-
-/// `--log-format`.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
-pub enum LogFormat {
-    /// Time, level, message
-    Text,
-    /// One JSON object per line
-    Json,
-    /// Level prefixes for journald, no time
-    Journal,
-}
-
-/// `--as-kind`.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
-pub enum AsKind {
-    /// Titled layers, as ORAS reads them
-    #[default]
-    Files,
-    /// A container image
-    Image,
-    /// One archive in oci-sync's format, encrypted if there is a passphrase
-    OciSync,
-}
-
-impl From<AsKind> for ArtifactKind {
-    fn from(kind: AsKind) -> Self {
-        match kind {
-            AsKind::Files => Self::Files,
-            AsKind::Image => Self::Image,
-            AsKind::OciSync => Self::OciSync,
-        }
-    }
 }
 
 /// Permission bits in octal.

@@ -1,6 +1,7 @@
 //! Settings: flags, environment variables, the configuration file and mount options become plain structs.
 //!
 //! - `flags`: groups of shared flags; each option is declared here once
+//! - `choices`: the values of flags that choose among a few names
 //! - `mount`: the flags of `ocifs mount`
 //! - `file`: the configuration file, whose values become defaults of the flags
 //! - `mount_options`: `-o` lists and the arguments of mount(8), rewritten as flags
@@ -14,6 +15,7 @@
 //! - `sides`: flags for one side of a command with two registries
 //! - `invocation`: all of it for one invocation of the program
 
+pub mod choices;
 pub mod custom;
 pub mod environment;
 pub mod file;
