@@ -84,7 +84,7 @@ impl Artifact {
         if entry.kind == FileKind::HardLink {
             return (self.lookup_entry(placing, entry.link) == Some(node)).then_some(node);
         }
-        self.shows(node, blob, index, entry).then_some(node)
+        self.matches(node, blob, index, entry).then_some(node)
     }
 
     /// The node at a path of a layer, which may pass through links of the layer. Anything else found through a link that later replaced a directory has
@@ -99,7 +99,7 @@ impl Artifact {
     }
 
     /// Whether a node has the attributes and content of an entry.
-    fn shows(&self, number: NodeId, blob: u32, index: &LayerIndex, entry: &Entry<'_>) -> bool {
+    fn matches(&self, number: NodeId, blob: u32, index: &LayerIndex, entry: &Entry<'_>) -> bool {
         let Some(node) = self.tree.node(number) else { return false };
         let ours = |name: &[u8]| name.starts_with(b"user.oci.") || name.starts_with(b"user.ocifs.");
         let xattrs = index.xattrs(entry.number).into_iter().filter(|(name, _)| !ours(name));

@@ -81,7 +81,7 @@ impl Namespace {
             return Ok(());
         }
         let view = self.view(inode)?;
-        if view.is_told() {
+        if view.has_sent_attributes() {
             return Ok(());
         }
         self.enter(&view).await?;

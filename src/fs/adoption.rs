@@ -77,7 +77,7 @@ impl StagedTags {
                     tracing::warn!("{message}");
                     let path = self.scope().path(&name);
                     let tag = StagedTag { reference: shown, path, edited: true, error: Some(message), ..StagedTag::default() };
-                    self.namespace.staged.lie_beside(name, tag.clone());
+                    self.namespace.staged.add_older(name, tag.clone());
                     Some(tag)
                 }
             },

@@ -98,7 +98,7 @@ impl Namespace {
     /// An entry for a node of a view, counted as one lookup.
     pub(super) fn node_entry(&self, view: &Arc<View>, node: u64) -> Result<Entry, Error> {
         let mut entry = self.attributes_of(view, node)?;
-        if self.admits_others() && !view.is_told() {
+        if self.admits_others() && !view.has_sent_attributes() {
             // Every lookup of this name passes here again, to be checked.
             entry.name_ttl = Duration::ZERO;
         }
@@ -112,7 +112,7 @@ impl Namespace {
         // The attributes of a view change when it is entered.
         let attributes_ttl = if is_entered { FOREVER } else { NAME_TTL };
         if is_entered && node == 0 {
-            view.set_told();
+            view.set_attributes_sent();
         }
         let inode = self.number(Inode::of_view(view.number(), node));
         Ok(Entry { inode, attributes, name_ttl: FOREVER, attributes_ttl })

@@ -95,7 +95,7 @@ impl Namespace {
             return Ok(Finding::Nothing(ABSENT_TTL));
         };
         let key = Key::Digest(repository.clone(), digest);
-        if !self.views.knows(&key) {
+        if !self.views.contains(&key) {
             match self.context.artifacts.manifest(repository, &digest).await {
                 Ok(_) => {}
                 Err(error) if error.kind == ErrorKind::NotFound => return Ok(Finding::Nothing(NAME_TTL)),
@@ -182,7 +182,7 @@ impl Namespace {
 
     fn is_listed_tag(&self, path: &Option<Repository>, tag: Option<&Tag>) -> bool {
         path.as_ref().zip(tag).is_some_and(|(repository, tag)| {
-            self.lists_tag(repository, tag) || self.views.knows(&Key::Tag(repository.clone(), tag.clone()))
+            self.lists_tag(repository, tag) || self.views.contains(&Key::Tag(repository.clone(), tag.clone()))
         })
     }
 

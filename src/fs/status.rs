@@ -141,8 +141,8 @@ impl StagedTags {
     }
 
     async fn staged_all(&self, selected: Vec<Selected>, selection: &Selection) -> Vec<StagedTag> {
-        let beside = self.namespace.staged.beside().into_iter().filter(|(name, _)| self.scope().part(selection, name).is_some());
-        let mut tags: Vec<StagedTag> = beside.map(|(_, tag)| tag).collect();
+        let older = self.namespace.staged.older().into_iter().filter(|(name, _)| self.scope().part(selection, name).is_some());
+        let mut tags: Vec<StagedTag> = older.map(|(_, tag)| tag).collect();
         for Selected { name, staged, .. } in selected {
             let mut tag = match staged {
                 Ok(staged) => self.staged_one(staged).await,

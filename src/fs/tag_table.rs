@@ -59,7 +59,7 @@ struct Inner {
     /// Tags whose edits are unreadable, and why.
     broken: BTreeMap<TagName, String>,
     /// Older edits of tags that have newer ones, as listed.
-    beside: Vec<(TagName, StagedTag)>,
+    older: Vec<(TagName, StagedTag)>,
 }
 
 /// The table.
@@ -70,7 +70,7 @@ pub(super) struct TagTable {
 }
 
 /// The remaining edits of a view.
-pub(super) fn left(view: &View) -> Remaining {
+pub(super) fn remaining(view: &View) -> Remaining {
     match view.overlay() {
         Some(overlay) if overlay.is_removed() => Remaining::Removed,
         Some(overlay) if overlay.is_edited() => Remaining::Edits,
@@ -156,7 +156,7 @@ impl TagTable {
     pub fn happened_in(&self, views: &Views, view: &View, event: impl FnOnce(Remaining) -> Event) {
         let mut inner = self.inner.lock();
         let Some(name) = inner.names.get(&view.number()).cloned() else { return };
-        let (result, freed) = inner.judge(views, &name, event(left(view)));
+        let (result, freed) = inner.judge(views, &name, event(remaining(view)));
         drop(inner);
         drop(freed);
         if let Err(refusal) = result {
@@ -251,13 +251,13 @@ impl TagTable {
     }
 
     /// Notes older edits of a tag that has newer ones: the next mount adopts them once those are published or discarded.
-    pub fn lie_beside(&self, name: TagName, tag: StagedTag) {
-        self.inner.lock().beside.push((name, tag));
+    pub fn add_older(&self, name: TagName, tag: StagedTag) {
+        self.inner.lock().older.push((name, tag));
     }
 
     /// Older edits of tags that have newer ones.
-    pub fn beside(&self) -> Vec<(TagName, StagedTag)> {
-        self.inner.lock().beside.clone()
+    pub fn older(&self) -> Vec<(TagName, StagedTag)> {
+        self.inner.lock().older.clone()
     }
 
     /// Notes that a repository was created here.

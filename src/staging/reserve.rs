@@ -91,7 +91,7 @@ impl Room {
         if self.0.fetch_add(bytes, Ordering::Relaxed).saturating_add(bytes) < ASK_AFTER {
             return true;
         }
-        let has_room = durable::free(directory).map_or(u64::MAX, |free| left(&free)) >= bytes;
+        let has_room = durable::free(directory).map_or(u64::MAX, |free| available(&free)) >= bytes;
         // A full disk is checked each time.
         self.0.store(if has_room { 0 } else { ASK_AFTER }, Ordering::Relaxed);
         has_room
@@ -99,6 +99,6 @@ impl Room {
 }
 
 /// Bytes that can still be staged on a disk.
-pub(super) fn left(disk: &durable::Free) -> u64 {
+pub(super) fn available(disk: &durable::Free) -> u64 {
     disk.available.saturating_sub(ROOM)
 }

@@ -13,7 +13,7 @@ use super::error::{shown, system};
 use super::freeze::FrozenUpper;
 use super::hold::{Hold, holder, lock_names};
 use super::open;
-use super::reserve::left;
+use super::reserve::available;
 use super::state::{Database, Standing, UpperLocation};
 use super::upper::Upper;
 use super::{Binding, Listed, Rows, TagKey};
@@ -147,7 +147,7 @@ impl Uppers {
     pub fn room(&self) -> Result<(u64, u64), Error> {
         let disk = durable::free(&self.root).map_err(|error| system("cannot query the disk of", &self.root, &error))?;
         let quota = self.budget.quota.unwrap_or(u64::MAX);
-        Ok((disk.total.min(quota), left(&disk).min(quota.saturating_sub(self.budget.used()))))
+        Ok((disk.total.min(quota), available(&disk).min(quota.saturating_sub(self.budget.used()))))
     }
 
     /// Bytes staged by the uppers open here, and the quota.

@@ -145,28 +145,28 @@ fn detach_standard_streams() -> io::Result<()> {
 mod tests {
     use super::*;
 
-    fn ends() -> (Start, Readiness) {
+    fn pipe() -> (Start, Readiness) {
         let (reader, writer) = rustix::pipe::pipe_with(PipeFlags::CLOEXEC).unwrap();
         (Start { pipe: File::from(reader) }, Readiness { pipe: File::from(writer) })
     }
 
     #[test]
     fn the_parent_hears_code_and_reason() {
-        let (start, readiness) = ends();
+        let (start, readiness) = pipe();
         readiness.failed(11, "no access").unwrap();
         assert_eq!(start.wait().unwrap(), Outcome::Failed { code: 11, message: "no access".into() });
     }
 
     #[test]
     fn a_daemon_that_dies_silently_is_noticed() {
-        let (start, readiness) = ends();
+        let (start, readiness) = pipe();
         drop(readiness);
         assert_eq!(start.wait().unwrap(), Outcome::Died);
     }
 
     #[test]
     fn a_daemon_notices_that_its_parent_is_gone() {
-        let (start, readiness) = ends();
+        let (start, readiness) = pipe();
         drop(start);
         assert!(readiness.failed(1, "x").is_err());
     }

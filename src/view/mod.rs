@@ -132,7 +132,7 @@ pub struct View {
     /// Its content is no longer shown: processes inside get an error.
     closed: AtomicBool,
     /// When the kernel got the attributes of its directory, after it was entered.
-    told: OnceLock<Instant>,
+    attributes_sent: OnceLock<Instant>,
     /// Files opened while only the transport vouched for them: the kernel may have cached such pages.
     /// Held only for set operations.
     unverified: Mutex<HashSet<ViewNode>>,
@@ -155,7 +155,7 @@ impl View {
             given: Mutex::default(),
             pins: Arc::default(),
             closed: AtomicBool::new(false),
-            told: OnceLock::new(),
+            attributes_sent: OnceLock::new(),
             unverified: Mutex::default(),
         }
     }
@@ -177,13 +177,13 @@ impl View {
 
     /// Whether the kernel got the attributes of its directory after it was entered, long enough ago that no operation in flight was
     /// checked against older ones.
-    pub fn is_told(&self) -> bool {
-        self.told.get().is_some_and(|told| told.elapsed() >= SETTLED)
+    pub fn has_sent_attributes(&self) -> bool {
+        self.attributes_sent.get().is_some_and(|sent| sent.elapsed() >= SETTLED)
     }
 
     /// Notes that the kernel gets them now.
-    pub fn set_told(&self) {
-        self.told.get_or_init(Instant::now);
+    pub fn set_attributes_sent(&self) {
+        self.attributes_sent.get_or_init(Instant::now);
     }
 
     /// Its repository.

@@ -163,7 +163,7 @@ impl Views {
     }
 
     /// Whether the kernel knows a view by this key.
-    pub fn knows(&self, key: &Key) -> bool {
+    pub fn contains(&self, key: &Key) -> bool {
         self.inner.lock().current.contains_key(key)
     }
 
@@ -296,14 +296,14 @@ mod tests {
         let list = || views.number(key.clone(), || Origin::Tag(repository.clone(), tag.clone())).unwrap();
         let (number, view) = list();
         assert!(number >= FIRST_VIEW && view.is_none() && views.is_only_named(number));
-        assert!(views.knows(&key) && views.opened(&key).is_none() && views.all().is_empty());
+        assert!(views.contains(&key) && views.opened(&key).is_none() && views.all().is_empty());
         assert_eq!(list().0, number, "a name keeps its number");
         let used = views.get(number).unwrap();
         assert_eq!((used.number(), used.key()), (number, key.clone()));
         assert!(Arc::ptr_eq(&used, &list().1.unwrap()) && !views.is_only_named(number));
         assert!(Arc::ptr_eq(&used, &views.opened(&key).unwrap()));
         assert!(views.forget(number, 2).is_none(), "three lookups were counted");
-        assert!(views.forget(number, 1).is_some() && !views.knows(&key) && views.is_empty());
+        assert!(views.forget(number, 1).is_some() && !views.contains(&key) && views.is_empty());
     }
 
     #[test]

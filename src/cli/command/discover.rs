@@ -97,7 +97,7 @@ impl Discover {
                 repository: &repository,
                 source: &source,
                 artifact_type: self.artifact_type.as_deref(),
-                left: LIMIT,
+                remaining: LIMIT,
                 above: HashSet::new(),
             };
             search.node(manifest.descriptor(), self.depth.map_or(DEPTH, usize::from)).await
@@ -127,7 +127,7 @@ struct Search<'a> {
     source: &'a Source,
     artifact_type: Option<&'a str>,
     /// How many more referrers may be added.
-    left: usize,
+    remaining: usize,
     /// The ancestors of the current manifest: a registry may claim a cycle.
     above: HashSet<Digest>,
 }
@@ -151,7 +151,7 @@ impl Search<'_> {
                 if self.artifact_type.is_some_and(|wanted| referrer.artifact_type.as_deref() != Some(wanted)) {
                     continue;
                 }
-                self.left = self.left.checked_sub(1).ok_or_else(|| Failure::other(format!("more than {LIMIT} referrers")))?;
+                self.remaining = self.remaining.checked_sub(1).ok_or_else(|| Failure::other(format!("more than {LIMIT} referrers")))?;
                 node.referrers.push(self.node(referrer, depth - 1).await?);
             }
             self.above.remove(&descriptor.digest);
@@ -227,8 +227,8 @@ mod tests {
     async fn search(memory: &Arc<Memory>, root: Digest, artifact_type: Option<&str>, depth: usize) -> Node {
         let (repository, source) = (Repository::parse("app").unwrap(), Source::parse("reg.io/app:v1").unwrap());
         let manifest = memory.manifest(&repository, &Version::Digest(root)).await.unwrap();
-        let (pull, left, above) = (memory.as_ref(), LIMIT, HashSet::new());
-        let mut search = Search { pull, repository: &repository, source: &source, artifact_type, left, above };
+        let (pull, remaining, above) = (memory.as_ref(), LIMIT, HashSet::new());
+        let mut search = Search { pull, repository: &repository, source: &source, artifact_type, remaining, above };
         search.node(manifest.descriptor(), depth).await.unwrap()
     }
 

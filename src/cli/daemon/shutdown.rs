@@ -46,13 +46,13 @@ impl Signals {
         tokio::select! {
             _ = self.terminate.recv() => {}
             _ = self.interrupt.recv() => {}
-            () = heard(&mut self.hangup) => {}
+            () = received(&mut self.hangup) => {}
         }
     }
 }
 
 /// Waits for a signal that may not be watched.
-async fn heard(signal: &mut Option<Signal>) {
+async fn received(signal: &mut Option<Signal>) {
     match signal {
         Some(signal) => drop(signal.recv().await),
         None => std::future::pending().await,
@@ -126,7 +126,7 @@ fn keep(rest: &[StagedTag], why: Option<&str>) -> Result<(), Failure> {
     }
     match (rest, why) {
         ([], _) | (_, None) => Ok(()),
-        (rest, Some(why)) => Err(Failure::new(Code::NotPushed, summary::stays(rest, why))),
+        (rest, Some(why)) => Err(Failure::new(Code::NotPushed, summary::still_staged(rest, why))),
     }
 }
 

@@ -52,7 +52,7 @@ impl Wanted {
     }
 
     /// Whether a staged tag is selected.
-    fn means(&self, tag_key: &TagKey, name: &TagName) -> bool {
+    fn selects(&self, tag_key: &TagKey, name: &TagName) -> bool {
         let Some(source) = &self.source else { return true };
         let is_selected = |scope: Scope<'_>| scope.covers_in(&tag_key.authority, name) && scope.part(&self.selection, name).is_some();
         root::with_scope(source, is_selected) == Some(true)
@@ -78,7 +78,7 @@ impl Found {
         let uppers = wiring::uppers(state, None)?;
         let (mut tag_keys, mut warnings) = (Vec::new(), Vec::new());
         for listed in uppers.list()? {
-            match listed.map(|listed| (fs::tag_of(&listed.tag_key).filter(|name| wanted.means(&listed.tag_key, name)), listed)) {
+            match listed.map(|listed| (fs::tag_of(&listed.tag_key).filter(|name| wanted.selects(&listed.tag_key, name)), listed)) {
                 Err(error) => warnings.push(error.to_string()),
                 Ok((None, _)) => {}
                 Ok((Some(name), listed)) => match listed.holder {

@@ -49,7 +49,7 @@ pub fn staged_earlier(tag: &StagedTag) -> String {
 }
 
 /// A message on tags that could not be published.
-pub fn stays(rest: &[StagedTag], why: &str) -> String {
+pub fn still_staged(rest: &[StagedTag], why: &str) -> String {
     let mut names: Vec<String> = rest.iter().take(NAMED).map(name).collect();
     if rest.len() > NAMED {
         names.push(format!("{} more", rest.len() - NAMED));
@@ -136,9 +136,9 @@ mod tests {
     #[test]
     fn many_tags_are_named_up_to_a_number() {
         let rest = vec![tag(); 7];
-        let text = stays(&rest, "the registry is down");
+        let text = still_staged(&rest, "the registry is down");
         assert!(text.contains(", 2 more stay staged: the registry is down;"), "{text}");
-        assert!(stays(&rest[..1], "x").starts_with("reg.io/app:v\\u{1b}2 stays staged: x"));
+        assert!(still_staged(&rest[..1], "x").starts_with("reg.io/app:v\\u{1b}2 stays staged: x"));
     }
 
     #[test]

@@ -128,7 +128,7 @@ impl Finder<'_> {
             }
         }
         // An older daemon lists all its staged tags.
-        let is_selected = |tag: &StagedTag| means(&selection, &tag.reference);
+        let is_selected = |tag: &StagedTag| selects(&selection, &tag.reference);
         let has_it = |client: &Client| health::staged(client, selection.clone()).is_ok_and(|tags| tags.iter().any(is_selected));
         if let Some(place) = covering.iter().position(|at| has_it(&at.client)) {
             return Ok(Target::Mount(Box::new(covering.swap_remove(place))));
@@ -186,7 +186,7 @@ fn scope_of<T>(mount: &Mount, apply: impl FnOnce(Scope<'_>) -> T) -> Option<T> {
 }
 
 /// Whether a selection includes the tag with this reference.
-fn means(selection: &Selection, reference: &str) -> bool {
+fn selects(selection: &Selection, reference: &str) -> bool {
     let is_selected = |scope: Scope<'_>| scope.tag(reference).is_some_and(|name| scope.part(selection, &name).is_some());
     Source::parse(reference).ok().and_then(|source| root::with_scope(&whole(source), is_selected)) == Some(true)
 }
@@ -223,8 +223,8 @@ mod tests {
     #[test]
     fn a_reference_selects_its_own_tags_only() {
         let by = |text: &str| Selection::Reference(text.to_owned());
-        assert!(means(&by("reg.io/team"), "reg.io/team/app:v1") && means(&by("oci:/srv/layout"), "oci:/srv/layout:v1"));
-        assert!(!means(&by("reg.io/team"), "reg.io/other:v1") && !means(&by("reg.io"), "other.io/app:v1"));
+        assert!(selects(&by("reg.io/team"), "reg.io/team/app:v1") && selects(&by("oci:/srv/layout"), "oci:/srv/layout:v1"));
+        assert!(!selects(&by("reg.io/team"), "reg.io/other:v1") && !selects(&by("reg.io"), "other.io/app:v1"));
     }
 
     #[test]

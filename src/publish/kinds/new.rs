@@ -16,7 +16,7 @@ use crate::publish::manifest;
 use crate::publish::manifest::metadata::UNKNOWN_ARTIFACT;
 use crate::publish::manifest::{descriptor, empty, files as titled};
 use crate::publish::pack::made::Made;
-use crate::publish::plan::foreign::says_something;
+use crate::publish::plan::foreign::has_attributes;
 use crate::publish::plan::layers::{LayerPlan, Plan, Selector};
 use crate::publish::plan::path_set::PathSet;
 use crate::publish::plan::{files, whole};
@@ -104,7 +104,7 @@ impl Work {
             }
             let title = files::title(&entry.path).ok_or_else(|| unfit("cannot be the title of a layer: it is not plain text"))?;
             let plan = LayerPlan::of_file(&entry, self.snapshot.sha256(&entry).await?, title);
-            planned.insert(entry.path.clone(), (plan, says_something(&entry)));
+            planned.insert(entry.path.clone(), (plan, has_attributes(&entry)));
         }
         let (mut layers, mut numbers, mut named) = (Vec::new(), HashMap::new(), Vec::new());
         for own in &self.new.own {

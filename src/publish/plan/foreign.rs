@@ -102,7 +102,7 @@ fn decide(
             (None, _) => Fate::Silent,
             (Some(_), Some(index)) => {
                 decided.archives.push(number);
-                if !regroups(number) && stays(base, number, index, same) {
+                if !regroups(number) && is_unchanged(base, number, index, same) {
                     cover(base, number, index, same, &mut decided.covered);
                     Fate::Stays
                 } else {
@@ -141,7 +141,7 @@ async fn split(snapshot: &Arc<dyn Snapshot>, covered: &PathSet) -> Result<Vec<Ve
 }
 
 /// Whether all content of a layer is unchanged, including hidden entries.
-fn stays(base: &Artifact, number: usize, index: &LayerIndex, same: &PathSet) -> bool {
+fn is_unchanged(base: &Artifact, number: usize, index: &LayerIndex, same: &PathSet) -> bool {
     index.entries().all(|entry| {
         let Some(path) = base.entry_path(number, entry.path) else { return false };
         if entry.kind == FileKind::Directory { same.contains(&directory_key(&path)) } else { same.contains(&path) }
@@ -193,7 +193,7 @@ async fn replacements(
             }
             covered.insert(&entry.path);
             files.insert(entry.path.clone(), layers.len());
-            described.push(says_something(&entry));
+            described.push(has_attributes(&entry));
             layers.push(LayerPlan::of_file(&entry, sha256, title));
         }
     }
@@ -201,7 +201,7 @@ async fn replacements(
 }
 
 /// Whether a file has attributes beyond its bytes.
-pub(in crate::publish) fn says_something(entry: &TreeEntry) -> bool {
+pub(in crate::publish) fn has_attributes(entry: &TreeEntry) -> bool {
     entry.metadata.mode.is_some_and(|mode| mode != 0o644 || entry.kind == Kind::Directory)
         || entry.metadata.owner.is_some()
         || entry.metadata.mtime.is_some()
