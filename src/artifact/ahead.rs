@@ -1,65 +1,13 @@
 //! Read-ahead across files: while small raw files are opened in tree order, as by `cp -r`, the next ones are fetched.
 
-use std::collections::VecDeque;
-use std::ops::Range;
-
 use super::artifacts::Artifacts;
 use super::loaded::Artifact;
 use super::tree::NodeId;
 use crate::content::BlobSource;
 use crate::oci::Repository;
 
-/// The first window, in nodes.
-const FIRST: u32 = 4;
-/// The largest window: the streams of this many blobs stay open.
-const LARGEST: u32 = 24;
 /// Most bytes of a window.
 const BYTES: u64 = 4 << 20;
-/// Most nodes between a file and the next one: directories, and files that are not raw blobs.
-const SLACK: u32 = 64;
-/// Readers of one artifact tracked at once.
-const READERS: usize = 4;
-
-#[derive(Clone, Copy, Debug)]
-struct Track {
-    /// The node after the last file opened.
-    next: NodeId,
-    /// Nodes to fetch ahead; 0 until the reader has proved to be sequential.
-    window: u32,
-    /// The first node not fetched yet.
-    reached: NodeId,
-}
-
-/// The sequential readers of an artifact.
-#[derive(Debug, Default)]
-pub(super) struct Tracks(VecDeque<Track>);
-
-impl Tracks {
-    /// Records that a file was opened; returns the nodes whose files to fetch. The numbers of nodes follow a walk: the names of a directory are
-    /// neighbours.
-    fn opened(&mut self, node: NodeId) -> Range<NodeId> {
-        let next = node.saturating_add(1);
-        let follows = |track: &Track| (track.next..track.next.saturating_add(SLACK)).contains(&node);
-        let Some(mut track) = self.0.iter().position(follows).and_then(|place| self.0.remove(place)) else {
-            self.0.push_back(Track { next, window: 0, reached: next });
-            if self.0.len() > READERS {
-                self.0.pop_front();
-            }
-            return 0..0;
-        };
-        track.next = next;
-        track.reached = track.reached.max(next);
-        let mut ahead = 0..0;
-        // Half the window may still be ahead.
-        if track.reached - next <= track.window / 2 {
-            track.window = (track.window * 2).clamp(FIRST, LARGEST);
-            ahead = track.reached..next.saturating_add(track.window).max(track.reached);
-            track.reached = ahead.end;
-        }
-        self.0.push_back(track);
-        ahead
-    }
-}
 
 impl Artifacts {
     /// Records that a file is opened, and fetches those that will probably be next. Returns at once.
@@ -81,43 +29,4 @@ impl Artifacts {
 fn small(artifact: &Artifact, node: NodeId) -> Option<&BlobSource> {
     let source = artifact.source(artifact.tree.content(node)?.blob)?;
     (source.is_small() && !artifact.manifests.contains(&source.descriptor.digest)).then_some(source)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn files_opened_in_order_are_fetched_ahead_once_in_a_doubling_window() {
-        let mut tracks = Tracks::default();
-        let mut reached = 0;
-        for node in 1..500 {
-            let ahead = tracks.opened(node);
-            if !ahead.is_empty() {
-                assert!(ahead.start >= reached && ahead.start > node && ahead.end <= node + 1 + LARGEST, "{node}: {ahead:?}");
-                reached = ahead.end;
-            }
-            assert!(node < 2 || reached > node + 1, "{node}: {reached}");
-        }
-    }
-
-    #[test]
-    fn small_gaps_are_tolerated_and_two_readers_are_followed() {
-        let mut tracks = Tracks::default();
-        let mut fetched = [0, 0];
-        for step in 0..20 {
-            for (reader, start) in [0, 10_000].into_iter().enumerate() {
-                fetched[reader] += tracks.opened(start + step * 3).len();
-            }
-        }
-        assert!(fetched.iter().all(|count| *count >= 60), "{fetched:?}");
-    }
-
-    #[test]
-    fn files_opened_at_random_fetch_nothing() {
-        let mut tracks = Tracks::default();
-        for node in [5, 900, 70, 4000, 5, 300, u32::MAX, 2000, 1000] {
-            assert_eq!(tracks.opened(node), 0..0);
-        }
-    }
 }

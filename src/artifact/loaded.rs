@@ -4,8 +4,8 @@ use std::sync::Arc;
 
 use parking_lot::Mutex;
 
-use super::ahead::Tracks;
 use super::dialect::{Dialect, Step};
+use super::tracks::Tracks;
 use super::tree::Tree;
 use crate::content::BlobSource;
 use crate::oci::{Digest, Manifest, Platform};

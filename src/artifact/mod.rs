@@ -3,7 +3,7 @@
 //! # Files
 //!
 //! - `artifacts` is the entry point: `registry_cache` answers for tags and manifests, `build` makes a `loaded` artifact, `kept` keeps it,
-//!   `ahead` prefetches across its files
+//!   `ahead` prefetches across its files for the readers in `tracks`
 //! - `outline` chooses the platform, `dialect` maps the manifest to parts, `compose` and `merge` make the `tree` of them
 //! - `describe` explains an artifact without its layers; `options` are those of a mount; `error` maps errors of blobs
 //! - For publishing: `published`, `layers`, `identity`, `recognise`, `secrets`, `attached_index`
@@ -27,6 +27,7 @@ mod published;
 mod recognise;
 mod registry_cache;
 mod secrets;
+mod tracks;
 mod tree;
 
 pub use artifacts::Artifacts;
