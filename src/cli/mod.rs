@@ -92,6 +92,7 @@ fn run(mut arguments: Vec<OsString>, inherited: Inherited) -> Result<(), Failure
     }
     environment.oci_sync_file = cli.global.oci_sync_config.map(|path| environment.absolute(&path, None)).transpose()?;
     let file = File::load(cli.global.config.as_deref(), &environment, &command)?;
+    let source = (command.clone(), cli.global.config);
     let command = file.as_defaults(command);
     let (cli, matches) = parse(command.clone(), &arguments);
     let verbose = cli.global.verbose;
@@ -99,7 +100,7 @@ fn run(mut arguments: Vec<OsString>, inherited: Inherited) -> Result<(), Failure
     if !matches!(cli.command, Command::Mount(_)) {
         log::start(&LogTarget::Terminal, None, verbose).map_err(|error| Failure::other(error.to_string()))?;
     }
-    cli.command.run(Invocation { command, arguments, matches, file, environment, verbose, inherited })
+    cli.command.run(Invocation { command, arguments, matches, file, source, environment, verbose, inherited })
 }
 
 /// The shortcut that an argument names. `None` leaves an unknown word to the parser, unless it is used like a shortcut.

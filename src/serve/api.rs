@@ -25,7 +25,7 @@ const NAMESPACE: &str = "oci-namespace";
 /// Where a repository is served from.
 pub(super) enum Place<'a> {
     /// An upstream, with the repository's name there.
-    Upstream(&'a Upstream, Repository),
+    Upstream(Arc<Upstream>, Repository),
     /// The store.
     Store(&'a Arc<Store>),
 }
@@ -62,7 +62,7 @@ async fn dispatch(state: &State, route: &Route, client: &mut Client, request: &P
     let Some(name) = route.repository() else { return Err(wrong_method(request)) };
     match place(state, client, route, request).await? {
         Place::Upstream(upstream, repository) => {
-            let answer = read_upstream(upstream, &repository, route, request).await?;
+            let answer = read_upstream(&upstream, &repository, route, request).await?;
             upstream.confirm(client, &repository, route)?;
             Ok(answer)
         }
@@ -112,25 +112,27 @@ pub(super) async fn place<'a>(state: &'a State, client: &Client, route: &Route, 
 /// The place that serves a name: the upstream the client names, the one with the name's prefix, or the default.
 pub(super) fn find<'a>(state: &'a State, request: &Parts, name: &Repository) -> Result<Place<'a>, Problem> {
     let unknown = || Problem::not_found(Code::NameUnknown, format!("unknown repository {name}"));
+    let there = |upstream: Arc<Upstream>, name: &str| {
+        let repository = upstream.repository(name)?;
+        Ok(Place::Upstream(upstream, repository))
+    };
+    let upstreams = state.upstreams();
     if let Some(namespace) = namespace(request) {
         let registry = Registry::parse(&namespace).map_err(|_| unknown())?;
-        let upstream = state.upstreams.iter().find(|upstream| upstream.registry == registry).ok_or_else(unknown)?;
-        return Ok(Place::Upstream(upstream, upstream.repository(name.as_str())?));
+        return there(upstreams.find(|upstream| upstream.registry == registry).ok_or_else(unknown)?, name.as_str());
     }
     let split = name.as_str().split_once('/');
     if let Some((prefix, rest)) = split
-        && let Some(upstream) = state.upstreams.iter().find(|upstream| upstream.prefix == prefix)
+        && let Some(upstream) = upstreams.find(|upstream| upstream.prefix == prefix)
     {
-        return Ok(Place::Upstream(upstream, upstream.repository(rest)?));
+        return there(upstream, rest);
     }
-    let default = state.default_upstream.as_deref();
-    let upstream = state.upstreams.iter().find(|upstream| Some(upstream.prefix.as_str()) == default);
     let reads = respond::reads(request);
-    match (upstream, &state.store) {
+    match (upstreams.default(), &state.store) {
         // Hosted content takes precedence over an upstream's repository of the same name.
-        (Some(upstream), Some(store)) if reads && !store.exists(name) => Ok(Place::Upstream(upstream, upstream.repository(name.as_str())?)),
+        (Some(upstream), Some(store)) if reads && !store.exists(name) => there(upstream, name.as_str()),
         (_, Some(store)) => Ok(Place::Store(store)),
-        (Some(upstream), None) => Ok(Place::Upstream(upstream, upstream.repository(name.as_str())?)),
+        (Some(upstream), None) => there(upstream, name.as_str()),
         (None, None) => Err(unknown()),
     }
 }

@@ -28,7 +28,7 @@ pub(super) struct Repositories {
 /// The readable repositories of the store and of all upstreams, the latter with their prefixes.
 pub(super) async fn repositories(state: &State, client: &Client) -> Result<Repositories, Problem> {
     let (mut names, mut partial) = (BTreeSet::new(), Vec::new());
-    for upstream in &state.upstreams {
+    for upstream in &state.upstreams().all {
         let found = upstream.repositories(client).await;
         if !found.as_ref().is_ok_and(|found| found.complete) {
             partial.push(upstream.prefix.clone());

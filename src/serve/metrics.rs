@@ -2,6 +2,7 @@
 //!
 //! Labels are constants and upstream prefixes, so clients cannot create series.
 
+use std::collections::BTreeMap;
 use std::fmt;
 use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
@@ -10,6 +11,7 @@ use std::time::Duration;
 use axum::body::Body;
 use axum::http::{HeaderMap, HeaderValue, Method, Response, StatusCode, header};
 use axum::response::IntoResponse;
+use parking_lot::Mutex;
 use prometheus_client::encoding::{EncodeLabelSet, prometheus_text, text};
 use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::family::Family;
@@ -130,12 +132,13 @@ pub(super) struct Metrics {
     cache_used: Bytes,
     cache_size: Bytes,
     lost_lines: Counter,
-    upstreams: Vec<UpstreamMetrics>,
+    /// By prefix. Locked only for a glance.
+    upstreams: Mutex<BTreeMap<Arc<str>, UpstreamMetrics>>,
 }
 
 impl Metrics {
     /// Metrics at zero.
-    pub(super) fn new(cache: &SpanCache, prefixes: &[&str]) -> Self {
+    pub(super) fn new(cache: &SpanCache) -> Self {
         let mut registry = Registry::with_prefix("ocifs");
         let requests = Family::default();
         registry.register("requests", "Requests by method, kind of object and status", requests.clone());
@@ -157,7 +160,7 @@ impl Metrics {
         registry.register_with_unit("cache_size", "Maximum bytes in the cache", Unit::Bytes, cache_size.clone());
         let lost_lines = Counter::default();
         registry.register("access_log_lines_lost", "Access log lines dropped because their reader was too slow", lost_lines.clone());
-        let mut all = Self {
+        Self {
             registry,
             cache: cache.clone(),
             requests,
@@ -170,28 +173,24 @@ impl Metrics {
             cache_used,
             cache_size,
             lost_lines,
-            upstreams: Vec::new(),
-        };
-        all.upstreams = prefixes.iter().map(|prefix| all.of_upstream(prefix)).collect();
-        all
+            upstreams: Mutex::default(),
+        }
     }
 
-    fn of_upstream(&self, prefix: &str) -> UpstreamMetrics {
+    /// The metrics of an upstream, which go on counting if it is replaced.
+    pub(super) fn of_upstream(&self, prefix: &str) -> UpstreamMetrics {
         let upstream: Arc<str> = prefix.into();
         let labels = UpstreamLabels { upstream: Arc::clone(&upstream) };
-        UpstreamMetrics {
+        let metrics = UpstreamMetrics {
             sent: self.sent.get_or_create_owned(&labels),
             received: self.received.get_or_create_owned(&labels),
             saved: self.saved.get_or_create_owned(&labels),
             answers: self.answers.clone(),
             outcomes: self.outcomes.clone(),
-            upstream,
-        }
-    }
-
-    /// The upstreams' metrics, in the order of the prefixes.
-    pub(super) fn upstreams(&self) -> &[UpstreamMetrics] {
-        &self.upstreams
+            upstream: Arc::clone(&upstream),
+        };
+        self.upstreams.lock().insert(upstream, metrics.clone());
+        metrics
     }
 
     /// Dropped lines of the access log.
@@ -210,7 +209,7 @@ impl Metrics {
     pub(super) fn answer(&self, headers: &HeaderMap) -> Response<Body> {
         self.cache_used.set(self.cache.used());
         self.cache_size.set(self.cache.size());
-        for upstream in &self.upstreams {
+        for upstream in self.upstreams.lock().values() {
             upstream.saved.set(upstream.sent.get().saturating_sub(upstream.received.get()));
         }
         let accept = headers.get_all(header::ACCEPT).iter().filter_map(|value| value.to_str().ok());

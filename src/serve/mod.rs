@@ -68,7 +68,7 @@ pub use config::{Config, Hosts, Limits, UpstreamConfig, check_prefixes};
 pub use passing::{Account, Connect, PassCredentials};
 pub use passwords::Passwords;
 use problem::Problem;
-use state::State;
+use state::{State, Upstreams};
 pub use store::Store;
 pub use tls::Certificate;
 
@@ -98,15 +98,36 @@ impl Server {
 
     /// Serves until `stop` completes, then drains requests.
     pub async fn run(self, stop: impl Future<Output = ()>) {
-        let upstreams: Vec<_> = self.state.upstreams.iter().map(|upstream| upstream.artifacts.clone()).collect();
+        let state = Arc::clone(&self.state);
         let expiry = self.state.store.clone().map(|store| tokio::spawn(expire(store)));
         listen::serve(self.listener, routes(Arc::clone(&self.state)), self.state, stop).await;
         if let Some(expiry) = expiry {
             expiry.abort();
         }
-        for artifacts in upstreams {
-            artifacts.flush().await;
-        }
+        flush(&state.upstreams()).await;
+    }
+
+    /// A handle to change the upstreams while the server runs.
+    pub fn live_upstreams(&self) -> LiveUpstreams {
+        LiveUpstreams(Arc::clone(&self.state))
+    }
+}
+
+/// Changes the upstreams of a running server.
+pub struct LiveUpstreams(Arc<State>);
+
+impl LiveUpstreams {
+    /// Replaces all upstreams. Requests that have begun go on with the old ones. Not for a server that passes logins on.
+    pub fn set(&self, upstreams: Vec<UpstreamConfig>, default: Option<String>) {
+        let old = self.0.set_upstreams(upstreams, default);
+        tokio::spawn(async move { flush(&old).await });
+    }
+}
+
+/// Stores what is known about the upstreams.
+async fn flush(upstreams: &Upstreams) {
+    for upstream in &upstreams.all {
+        upstream.artifacts.flush().await;
     }
 }
 
@@ -148,7 +169,7 @@ async fn ready(extract::State(state): extract::State<Arc<State>>) -> Response<Bo
         None => true,
     };
     let mut text = String::from(if readable { "ready\n" } else { "the store cannot be read\n" });
-    for upstream in state.upstreams.iter().filter(|upstream| upstream.is_away()) {
+    for upstream in state.upstreams().all.iter().filter(|upstream| upstream.is_away()) {
         text.push_str(&format!("{} does not answer; serving cached content\n", upstream.registry));
     }
     let status = if readable { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };

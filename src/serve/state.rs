@@ -4,12 +4,13 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use axum::http::HeaderMap;
+use parking_lot::RwLock;
 use tokio::sync::watch;
 
 use super::access::Access;
 use super::access_log::AccessLog;
 use super::client::Client;
-use super::config::{Config, Hosts, Limits};
+use super::config::{Config, Hosts, Limits, UpstreamConfig};
 use super::incoming::Patience;
 use super::metrics::Metrics;
 use super::passing::Login;
@@ -24,10 +25,39 @@ use crate::content::{self, Budget, Contents};
 use crate::oci::Platform;
 use crate::registry::Pull;
 
+/// The upstreams at one time.
+#[derive(Default)]
+pub(super) struct Upstreams {
+    pub(super) all: Vec<Arc<Upstream>>,
+    /// The prefix of the one for names without a known prefix.
+    default: Option<String>,
+}
+
+impl Upstreams {
+    fn new(configs: Vec<UpstreamConfig>, default: Option<String>, cache: &SpanCache, metrics: &Metrics) -> Self {
+        let upstream = |config: UpstreamConfig| {
+            let metrics = metrics.of_upstream(&config.prefix);
+            Arc::new(Upstream::new(config, cache, metrics))
+        };
+        Self { all: configs.into_iter().map(upstream).collect(), default }
+    }
+
+    /// The first one that fits.
+    pub(super) fn find(&self, fits: impl Fn(&Upstream) -> bool) -> Option<Arc<Upstream>> {
+        self.all.iter().find(|upstream| fits(upstream)).cloned()
+    }
+
+    /// The one for names without a known prefix.
+    pub(super) fn default(&self) -> Option<Arc<Upstream>> {
+        self.find(|upstream| Some(upstream.prefix.as_str()) == self.default.as_deref())
+    }
+}
+
 /// State shared by all requests.
 pub(super) struct State {
-    pub(super) upstreams: Vec<Upstream>,
-    pub(super) default_upstream: Option<String>,
+    /// Replaced as a whole. Locked only for a glance.
+    upstreams: RwLock<Arc<Upstreams>>,
+    cache: SpanCache,
     pub(super) store: Option<Arc<Store>>,
     /// The artifacts in the store.
     pub(super) stored: Option<Artifacts>,
@@ -46,16 +76,14 @@ impl State {
     pub(super) fn new(config: Config) -> Self {
         let Config { upstreams, default_upstream, cache, budget, store, access, passwords, certificate, hosts, limits, access_log } =
             config;
-        let prefixes: Vec<&str> = upstreams.iter().map(|upstream| upstream.prefix.as_str()).collect();
-        let metrics = Metrics::new(&cache, &prefixes);
-        let upstreams = upstreams.into_iter().zip(metrics.upstreams());
-        let upstreams = upstreams.map(|(upstream, metrics)| Upstream::new(upstream, &cache, metrics.clone())).collect::<Vec<_>>();
-        let asks = passwords.is_some() || upstreams.iter().any(|upstream: &Upstream| upstream.passing.is_some());
+        let metrics = Metrics::new(&cache);
+        let upstreams = Upstreams::new(upstreams, default_upstream, &cache, &metrics);
+        let asks = passwords.is_some() || upstreams.all.iter().any(|upstream| upstream.passing.is_some());
         let (store, access) = (store.map(Arc::new), Access { asks, ..access });
-        let stored = store.clone().map(|store| artifacts(store, cache, budget));
+        let stored = store.clone().map(|store| artifacts(store, cache.clone(), budget));
         Self {
-            upstreams,
-            default_upstream,
+            upstreams: RwLock::new(Arc::new(upstreams)),
+            cache,
             store,
             stored,
             access,
@@ -69,6 +97,17 @@ impl State {
         }
     }
 
+    /// The upstreams of now.
+    pub(super) fn upstreams(&self) -> Arc<Upstreams> {
+        Arc::clone(&self.upstreams.read())
+    }
+
+    /// Replaces the upstreams; returns those of before, which requests may still use.
+    pub(super) fn set_upstreams(&self, configs: Vec<UpstreamConfig>, default: Option<String>) -> Arc<Upstreams> {
+        let new = Upstreams::new(configs, default, &self.cache, &self.metrics);
+        std::mem::replace(&mut *self.upstreams.write(), Arc::new(new))
+    }
+
     /// How long to wait for a request's body.
     pub(super) fn patience(&self) -> Patience {
         Patience { stall: self.limits.stall, closing: self.closing.subscribe() }
@@ -79,7 +118,7 @@ impl State {
     /// # Errors
     /// 401 if the password is wrong; other errors if logins are passed on and the upstream cannot be reached.
     pub(super) async fn client(&self, headers: &HeaderMap) -> Result<Client, Problem> {
-        if let Some(passing) = self.upstreams.iter().find_map(|upstream| upstream.passing.as_ref()) {
+        if let Some(passing) = self.upstreams().all.iter().find_map(|upstream| upstream.passing.clone()) {
             let login = match passing.login(headers).await? {
                 None if self.access.anonymous_pull => Some(passing.stranger()?),
                 login => login,

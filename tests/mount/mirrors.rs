@@ -86,6 +86,31 @@ fn a_mirror_that_is_down_or_wrong_is_skipped() {
 }
 
 #[test]
+fn an_index_and_its_spans_from_a_lying_mirror_are_skipped() {
+    if lacks(&NEEDS) {
+        return;
+    }
+    let (registry, home, content) = (Registry::plain(), Home::new(), noise(9, 6 << 20));
+    home.write("data/large", &content);
+    home.write("data/run.sh", "#!/bin/sh\n");
+    let reference = format!("{}/team/app:v1", registry.host());
+    let pushed = home.run(&["push", &reference, home.path("data").to_str().unwrap()]);
+    assert!(pushed.status.success(), "{}", text(&pushed));
+    let lying = Proxy::start(registry.url());
+    // First every blob is wrong, then only those beyond 3000 bytes: the data behind a good index.
+    for fault in [Fault::Flip(0), Fault::Flip(3000)] {
+        let reader = Home::new();
+        lying.mend();
+        lying.spoil("/blobs/", 200, fault);
+        mirror(&reader, &registry.host(), &host(&lying.url()));
+        let mount = reader.mount(&reference, &[]);
+        assert_eq!((mount.cat("data/large").unwrap(), mount.cat("data/run.sh").unwrap()), (content.clone(), b"#!/bin/sh\n".to_vec()));
+        assert!(mount.log().contains("a mirror has wrong bytes"), "{}", mount.log());
+        mount.unmount();
+    }
+}
+
+#[test]
 fn a_local_cache_serves_its_content_during_an_outage() {
     if lacks(&NEEDS) {
         return;

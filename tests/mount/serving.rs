@@ -120,6 +120,54 @@ fn the_service_manager_is_notified_and_sighup_rereads_the_rules() {
     assert_eq!(told(), "STOPPING=1");
 }
 
+#[test]
+fn a_hangup_reads_the_upstreams_again() {
+    if lacks(&[Need::Tool("docker-registry")]) {
+        return;
+    }
+    let home = Home::new();
+    let registry = Registry::start(Variant { tls: true, ..Variant::default() });
+    let (other, manifest) = (Registry::plain(), "/v2/up/team/app/manifests/v1");
+    home.write("data/file", "content\n");
+    registry.writing(|url| {
+        let reference = format!("{}/team/app:v1", url.strip_prefix("http://").unwrap());
+        assert!(home.run(&["push", &reference, text(&home.path("data"))]).status.success());
+    });
+    let manager = UnixDatagram::bind(home.path("notify")).unwrap();
+    let told = || {
+        let mut message = [0; 256];
+        let length = manager.recv(&mut message).unwrap();
+        String::from_utf8_lossy(&message[..length]).trim().to_owned()
+    };
+    let upstream = |host: &str| format!("serve:\n  listen: 127.0.0.1:0\n  upstream: [up={host}]\n");
+    let reached = |how: &str| format!("registries:\n  {}:\n    plain-http: false\n{how}", registry.host());
+    let trusted = reached(&format!("    ca-file: {}\n", text(&registry.ca_file())));
+    let file = home.write("serve.yaml", upstream(&registry.host()) + &reached(""));
+    let mut command = program(&home);
+    command.env("NOTIFY_SOCKET", home.path("notify"));
+    let server = Running::spawn(command, &["--config", text(&file)]);
+    assert_eq!(told(), "READY=1");
+    let hang_up = |content: String| {
+        home.write("serve.yaml", content);
+        server.signal(rustix::process::Signal::HUP);
+        assert_eq!((told(), told()), ("RELOADING=1".to_owned(), "READY=1".to_owned()));
+        server.status(manifest, None)
+    };
+    assert_eq!(server.status(manifest, None) / 100, 5);
+    assert_eq!(hang_up(upstream(&registry.host()) + &trusted), 200);
+    // A mistake changes nothing.
+    assert_eq!(hang_up(upstream("bad host")), 200);
+    assert_eq!(hang_up("serve:\n  upstrem: []\n".to_owned()), 200);
+    assert_eq!(hang_up(upstream(&other.host())), 404);
+    assert_eq!(server.status("/v2/new/team/app/manifests/v1", None), 404);
+    assert_eq!(hang_up(upstream(&registry.host()).replace("up=", "new=") + &trusted), 404);
+    assert_eq!(server.status("/v2/new/team/app/manifests/v1", None), 200);
+    let metrics = server.request(Method::GET, "/metrics", None, Vec::new());
+    let metrics = runtime().block_on(metrics.text()).unwrap();
+    assert!(["up", "new"].iter().all(|prefix| metrics.contains(&format!("upstream=\"{prefix}\""))), "{metrics}");
+    server.ends_well();
+}
+
 /// Listens, then executes the program with that socket, as systemd does.
 const ACTIVATE: &str = "use Socket; use POSIX (); $^F = 10; socket(S, PF_INET, SOCK_STREAM, 0) or die; \
     bind(S, sockaddr_in(0, inet_aton($ENV{ADDRESS}))) or die; listen(S, 8) or die; POSIX::dup2(fileno(S), 3) or die; \

@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
-use clap::{ArgAction, Args, Subcommand, ValueEnum};
+use clap::{ArgAction, Args, FromArgMatches, Subcommand, ValueEnum};
 use tokio::net::TcpListener;
 
 use crate::cli::daemon::{log, service_manager};
@@ -194,9 +194,8 @@ impl Serve {
         let cache = wiring::open_cache(&self.storage)?;
         // One limit shared by all upstreams.
         let budget = Budget::new(self.storage.memory_limit.unwrap_or(MEMORY_LIMIT));
-        let upstreams = self.upstreams.iter().map(|(prefix, registry)| self.upstream(prefix, registry, &invocation, &budget));
         let config = Config {
-            upstreams: upstreams.collect::<Result<_, Failure>>()?,
+            upstreams: self.upstreams(&invocation, &budget)?,
             default_upstream: self.default_upstream.clone(),
             cache,
             budget,
@@ -208,7 +207,11 @@ impl Serve {
             limits: Limits::default(),
             access_log: self.access_log()?,
         };
-        block_on(self.serve(socket, config))
+        block_on(self.serve(socket, config, &invocation))
+    }
+
+    fn upstreams(&self, invocation: &Invocation, budget: &Budget) -> Result<Vec<UpstreamConfig>, Failure> {
+        self.upstreams.iter().map(|(prefix, registry)| self.upstream(prefix, registry, invocation, budget)).collect()
     }
 
     fn check(&self) -> Result<(), Failure> {
@@ -329,14 +332,15 @@ impl Serve {
         AccessLog::new(format, std::io::stderr()).map(Some).map_err(failed)
     }
 
-    async fn serve(&self, socket: Option<std::net::TcpListener>, config: Config) -> Result<(), Failure> {
+    async fn serve(&self, socket: Option<std::net::TcpListener>, config: Config, invocation: &Invocation) -> Result<(), Failure> {
         let failed = |error: std::io::Error| Failure::other(format!("cannot listen on {}: {error}; check --listen", self.listen));
         let listener = match socket {
             Some(socket) => socket.set_nonblocking(true).and_then(|()| TcpListener::from_std(socket)),
             None => TcpListener::bind(self.listen).await,
         };
-        let rules = config.access.rules.clone();
+        let (rules, budget) = (config.access.rules.clone(), config.budget.clone());
         let server = Server::new(listener.map_err(failed)?, config);
+        let upstreams = server.live_upstreams();
         let address = server.address().map_err(failed)?;
         let scheme = if self.tls_cert.is_some() { "https" } else { "http" };
         // A script may wait for this line; a closed standard output must not stop the server.
@@ -344,10 +348,34 @@ impl Serve {
         for (prefix, registry) in &self.upstreams {
             tracing::info!("{scheme}://{address}/v2/{prefix}/… is {}", registry.as_str());
         }
-        let read_again = || match self.rules() {
-            Ok(new) => rules.set(new),
-            Err(failure) => tracing::warn!("the rules stay as they were: {}", failure.message),
+        let read_again = || {
+            match self.rules() {
+                Ok(new) => rules.set(new),
+                Err(failure) => tracing::warn!("the rules stay as they were: {}", failure.message),
+            }
+            // A login belongs to the upstream that it was checked by.
+            if !self.pass_credentials {
+                match self.upstreams_of_now(invocation, &budget) {
+                    Ok((new, default)) => upstreams.set(new, default),
+                    Err(failure) => tracing::warn!("the upstreams stay as they were: {}", failure.message),
+                }
+            }
         };
         running::until_stopped(server, read_again).await
+    }
+
+    /// The upstreams and the default one, as the configuration file has them now.
+    fn upstreams_of_now(&self, invocation: &Invocation, budget: &Budget) -> Result<(Vec<UpstreamConfig>, Option<String>), Failure> {
+        let invocation = invocation.read_again()?;
+        let wrong = || Failure::usage("the command line is not that of `ocifs serve`");
+        let now = Self::from_arg_matches(invocation.matches.subcommand_matches("serve").ok_or_else(wrong)?);
+        let now = now.map_err(|error| Failure::usage(error.to_string()))?;
+        if now.pass_credentials {
+            return Err(Failure::usage("--pass-credentials needs a restart"));
+        }
+        // Everything else is as it was at the start.
+        let now = Self { listen: self.listen, htpasswd: self.htpasswd.clone(), ..now };
+        now.check()?;
+        Ok((now.upstreams(&invocation, budget)?, now.default_upstream))
     }
 }

@@ -1,6 +1,7 @@
 //! One invocation of the program: its command line, the configuration file and the environment.
 
 use std::ffi::OsString;
+use std::path::PathBuf;
 
 use clap::parser::ValueSource;
 use clap::{ArgMatches, Command, FromArgMatches};
@@ -24,6 +25,8 @@ pub struct Invocation {
     pub matches: ArgMatches,
     /// The configuration file.
     pub file: File,
+    /// The same definition without the file's values, and the file if the user named one: what it takes to read the file again.
+    pub source: (Command, Option<PathBuf>),
     /// The environment.
     pub environment: Environment,
     /// Number of `-v` flags.
@@ -64,6 +67,19 @@ impl Invocation {
                 Err(Failure::usage(format!("--{flag} would go to both {from} and {to}; use --from-{flag} or --to-{flag}")))
             }
         }
+    }
+
+    /// The same invocation with the configuration file as it is now.
+    ///
+    /// # Errors
+    /// The file has a mistake.
+    pub fn read_again(&self) -> Result<Self, Failure> {
+        let (command, named) = self.source.clone();
+        let file = File::load(named.as_deref(), &self.environment, &command)?;
+        let command = file.as_defaults(command);
+        let matches = command.clone().try_get_matches_from(&self.arguments).map_err(|error| Failure::usage(error.to_string()))?;
+        let (arguments, environment, inherited) = (self.arguments.clone(), self.environment.clone(), Inherited::default());
+        Ok(Self { command, arguments, matches, file, source: self.source.clone(), environment, verbose: self.verbose, inherited })
     }
 
     fn registry_by(&self, arguments: &[OsString], registry: Option<&Registry>) -> Result<RegistryFlags, Failure> {

@@ -30,10 +30,18 @@ pub async fn probe(rules: &Rules, registry: &Registry, repository: Option<&Repos
         Authority::Elsewhere(place) => Some(place.as_ref()),
     };
     for place in rule.mirrors.iter().chain(instead) {
+        let mut found: Option<Probed> = None;
         for client in Client::of(place, registry, false, reaching)? {
             let answer = client.pull.ping(repository.and_then(|repository| client.repository(repository)).as_ref()).await;
-            probed.push(Probed { name: client.name, file: rule.file.clone(), answer });
+            let (is_well, one) = (answer.is_ok(), Probed { name: client.name, file: rule.file.clone(), answer });
+            // A place that may speak TLS or plain HTTP needs to do only one of them.
+            if is_well {
+                found = Some(one);
+                break;
+            }
+            found = found.or(Some(one));
         }
+        probed.extend(found);
     }
     Ok(probed)
 }
