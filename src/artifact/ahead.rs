@@ -1,4 +1,4 @@
-//! Read-ahead across files: while small raw files are opened in tree order, as by `cp -r`, the next ones are fetched.
+//! Read-ahead across the files of a mounted artifact: while small raw ones are opened in tree order, as by `cp -r`, the next ones are fetched.
 
 use super::artifacts::Artifacts;
 use super::loaded::Artifact;

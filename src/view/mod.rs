@@ -354,7 +354,10 @@ impl View {
             Kind::Directory => return Err(Error::new(ErrorKind::IsDirectory, "a directory cannot be read as a file")),
             _ => return Err(Error::new(ErrorKind::NotPermitted, "a device or link of an artifact cannot be opened here")),
         }
-        Reader::of_tree(&context.artifacts, self.repository(), artifact, id, self.strict(context)).await
+        let strict = self.strict(context);
+        let reader = Reader::of_tree(&context.artifacts, self.repository(), artifact, id, strict).await?;
+        context.artifacts.read_ahead(self.repository(), artifact, id, strict);
+        Ok(reader)
     }
 
     /// Whether the kernel may keep its cached pages of a file that is now opened with a reader of these bytes. Pages

@@ -52,7 +52,6 @@ impl Reader {
         match artifact.tree.content(node) {
             Some(content) if !content.extents.is_empty() => {
                 let stream = artifacts.stream(repository, artifact, content.blob, strict).await?;
-                artifacts.read_ahead(repository, artifact, node, strict);
                 Ok(Self::of_stream(file.size, stream, content.extents))
             }
             _ => Ok(Self::of_hole(file.size)),
