@@ -56,7 +56,7 @@ fn a_shortcut_is_a_repository_and_never_hides_a_command() {
     fails(&home, &["local", "push", "-l", "x", "--tag", ""], 2, "name a tag");
     fails(&home, &["local", "pull", "-l", "x"], 2, "name a tag: ocifs local pull --tag TAG");
     fails(&home, &["unknown", "push", "-l", "x", "--tag", "v1"], 2, "unknown command or shortcut `unknown`");
-    fails(&home, &["unknown"], 2, "unrecognised subcommand");
+    fails(&home, &["unknown"], 2, "unrecognized subcommand");
     home.write("config/oci-sync/oci-sync.yaml", "shortcuts: { list: { repo: reg.io/never } }");
     assert!(prints(&home, &["list", "--help"]).contains("oci-sync"), "the command wins");
 }
