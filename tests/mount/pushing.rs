@@ -185,3 +185,11 @@ fn a_push_creates_a_layout_and_mistakes_are_explained() {
     fails(&home, &["push", &format!("{reference}:v1"), &data, "-a", "io.oci-sync.version=1"], 2, "reserved");
     fails(&home, &["resolve", &format!("{reference}:v1")], 10, "v1");
 }
+
+#[test]
+fn more_directories_than_open_files_are_pushed() {
+    let shell = Shell::new();
+    let script = r#"for number in $(seq 300); do mkdir d$number; echo $number >d$number/file; done
+(ulimit -n 128; "$OCIFS" push -q oci:layout:v1 d*); "$OCIFS" pull -q oci:layout:v1 pulled; cat pulled/*/file | wc -l"#;
+    assert_eq!(shell.run(script, &[("OCIFS", env!("CARGO_BIN_EXE_ocifs"))]).trim(), "300");
+}

@@ -20,7 +20,7 @@ use crate::artifact::{Kind, is_own_name};
 use crate::blocking::blocking;
 use crate::error::{Error, ErrorKind};
 use crate::layer;
-use crate::path::{is_within, join, order, parent, show};
+use crate::path::{below, is_within, join, order, parent, show};
 use crate::publish::disk;
 use crate::publish::plan::path_set::PathKey;
 use crate::sys::attributes::{device_numbers, xattrs};
@@ -59,8 +59,6 @@ pub(in crate::publish) struct Keeping {
 pub(in crate::publish) struct DirectorySnapshot {
     /// In walk order; none is inside another.
     inputs: Vec<Input>,
-    /// Those that are directories, open.
-    directories: Vec<Option<File>>,
     keeping: Keeping,
     /// Nodes of files with several names here, and the number of names.
     links: HashMap<(u64, u64), (ViewNode, u32)>,
@@ -107,11 +105,7 @@ impl DirectorySnapshot {
                 return Err(Error::new(ErrorKind::Invalid, message));
             }
         }
-        let directories = inputs.iter().map(|input| if input.disk.is_dir() { open_directory(&input.disk).map(Some) } else { Ok(None) });
-        let directories =
-            directories.zip(&inputs).map(|(opened, input)| opened.map_err(|error| unreadable("cannot open", &input.disk, &error)));
-        let directories = directories.collect::<Result<_, _>>()?;
-        let mut snapshot = Self { inputs, directories, keeping, links: HashMap::new(), hashes: Arc::default() };
+        let mut snapshot = Self { inputs, keeping, links: HashMap::new(), hashes: Arc::default() };
         if keeping.hard_links {
             let mut names: HashMap<(u64, u64), u32> = HashMap::new();
             for found in snapshot.found() {
@@ -177,36 +171,35 @@ impl DirectorySnapshot {
             sha256: None,
         };
         // Pushing the content of a directory does not publish the directory's own attributes.
-        let is_bytes_only = |number: usize| self.inputs.get(number).is_some_and(|input| input.bytes_only && input.path == entry.path);
+        let is_bytes_only = |input: &Input| input.bytes_only && input.path == entry.path;
         if entry.path.is_empty() || self.containing(&entry.path).is_some_and(is_bytes_only) {
             (entry.metadata, entry.xattrs) = (layer::Metadata { device: entry.metadata.device, ..Default::default() }, Vec::new());
         }
         Ok(entry)
     }
 
-    /// The number of the input that contains a path.
-    fn containing(&self, path: &[u8]) -> Option<usize> {
-        let number = self.inputs.partition_point(|input| order(&input.path, path).is_le()).checked_sub(1)?;
-        self.inputs.get(number).is_some_and(|input| is_within(path, &input.path)).then_some(number)
+    /// The input that contains a path.
+    fn containing(&self, path: &[u8]) -> Option<&Input> {
+        let behind = self.inputs.partition_point(|input| order(&input.path, path).is_le());
+        self.inputs.get(behind.checked_sub(1)?).filter(|input| is_within(path, &input.path))
     }
 
-    /// The input that contains a path, its open directory, and the rest of the path.
-    fn place<'path>(&self, path: &'path [u8]) -> Option<(&Input, Option<&File>, &'path Path)> {
-        let number = self.containing(path)?;
-        let input = self.inputs.get(number)?;
-        let rest = path.get(input.path.len()..).unwrap_or_default();
-        let rest = rest.strip_prefix(b"/").unwrap_or(rest);
-        Some((input, self.directories.get(number)?.as_ref(), Path::new(OsStr::from_bytes(rest))))
+    /// The input that contains a path, and the rest of the path.
+    fn place<'path>(&self, path: &'path [u8]) -> Option<(&Input, &'path Path)> {
+        let input = self.containing(path)?;
+        let rest = below(path, &input.path)?;
+        Some((input, Path::new(OsStr::from_bytes(rest))))
     }
 
     /// Opens the file of an entry; symlinks inside an input are not followed.
     fn file(&self, entry: &TreeEntry) -> Result<(PathBuf, File, Metadata), Error> {
         let no_file = || Error::new(ErrorKind::Invalid, "only a regular file has content");
         let place = self.place(&entry.path).filter(|_| matches!(entry.content, EntryContent::Disk));
-        let (input, directory, rest) = place.ok_or_else(no_file)?;
-        let opened = match directory {
-            Some(directory) if !rest.as_os_str().is_empty() => open_file(directory, rest),
-            _ => File::open(&input.disk),
+        let (input, rest) = place.ok_or_else(no_file)?;
+        // The directory does not stay open: there may be more inputs than open files.
+        let opened = match rest.as_os_str().is_empty() {
+            true => File::open(&input.disk),
+            false => open_directory(&input.disk).and_then(|directory| open_file(&directory, rest)),
         };
         let disk = beneath(input, rest);
         let file = opened.map_err(|error| unreadable("cannot open", &disk, &error))?;
@@ -276,7 +269,7 @@ impl Snapshot for DirectorySnapshot {
     }
 
     fn on_disk(&self, path: &[u8]) -> Option<PathBuf> {
-        self.place(path).map(|(input, _, rest)| beneath(input, rest))
+        self.place(path).map(|(input, rest)| beneath(input, rest))
     }
 }
 
