@@ -18,8 +18,8 @@ const LOOKED_AT: usize = 8;
 #[derive(Default)]
 struct Found {
     remote: HashMap<Identity, RemoteLayer>,
-    /// By the digests of layer and index, and the title of a raw layer.
-    identities: HashMap<(Digest, Digest, Option<String>), Option<Identity>>,
+    /// By the digests of layer and index, the packing, and the title of a raw layer.
+    identities: HashMap<(Digest, Digest, Packing, Option<String>), Option<Identity>>,
 }
 
 impl Work {
@@ -62,7 +62,7 @@ impl Work {
             let (Some(_), Some(attached_index)) = (layer.blob, &layer.index) else { continue };
             let title = layer.descriptor.annotation(titled::TITLE).filter(|_| !layer.unpacked);
             let packing = if layer.unpacked { Packing::GzipTar } else { Packing::Raw };
-            let key = (layer.descriptor.digest, attached_index.digest, title.map(str::to_owned));
+            let key = (layer.descriptor.digest, attached_index.digest, packing, title.map(str::to_owned));
             let identity = match found.identities.get(&key) {
                 Some(known) => *known,
                 None => {

@@ -224,16 +224,19 @@ fn read_ahead(items: Items, snapshot: Arc<dyn Snapshot>) -> impl Stream<Item = R
     read.try_buffered(AHEAD)
 }
 
+/// The file of an item, if it is tiny.
+fn tiny(item: &Item) -> Option<&TreeEntry> {
+    item.file.as_ref().filter(|file| file.size <= TINY)
+}
+
 /// Reads the tiny local files of a batch.
 async fn read_tiny(snapshot: Arc<dyn Snapshot>, batch: Vec<Result<Item, Error>>) -> Result<Vec<(Item, Option<Bytes>)>, Error> {
     let batch = batch.into_iter().collect::<Result<Vec<_>, _>>()?;
-    let is_tiny = |item: &Item| item.file.as_ref().is_some_and(|file| file.size <= TINY);
-    if !batch.iter().any(is_tiny) {
+    if !batch.iter().any(|item| tiny(item).is_some()) {
         return Ok(batch.into_iter().map(|item| (item, None)).collect());
     }
     let read = move |item: Item| {
-        let tiny = item.file.as_ref().filter(|file| file.size <= TINY);
-        let bytes = tiny.map(|file| snapshot.bytes_here(file).map_err(|error| of_file(file, &error)));
+        let bytes = tiny(&item).map(|file| snapshot.bytes_here(file).map_err(|error| of_file(file, &error)));
         Ok((item, bytes.transpose()?.flatten()))
     };
     blocking(move || batch.into_iter().map(read).collect()).await
