@@ -25,20 +25,25 @@ pub fn rules(registry: &Registry, flags: &RegistryFlags, environment: &Environme
     Ok(Arc::new(rules.map_err(|error| Failure::from(error.append("; --no-mirrors ignores these files")))?))
 }
 
-/// An open registry, read through its mirrors. A layout has none.
+/// An open registry, read through the mirrors of its rules. A layout has none.
 ///
 /// # Errors
-/// As [`rules`]; also if a mirror's certificates cannot be used.
-pub fn over(push: Arc<dyn Push>, source: &Source, flags: &RegistryFlags, environment: &Environment) -> Result<Arc<dyn Pull>, Failure> {
-    let Some((registry, _)) = source.place() else { return Ok(push) };
-    let rules = rules(registry, flags, environment)?;
+/// The credentials file named by the user cannot be read, or a mirror's certificates cannot be used.
+pub fn over(
+    push: Arc<dyn Push>,
+    source: &Source,
+    rules: Arc<Rules>,
+    flags: &RegistryFlags,
+    environment: &Environment,
+) -> Result<Arc<dyn Pull>, Failure> {
+    let Some((registry, _)) = source.place().filter(|_| rules.redirects()) else { return Ok(push) };
     Ok(Mirrored::over(push, registry, rules, &reaching(flags, environment)?)?)
 }
 
 /// The hosts a source is read from, and whether they answer.
 ///
 /// # Errors
-/// As [`over`].
+/// As [`rules`] and [`over`].
 pub async fn probed(source: &Source, flags: &RegistryFlags, environment: &Environment) -> Result<Vec<Probed>, Failure> {
     let Some((registry, repository)) = source.place() else { return Ok(Vec::new()) };
     let rules = rules(registry, flags, environment)?;

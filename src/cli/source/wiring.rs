@@ -15,7 +15,7 @@ use crate::content::{self, Budget, Contents, KeyRing, MEMORY_LIMIT, PassphraseSo
 use crate::error::Error;
 use crate::fs;
 use crate::oci::{LayoutForm, Platform, Registry, Repository, Source};
-use crate::registry::{HttpRegistry, Layout, Offline, Pull, Push};
+use crate::registry::{HttpRegistry, Layout, Offline, Pull, Push, Rules};
 use crate::seal::Passphrase;
 use crate::staging::Uppers;
 use crate::view::Meaning;
@@ -66,8 +66,8 @@ pub fn build(
     storage: &Storage,
     environment: &Environment,
 ) -> Result<Parts, Failure> {
-    let push = self::registry(source, reading.begins, registry, environment)?;
-    let pull = mirrors::over(push.clone(), source, registry, environment)?;
+    let (push, rules) = opened(source, reading.begins, registry, environment)?;
+    let pull = mirrors::over(push.clone(), source, rules, registry, environment)?;
     assemble(pull, push, source, reading, registry, storage)
 }
 
@@ -126,7 +126,8 @@ fn assemble(
 /// # Errors
 /// As [`build`].
 pub fn readable(source: &Source, flags: &RegistryFlags, environment: &Environment) -> Result<Arc<dyn Pull>, Failure> {
-    mirrors::over(registry(source, false, flags, environment)?, source, flags, environment)
+    let (push, rules) = opened(source, false, flags, environment)?;
+    mirrors::over(push, source, rules, flags, environment)
 }
 
 /// The registry or layout of a source itself, to write to and to decide about writes.
@@ -134,15 +135,21 @@ pub fn readable(source: &Source, flags: &RegistryFlags, environment: &Environmen
 /// # Errors
 /// As [`build`].
 pub fn registry(source: &Source, begins: bool, flags: &RegistryFlags, environment: &Environment) -> Result<Arc<dyn Push>, Failure> {
+    Ok(opened(source, begins, flags, environment)?.0)
+}
+
+/// The registry or layout of a source, and the rules of the mirror files for it, which are read once.
+fn opened(source: &Source, begins: bool, flags: &RegistryFlags, environment: &Environment) -> Result<(Arc<dyn Push>, Arc<Rules>), Failure> {
     match source {
         Source::Layout { place, name } => {
             // A missing directory is more likely a mistake.
             let may_begin = begins && name.is_none() && place.path.is_dir();
-            layout(match (place.form, may_begin) {
+            let layout = layout(match (place.form, may_begin) {
                 (LayoutForm::Archive, _) => Layout::open_archive(&place.path),
                 (LayoutForm::Directory, true) => Layout::open_or_begin(&place.path),
                 (LayoutForm::Directory, false) => Layout::open(&place.path),
-            })
+            });
+            Ok((layout?, Arc::default()))
         }
         Source::Registry { registry, prefix: repository } => remote(registry, repository.as_ref(), flags, environment),
         Source::Artifact { registry, repository, .. } => remote(registry, Some(repository), flags, environment),
@@ -173,12 +180,13 @@ fn remote(
     repository: Option<&Repository>,
     flags: &RegistryFlags,
     environment: &Environment,
-) -> Result<Arc<dyn Push>, Failure> {
+) -> Result<(Arc<dyn Push>, Arc<Rules>), Failure> {
     access::check_named_credentials(flags)?;
     let rules = mirrors::rules(registry, flags, environment)?;
     rules.check(repository)?;
     let config = http_with(registry.clone(), flags, environment, credentials(flags, environment)?);
-    Ok(Arc::new(HttpRegistry::new(mirrors::with_rules(config, rules, repository))?))
+    let registry = HttpRegistry::new(mirrors::with_rules(config, Arc::clone(&rules), repository))?;
+    Ok((Arc::new(registry), rules))
 }
 
 /// Opens or creates the staging area. `quota` limits its bytes.

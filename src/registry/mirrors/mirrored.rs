@@ -100,7 +100,7 @@ impl Mirrored {
     /// # Errors
     /// Invalid for unusable certificate files or headers of a mirror.
     pub fn over(own: Arc<dyn Pull>, registry: &Registry, rules: Arc<Rules>, reaching: &Reaching) -> Result<Arc<dyn Pull>, Error> {
-        if rules.redirecting().next().is_none() {
+        if !rules.redirects() {
             return Ok(own);
         }
         let itself = Arc::new(Client::own(Arc::clone(&own), Rename::default()));

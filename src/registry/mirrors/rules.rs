@@ -203,6 +203,11 @@ impl Rules {
         self.of_host.as_ref().or_else(entry).or(self.of_all.as_ref())
     }
 
+    /// Whether any reads may be redirected.
+    pub fn redirects(&self) -> bool {
+        self.redirecting().next().is_some()
+    }
+
     /// All rules that may redirect reads.
     pub(super) fn redirecting(&self) -> impl Iterator<Item = &Rule> {
         self.of_host.iter().chain(&self.entries).chain(&self.of_all).filter(|rule| rule.redirects())
