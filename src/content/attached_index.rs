@@ -137,7 +137,7 @@ async fn arrive(shared: &Arc<Shared>, source: &BlobSource, index: &Descriptor, n
         return Err(Error::new(ErrorKind::Unsupported, format!("its claimed size is {} bytes", index.size)));
     }
     let (mut bytes, mut is_right) = fetch(shared, source, index).await?;
-    if !is_right && shared.pull.has_wrong_bytes(&source.repository, &index.digest) {
+    if !is_right && shared.pull.report_wrong_bytes(&source.repository, &index.digest) {
         (bytes, is_right) = fetch(shared, source, index).await?;
     }
     if !is_right {

@@ -281,7 +281,7 @@ fn work_here(reader: &Reader, task: Task, mut decoder: Option<SequentialDecoder>
     let Task { number, span, blob, pending_span, keeps, how } = task;
     let verified = verify(reader, number, &span, &blob);
     let is_wrong = verified.as_ref().is_err_and(|error| error.kind == ErrorKind::Integrity);
-    if is_wrong && how.may_repeat && reader.shared.is_read_elsewhere(&reader.source) {
+    if is_wrong && how.may_repeat && reader.shared.report_wrong_bytes(&reader.source) {
         return Ok(Worked::Wrong(pending_span));
     }
     let worked = verified.and_then(|trust| Ok((trust, decode(reader, number, &span, blob, decoder.as_mut())?)));

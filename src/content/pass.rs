@@ -44,7 +44,7 @@ pub(super) async fn run(
 ) -> Result<(LayerIndex, Option<KeyProbe>), Error> {
     let _turn = shared.turns.pass().await?;
     let mut passed = once(shared, source, prepare()?).await?;
-    if matches!(passed, Passed::Wrong(_)) && shared.is_read_elsewhere(source) {
+    if matches!(passed, Passed::Wrong(_)) && shared.report_wrong_bytes(source) {
         passed = once(shared, source, prepare()?).await?;
     }
     match passed {

@@ -92,9 +92,9 @@ impl Shared {
         Ok(Box::pin(stream.map_err(Error::absent_is_gone)))
     }
 
-    /// Whether a blob whose bytes turned out wrong is read from another place from now on.
-    pub(super) fn is_read_elsewhere(&self, source: &BlobSource) -> bool {
-        self.pull.has_wrong_bytes(&source.repository, &source.descriptor.digest)
+    /// Reports that the bytes of a blob turned out wrong. True if it is read from another place from now on.
+    pub(super) fn report_wrong_bytes(&self, source: &BlobSource) -> bool {
+        self.pull.report_wrong_bytes(&source.repository, &source.descriptor.digest)
     }
 
     /// A number unique to a reader in this process.

@@ -127,14 +127,14 @@ pub trait Pull: Send + Sync {
         None
     }
 
-    /// Called by a reader for whom the bytes of a blob did not match its digest. True if another place is asked for it from now on, so that
-    /// one more try is worthwhile.
-    fn has_wrong_bytes(&self, _repository: &Repository, _digest: &Digest) -> bool {
+    /// Reports that the bytes of a blob did not match its digest. True if another place is asked for it from now on, so that one more try
+    /// is worthwhile.
+    fn report_wrong_bytes(&self, _repository: &Repository, _digest: &Digest) -> bool {
         false
     }
 
-    /// Called after this process changed a tag of a repository: from now on only the registry itself knows where its tags point.
-    fn has_been_written(&self, _repository: &Repository) {}
+    /// Reports that this process changed a tag of a repository: from now on only the registry itself resolves its tags.
+    fn report_written(&self, _repository: &Repository) {}
 
     /// Names in a repository that are full references rather than tags (a layout by `podman save`): name and manifest.
     async fn odd_names(&self, _repository: &Repository) -> Result<Vec<(String, Descriptor)>, Error> {

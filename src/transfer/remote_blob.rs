@@ -147,7 +147,7 @@ impl UploadSource for RemoteBlob {
         state.position += piece.len() as u64;
         state.hash(offset, &piece);
         if state.hashed == size && offset + piece.len() as u64 == size && state.hasher.clone().finish() != self.descriptor.digest {
-            let is_elsewhere = self.source.pull.has_wrong_bytes(&self.source.repository, &self.descriptor.digest);
+            let is_elsewhere = self.source.pull.report_wrong_bytes(&self.source.repository, &self.descriptor.digest);
             self.is_elsewhere.store(is_elsewhere, Ordering::Relaxed);
             let message = format!("blob {} of {}: its bytes do not match its digest", self.descriptor.digest, self.source.pull.origin());
             return Err(self.failed(Error::new(ErrorKind::Integrity, message)));

@@ -35,7 +35,7 @@ impl RegistryCache {
             memory.write_tag(repository, tag, digest);
             memory.repository(repository).list.is_some()
         };
-        self.pull.has_been_written(repository);
+        self.pull.report_written(repository);
         self.mark(Dirty::Tags(repository.clone()));
         if listed {
             self.mark(Dirty::List(repository.clone()));

@@ -309,7 +309,7 @@ impl Pull for Mirrored {
         self.inner.own.pull.throttled()
     }
 
-    fn has_wrong_bytes(&self, repository: &Repository, digest: &Digest) -> bool {
+    fn report_wrong_bytes(&self, repository: &Repository, digest: &Digest) -> bool {
         let has_mirrors = !self.route(Some(repository)).mirrors.is_empty();
         if has_mirrors {
             tracing::warn!("a mirror has wrong bytes for {repository}@{digest}; reading it from {} instead", self.origin());
@@ -318,7 +318,7 @@ impl Pull for Mirrored {
         has_mirrors
     }
 
-    fn has_been_written(&self, repository: &Repository) {
+    fn report_written(&self, repository: &Repository) {
         self.inner.written.put(repository.clone(), ());
     }
 }

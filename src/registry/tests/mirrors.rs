@@ -219,9 +219,12 @@ async fn wrong_bytes_of_a_mirror_are_refetched_from_the_registry() {
     assert_eq!(pull.manifest(&repository(), &Version::Digest(sample().digest)).await.unwrap().digest, sample().digest);
     // Only a reader of the whole blob can tell.
     assert_ne!(read_layer(&*pull).await.unwrap(), LAYER);
-    assert!(pull.has_wrong_bytes(&repository(), &descriptor(LAYER).digest));
+    assert!(pull.report_wrong_bytes(&repository(), &descriptor(LAYER).digest));
     assert_eq!(read_layer(&*pull).await.unwrap(), LAYER);
-    assert!(!Files::new().open(&origin.authority).0.has_wrong_bytes(&repository(), &descriptor(LAYER).digest), "there is no other place");
+    assert!(
+        !Files::new().open(&origin.authority).0.report_wrong_bytes(&repository(), &descriptor(LAYER).digest),
+        "there is no other place"
+    );
 }
 
 #[tokio::test]
@@ -253,7 +256,7 @@ async fn podman_s_locations_rename_repositories_and_insecure_ones_may_use_plain_
     assert_eq!(paths(&mirror), ["GET /v2/mirrored/app/manifests/v1"]);
     assert_eq!(paths(&inside), [format!("GET /v2/bar/team/app/blobs/{}", descriptor(LAYER).digest)]);
     assert!(origin.log().is_empty());
-    // Whoever writes asks the registry itself.
+    // A writer asks the registry itself.
     own.resolve(&repository(), &tag("v1")).await.unwrap();
     assert_eq!(paths(&origin), ["HEAD /v2/team/app/manifests/v1"]);
 }
@@ -271,7 +274,7 @@ async fn a_server_on_another_host_decides_absence() {
 async fn tags_of_a_written_repository_are_resolved_by_the_registry_itself() {
     let (origin, mirror) = (whole().await, whole().await);
     let (pull, _) = Files::hosts(&origin.authority, &[&mirror.authority]).open(&origin.authority);
-    pull.has_been_written(&repository());
+    pull.report_written(&repository());
     read_all(&*pull).await;
     assert_eq!(paths(&origin), ["GET /v2/team/app/manifests/v1"]);
     assert_eq!(paths(&mirror).len(), 1, "{:?}", paths(&mirror));
