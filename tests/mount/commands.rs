@@ -296,7 +296,7 @@ fn commands_work_the_same_with_and_without_a_daemon() {
             crash(&mount);
         }
         let said: Vec<String> = COMMANDS.split('|').map(|command| said(&home, &mount, &registry, command)).collect();
-        // The second command works on the state the first one left, whoever executed it.
+        // The second command works on the state that the first one left, through the daemon or not.
         let other = Home::new();
         let fresh = other.mount(&format!("{}/team", registry.host()), &["--read-only"]);
         let read = |name: &str| fresh.cat(name).ok().map(|bytes| String::from_utf8(bytes).unwrap());

@@ -237,7 +237,7 @@ enum Upload {
     Forgotten,
 }
 
-/// What the checks need of a server that runs again.
+/// Checks a server that was started again.
 struct Checker {
     client: Client,
     base: String,

@@ -189,17 +189,23 @@ async fn ten_thousand_headers_and_an_endless_header_are_refused() {
     is_well(&server).await;
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn an_upload_in_progress_finishes_before_the_server_stops() {
-    let server = Setup::hosting().start().await;
+/// Sends ten of twenty bytes of an upload. Returns its path and the connection.
+async fn half_an_upload(server: &TestServer) -> (String, TcpStream) {
     let location = server.begin("app").await;
-    let mut stream = connect(&server).await;
+    let mut stream = connect(server).await;
     let head = format!("PATCH {location} HTTP/1.1\r\nHost: localhost\r\nContent-Length: 20\r\n\r\n0123456789");
     stream.write_all(head.as_bytes()).await.unwrap();
     // Only one request at a time writes to it, which shows that this one has started.
     while server.get(&location).await.status().as_u16() != 409 {
         tokio::time::sleep(Duration::from_millis(5)).await;
     }
+    (location, stream)
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_upload_in_progress_finishes_before_the_server_stops() {
+    let server = Setup::hosting().start().await;
+    let (_, mut stream) = half_an_upload(&server).await;
     let stopped = tokio::spawn(server.stop());
     tokio::time::sleep(Duration::from_millis(50)).await;
     assert!(!stopped.is_finished());
@@ -214,13 +220,7 @@ async fn an_upload_cut_off_at_shutdown_keeps_received_bytes() {
     let setup = limited(Limits { drain: SHORT, ..Limits::default() });
     let directory = Arc::clone(&setup.directory);
     let server = setup.start().await;
-    let location = server.begin("app").await;
-    let mut stream = connect(&server).await;
-    let head = format!("PATCH {location} HTTP/1.1\r\nHost: localhost\r\nContent-Length: 20\r\n\r\n0123456789");
-    stream.write_all(head.as_bytes()).await.unwrap();
-    while server.get(&location).await.status().as_u16() != 409 {
-        tokio::time::sleep(Duration::from_millis(5)).await;
-    }
+    let (location, mut stream) = half_an_upload(&server).await;
     server.stop().await;
     let answer = rest(&mut stream).await;
     assert!(answer.starts_with("HTTP/1.1 503 ") && answer.contains("retry-after: "), "{answer}");
