@@ -144,10 +144,15 @@ impl Layout {
         let shown = directory.display().to_string();
         let canonical = match directory.canonicalize() {
             Ok(canonical) => canonical,
-            Err(error) if error.kind() == std::io::ErrorKind::NotFound && directory.symlink_metadata().is_err() => {
-                let canonical = in_existing(directory)?;
-                return Ok(Self::at(&canonical, Place::Directory(Directory::new(canonical.clone())), name));
-            }
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => match directory.symlink_metadata() {
+                Err(_) => {
+                    let canonical = in_existing(directory)?;
+                    return Ok(Self::at(&canonical, Place::Directory(Directory::new(canonical.clone())), name));
+                }
+                Ok(metadata) if metadata.is_symlink() => return Err(local(&shown, &error)),
+                // Another writer created it just now.
+                Ok(_) => return Self::begin(directory, name),
+            },
             Err(error) => return Err(local(&shown, &error)),
         };
         if !canonical.is_dir() {

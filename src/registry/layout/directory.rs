@@ -87,7 +87,9 @@ impl Directory {
         let inode = |path: &Path| std::fs::metadata(path).map(|metadata| (metadata.dev(), metadata.ino()));
         if inode(&target).ok() != Some(inode(from)?) {
             let temporary = tempfile::Builder::new().prefix(TEMPORARY).make_in(through(root), |path| std::fs::hard_link(from, path))?;
-            temporary.into_temp_path().persist(&target).map_err(|failed| failed.error)?;
+            // Renaming onto another link of the same file, made meanwhile, does nothing (rename(2)); dropping removes the name that stays.
+            let temporary = temporary.into_temp_path();
+            std::fs::rename(&temporary, &target)?;
         }
         directory.sync_all()
     }

@@ -276,3 +276,27 @@ async fn pushing_a_blob_again_repairs_a_wrong_one() {
     push(&layout, b"data").await.unwrap();
     assert_eq!(read(&layout, &blob, 0..4).await.unwrap(), b"data");
 }
+
+#[test]
+fn layouts_begun_at_the_same_moment_are_one() {
+    let directory = tempfile::tempdir().unwrap();
+    let source = directory.path().join("source");
+    fs::write(&source, b"blob").unwrap();
+    let digest = Digest::of(b"blob");
+    for round in 0..200 {
+        let path = directory.path().join(round.to_string());
+        let start = std::sync::Barrier::new(8);
+        std::thread::scope(|scope| {
+            for _ in 0..8 {
+                scope.spawn(|| {
+                    start.wait();
+                    let layout = Layout::open_or_begin(&path).unwrap();
+                    layout.adopt_blob(&digest, &source).unwrap();
+                });
+            }
+        });
+        let mut names: Vec<_> = fs::read_dir(&path).unwrap().map(|entry| entry.unwrap().file_name()).collect();
+        names.sort();
+        assert_eq!(names, ["blobs", "index.json", "oci-layout"]);
+    }
+}

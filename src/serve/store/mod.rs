@@ -28,7 +28,7 @@ use super::problem::{Code, Problem};
 use verified::{Verified, stamp};
 
 use crate::durable;
-use crate::error::Error;
+use crate::error::{Error, ErrorKind};
 use crate::oci::{Algorithm, Digest, Repository};
 use crate::registry::{Collected, Layout, layout_directory};
 
@@ -41,6 +41,9 @@ const BLOBS: &str = "_blobs";
 const UPLOADS: &str = "_uploads";
 /// Interval at which a blob's use is recorded on disk, so that it is not collected before it is referred to.
 const NOTED: Duration = Duration::from_secs(600);
+
+/// How often a blob is linked anew while collections remove the link that is shared.
+const ATTEMPTS: usize = 100;
 
 /// A registry on a directory.
 pub struct Store {
@@ -123,7 +126,7 @@ impl Store {
             return Err(unknown());
         }
         let (file, size) = self.layout(repository)?.open_blob(digest).map_err(|error| match error.kind {
-            crate::error::ErrorKind::NotFound => unknown(),
+            ErrorKind::NotFound => unknown(),
             _ => problem(&error, Code::BlobUnknown),
         })?;
         Ok((file, size))
@@ -147,19 +150,35 @@ impl Store {
     /// Those of the file system.
     pub(super) fn keep(&self, repository: &Repository, digest: &Digest, file: &Path) -> Result<(), Problem> {
         let shared = self.shared(digest);
-        let failed = |error: io::Error| of_disk(&error);
-        let is_there = match std::fs::hard_link(file, &shared) {
-            Ok(()) => false,
-            Err(error) if error.kind() == io::ErrorKind::AlreadyExists => true,
-            Err(error) => return Err(failed(error)),
-        };
-        if is_there && !self.holds(&shared, digest) {
-            // Damaged on disk: the bytes just sent replace it.
-            std::fs::rename(file, &shared).map_err(failed)?;
+        let mut attempts = 0;
+        loop {
+            self.share(digest, file, &shared).map_err(|error| of_disk(&error))?;
+            match self.layout(repository)?.adopt_blob(digest, &shared) {
+                // A collection removed the shared link meanwhile.
+                Err(error) if error.kind == ErrorKind::NotFound && attempts < ATTEMPTS => attempts += 1,
+                outcome => return outcome.map_err(|error| problem(&error, Code::BlobUnknown)),
+            }
         }
-        self.verified.note(*digest, File::open(&shared).ok().as_ref().and_then(stamp));
-        shared.parent().map_or(Ok(()), durable::sync_directory).map_err(failed)?;
-        self.layout(repository)?.adopt_blob(digest, &shared).map_err(|error| problem(&error, Code::BlobUnknown))
+    }
+
+    /// Makes `shared` a link to a complete file, or leaves it if it already holds the digest.
+    fn share(&self, digest: &Digest, file: &Path, shared: &Path) -> io::Result<()> {
+        loop {
+            match std::fs::hard_link(file, shared) {
+                Err(error) if error.kind() == io::ErrorKind::AlreadyExists && self.holds(shared, digest) => break,
+                Err(error) if error.kind() == io::ErrorKind::AlreadyExists => match std::fs::remove_file(shared) {
+                    Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+                    // Damaged on disk, or collected just now.
+                    _ => {}
+                },
+                linked => {
+                    linked?;
+                    break;
+                }
+            }
+        }
+        self.verified.note(*digest, File::open(shared).ok().as_ref().and_then(stamp));
+        shared.parent().map_or(Ok(()), durable::sync_directory)
     }
 
     /// Whether a file matches a digest. Hashes it unless already verified.
@@ -180,7 +199,7 @@ impl Store {
         match self.layout(to)?.adopt_blob(digest, &path) {
             Ok(()) => Ok(true),
             // Deleted meanwhile.
-            Err(error) if error.kind == crate::error::ErrorKind::NotFound => Ok(false),
+            Err(error) if error.kind == ErrorKind::NotFound => Ok(false),
             Err(error) => Err(problem(&error, Code::BlobUnknown)),
         }
     }

@@ -6,7 +6,7 @@ use serde_json::json;
 
 use super::hosting::image;
 use super::*;
-use crate::oci::{Tag, Version};
+use crate::oci::{Repository, Tag, Version};
 use crate::registry::{Layout, Pull};
 
 async fn pushed(server: &TestServer, repository: &str, tag: &str, layer: &[u8]) -> Digest {
@@ -227,4 +227,27 @@ async fn a_new_disk_becomes_a_store() {
     std::fs::create_dir(directory.path().join("lost+found")).unwrap();
     let store = Store::open(directory.path()).unwrap();
     assert!(store.repositories().unwrap().is_empty());
+}
+
+#[tokio::test]
+async fn blobs_are_kept_while_collections_remove_unused_ones() {
+    let directory = TempDir::new().unwrap();
+    let store = Arc::new(Store::open(&store_of(&directory)).unwrap());
+    let (app, digest) = (Repository::parse("app").unwrap(), Digest::of(b"blob"));
+    let writer = {
+        let (store, sent, adopted) = (Arc::clone(&store), directory.path().join("sent"), blob_file(&directory, "app", &digest));
+        std::thread::spawn(move || {
+            for _ in 0..500 {
+                std::fs::write(&sent, b"blob").unwrap();
+                store.keep(&app, &digest, &sent).unwrap();
+                std::fs::remove_file(&sent).unwrap();
+                assert_eq!(std::fs::read(&adopted).unwrap(), b"blob");
+                std::fs::remove_file(&adopted).unwrap();
+            }
+        })
+    };
+    while !writer.is_finished() {
+        store.collect(Duration::from_secs(3600), true).await.unwrap();
+    }
+    writer.join().unwrap();
 }
