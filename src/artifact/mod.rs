@@ -4,6 +4,7 @@
 //!
 //! - `artifacts` is the entry point: `registry_cache` answers for tags and manifests, `build` makes a `loaded` artifact, `kept` keeps it,
 //!   `ahead` prefetches across its files for the readers in `tracks`
+//! - `fill` fetches parts of one into the cache before they are read
 //! - `outline` chooses the platform, `dialect` maps the manifest to parts, `compose` and `merge` make the `tree` of them
 //! - `describe` explains an artifact without its layers; `options` are those of a mount; `error` maps errors of blobs
 //! - For publishing: `published`, `layers`, `identity`, `recognise`, `secrets`, `attached_index`
@@ -16,6 +17,7 @@ mod compose;
 mod describe;
 mod dialect;
 mod error;
+mod fill;
 mod identity;
 mod kept;
 mod layers;
@@ -33,6 +35,7 @@ mod tree;
 pub use artifacts::Artifacts;
 pub use describe::Description;
 pub use dialect::Dialect;
+pub use fill::Parts;
 pub use identity::{Identity, IdentityDefaults, IdentityEntry, TreeIdentity, is_own_name};
 pub use layers::ArtifactLayer;
 pub use loaded::Artifact;

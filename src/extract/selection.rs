@@ -3,10 +3,11 @@
 use crate::error::{Error, ErrorKind};
 use crate::view::glob;
 
-/// Globs over whole paths. Empty selects everything.
+/// Globs over whole paths, or one path. Empty selects everything.
 #[derive(Clone, Debug, Default)]
 pub struct Selection {
     globs: Vec<Vec<u8>>,
+    path: Option<Vec<u8>>,
 }
 
 impl Selection {
@@ -22,16 +23,21 @@ impl Selection {
             }
             Ok(text.as_bytes().to_vec())
         };
-        Ok(Self { globs: globs.iter().map(clean).collect::<Result<_, _>>()? })
+        Ok(Self { globs: globs.iter().map(clean).collect::<Result<_, _>>()?, path: None })
+    }
+
+    /// Selects one path and everything below it; the empty path selects everything.
+    pub fn at(path: &[u8]) -> Self {
+        Self { globs: Vec::new(), path: (!path.is_empty()).then(|| path.to_vec()) }
     }
 
     /// Whether everything is selected.
     pub fn is_everything(&self) -> bool {
-        self.globs.is_empty()
+        self.globs.is_empty() && self.path.is_none()
     }
 
     /// Whether a path itself matches a glob.
     pub(super) fn names(&self, path: &[u8]) -> bool {
-        self.globs.iter().any(|pattern| glob(pattern, path))
+        self.path.as_deref() == Some(path) || self.globs.iter().any(|pattern| glob(pattern, path))
     }
 }

@@ -197,6 +197,46 @@ fn a_pinned_artifact_is_never_evicted() {
 }
 
 #[test]
+fn warmed_artifacts_and_paths_are_read_without_the_registry() {
+    if lacks(&NEEDS) {
+        return;
+    }
+    let mut registry = Registry::plain();
+    let (one, two) = (noise(3, 2 * MIB), noise(4, 2 * MIB));
+    let layered = vec![("lib/a".to_owned(), noise(5, MIB)), ("lib/b".to_owned(), noise(6, 3 * MIB)), ("top".to_owned(), noise(7, MIB))];
+    let mut draft = Draft::new();
+    draft.files("raw", &[("one", &one), ("two", &two)]);
+    let layer = draft.blob(&format!("{LAYER}+gzip"), &gzip(&archive(&layered)));
+    draft.image("packed", &[layer]);
+    draft.layout().push(&registry.url(), "data");
+    let home = Home::new();
+    let cache = home.path("cache");
+    let in_cache = ["--cache-dir", cache.to_str().unwrap()];
+    let warm = |args: &[&str]| run(&home, &[&["warm"], args].concat());
+    let data = format!("{}/data", registry.host());
+    let report = warm(&[&format!("{data}:raw/one"), "--format", "json", "--cache-dir", cache.to_str().unwrap()]);
+    let report: serde_json::Value = serde_json::from_str(&report).unwrap();
+    assert_eq!((report["path"].as_str(), report["bytes"].as_u64()), (Some("one"), Some(one.len() as u64)), "{report}");
+    let failed = |args: &[&str]| home.run(&[&["warm"], args, in_cache.as_slice()].concat()).status.code();
+    assert_eq!(failed(&[&format!("{data}:raw/three")]), Some(10));
+    assert_eq!(failed(&[&format!("{data}:raw"), "--path", "t*/x"]), Some(10));
+    assert_eq!(failed(&[&format!("{data}:raw/one"), "--path", "two"]), Some(2));
+    assert!(occupied(&home) < 3 * MIB as u64, "only one file was fetched");
+    let mount = home.mount(&registry.host(), &[]);
+    // The mount's own cache, without being told.
+    assert!(warm(&[mount.path("data/packed/lib").to_str().unwrap()]).contains("4.0 MiB in the cache"));
+    registry.stop();
+    assert!(mount.cat("data/raw/one").unwrap() == one, "wrong bytes");
+    assert!(mount.cat("data/packed/lib/a").unwrap() == layered[0].1 && mount.cat("data/packed/lib/b").unwrap() == layered[1].1);
+    assert!(mount.cat("data/raw/two").is_err(), "nobody fetched it");
+    registry.start_again();
+    warm(&[mount.path("data/packed").to_str().unwrap(), mount.path("data/raw").to_str().unwrap()]);
+    registry.stop();
+    assert!(mount.cat("data/packed/top").unwrap() == layered[2].1 && mount.cat("data/raw/two").unwrap() == two, "wrong bytes");
+    mount.unmount();
+}
+
+#[test]
 fn clearing_the_cache_takes_nothing_from_open_files() {
     if lacks(&NEEDS) {
         return;

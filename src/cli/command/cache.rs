@@ -1,29 +1,29 @@
 //! `ocifs cache`: shows, pins, clears and verifies the local cache.
 
 use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::AtomicU64;
 
 use clap::{Args, Subcommand};
 
-use crate::artifact::{Artifact, ViewMode};
 use crate::cache::SpanCache;
 use crate::cli::daemon::info::cache_status;
 use crate::cli::exit::{Code, Failure};
 use crate::cli::mounts;
-use crate::cli::runtime::block_on;
+use crate::cli::runtime::{block_on, resumable};
 use crate::cli::settings::environment::Environment;
 use crate::cli::settings::flags::{ContentFlags, Format, Reaching, Storage};
 use crate::cli::settings::invocation::Invocation;
 use crate::cli::settings::passphrases;
 use crate::cli::source::reference;
-use crate::cli::source::wiring::{self, Parts, Reading};
+use crate::cli::source::resolved::Resolved;
+use crate::cli::source::wiring::{self, Reading};
+use crate::cli::terminal::bar::Bar;
 use crate::cli::terminal::{escape, message, output, units};
 use crate::content::stream_keys;
 use crate::control::{PATIENCE, Request};
-use crate::oci::{Digest, Platform, Repository, Source, Version};
+use crate::oci::{Digest, Platform, Source};
 use crate::seal::Passphrase;
-
-/// Bytes read at a time while fetching an artifact to pin.
-const STEP: u64 = 8 << 20;
 
 /// Show and manage the local cache
 #[derive(Args, Clone, Debug)]
@@ -149,27 +149,6 @@ fn clear(flags: Clear, environment: &Environment) -> Result<(), Failure> {
     output::line(&format!("freed {}", units::show_size(freed)))
 }
 
-/// The artifact to pin, resolved.
-struct Wanted {
-    parts: Parts,
-    repository: Repository,
-    digest: Digest,
-}
-
-async fn find(flags: &Pin, source: &Source, passphrases: Vec<Passphrase>, environment: &Environment) -> Result<Wanted, Failure> {
-    let content = ContentFlags { platform: flags.platform.clone(), ..ContentFlags::default() };
-    let reading = Reading { flags: &content, offline: false, by_digest: true, begins: false, passphrases };
-    let parts = wiring::build(source, reading, &flags.reaching.registry, &flags.reaching.storage, environment)?;
-    parts.cache.record_documents();
-    let (repository, version) = reference::named(source, parts.pull.as_ref()).await?;
-    // This also records the tag for when the registry is unreachable.
-    let digest = match &version {
-        Version::Tag(tag) => parts.artifacts.tag(&repository, tag).await?,
-        Version::Digest(_) => parts.pull.resolve(&repository, &version).await?.digest,
-    };
-    Ok(Wanted { parts, repository, digest })
-}
-
 fn complete(flags: &mut Pin, invocation: &Invocation) -> Result<Source, Failure> {
     let source = reference::parse(&flags.reference, &invocation.environment)?;
     flags.reaching.storage = std::mem::take(&mut flags.reaching.storage).with_directories(&invocation.environment)?;
@@ -180,36 +159,33 @@ fn complete(flags: &mut Pin, invocation: &Invocation) -> Result<Source, Failure>
 fn pin(mut flags: Pin, invocation: &Invocation) -> Result<(), Failure> {
     let source = complete(&mut flags, invocation)?;
     let passphrases = passphrases::read_all(&invocation.origins(&flags.reaching.keys))?;
-    block_on(async {
-        let wanted = find(&flags, &source, passphrases, &invocation.environment).await?;
-        let artifact = wanted.parts.artifacts.artifact(&wanted.repository, &wanted.digest, ViewMode::Merged, true).await?;
-        let keys: Vec<Digest> = artifact.sources().iter().flat_map(stream_keys).collect();
-        // Pin first, so that nothing is evicted while the rest is fetched.
-        wanted.parts.cache.pin(&wanted.digest.to_string(), &keys)?;
-        let bytes = fetch(&wanted, &artifact).await?;
-        wanted.parts.artifacts.flush().await;
-        // Pin again, now including the manifests and indexes that lead to it.
-        wanted.parts.cache.pin(&wanted.digest.to_string(), &keys)?;
-        output::line(&format!("pinned {} ({}), {}", escape::terminal(&source.to_string()), wanted.digest, units::show_size(bytes)))
-    })
+    resumable(
+        async {
+            let pinned = find(&flags, &source, passphrases, &invocation.environment).await?;
+            let artifact = pinned.artifact(true).await?;
+            let (cache, artifacts) = (&pinned.parts.cache, &pinned.parts.artifacts);
+            let keys: Vec<Digest> = artifact.sources().iter().flat_map(stream_keys).collect();
+            // Pin first, so that nothing is evicted while the rest is fetched.
+            cache.pin(&pinned.digest.to_string(), &keys)?;
+            let whole = artifacts.whole(&pinned.repository, &artifact, true).await?;
+            let done = Arc::new(AtomicU64::new(0));
+            let bar = Bar::of_bytes(false, "fetching", &done, whole.length());
+            artifacts.fill(&pinned.repository, &artifact, &whole, true, &done).await?;
+            drop(bar);
+            artifacts.flush().await;
+            // Pin again, now including the manifests and indexes that lead to it.
+            cache.pin(&pinned.digest.to_string(), &keys)?;
+            let size = units::show_size(whole.length());
+            output::line(&format!("pinned {} ({}), {size}", escape::terminal(&source.to_string()), pinned.digest))
+        },
+        "what is fetched is pinned, and the next pin continues",
+    )
 }
 
-/// Reads every stream of an artifact once, which fills the cache.
-async fn fetch(wanted: &Wanted, artifact: &Artifact) -> Result<u64, Failure> {
-    let mut total = 0;
-    for number in 0..artifact.sources().len() {
-        let blob = u32::try_from(number).map_err(|_| Failure::other("the artifact has too many layers"))?;
-        let stream = wanted.parts.artifacts.stream(&wanted.repository, artifact, blob, true).await?;
-        let length = stream.length();
-        let mut offset = 0;
-        while offset < length {
-            let end = length.min(offset + STEP);
-            stream.read(offset..end).await?;
-            offset = end;
-        }
-        total += length;
-    }
-    Ok(total)
+async fn find(flags: &Pin, source: &Source, passphrases: Vec<Passphrase>, environment: &Environment) -> Result<Resolved, Failure> {
+    let content = ContentFlags { platform: flags.platform.clone(), ..ContentFlags::default() };
+    let reading = Reading { flags: &content, offline: false, by_digest: true, begins: false, passphrases };
+    Resolved::find(source, wiring::build(source, reading, &flags.reaching.registry, &flags.reaching.storage, environment)?).await
 }
 
 fn unpin(mut flags: Pin, invocation: &Invocation) -> Result<(), Failure> {

@@ -9,11 +9,9 @@ use crate::cli::listing::labels::Wanted;
 use crate::cli::listing::tags::{self, Name, Row, Rows};
 use crate::cli::listing::tree::{self, Walk};
 use crate::cli::runtime::until_interrupted;
-use crate::cli::settings::environment::Environment;
 use crate::cli::settings::flags::{ContentFlags, Format, Reaching, View};
 use crate::cli::settings::invocation::Invocation;
 use crate::cli::settings::passphrases;
-use crate::cli::source::mounted::{self, Mounted};
 use crate::cli::source::wiring::{self, Parts, Reading};
 use crate::cli::source::{reference, root};
 use crate::cli::terminal::{escape, output};
@@ -85,20 +83,18 @@ impl Ls {
     /// Nothing has this name, or it cannot be read.
     pub fn run(mut self, invocation: Invocation) -> Result<(), Failure> {
         let environment = &invocation.environment;
-        let (source, whole, path) = place(&self.place, environment)?;
+        let place = reference::place(&self.place, environment)?;
         self.reaching.storage = std::mem::take(&mut self.reaching.storage).for_command(environment)?;
-        self.reaching.registry = invocation.registry(reference::registry(&source))?;
+        self.reaching.registry = invocation.registry(reference::registry(&place.source))?;
         let passphrases = passphrases::read_all(&invocation.origins(&self.reaching.keys))?;
         let content = ContentFlags { platform: self.platform.clone(), view: self.view, ..ContentFlags::default() };
-        let reading =
-            Reading { flags: &content, offline: false, by_digest: reference::digest(&source).is_some(), begins: false, passphrases };
+        let by_digest = reference::digest(&place.source).is_some();
+        let reading = Reading { flags: &content, offline: false, by_digest, begins: false, passphrases };
         until_interrupted(async {
-            let parts = wiring::build(&source, reading, &self.reaching.registry, &self.reaching.storage, environment)?;
+            let parts = wiring::build(&place.source, reading, &self.reaching.registry, &self.reaching.storage, environment)?;
+            let (source, path) = place.in_source(parts.pull.as_ref()).await;
             let shown = match &source {
                 Source::Registry { .. } | Source::Layout { name: None, .. } => self.names(&source, &parts).await,
-                Source::Layout { .. } if reference::named(&whole, parts.pull.as_ref()).await.is_ok() => {
-                    self.files(&whole, "", &parts).await
-                }
                 Source::Artifact { .. } | Source::Layout { .. } => self.files(&source, &path, &parts).await,
             };
             parts.artifacts.flush().await;
@@ -182,18 +178,6 @@ async fn tags_of(parts: &Parts, repository: Option<&Repository>) -> Result<Optio
         Err(error) if error.kind == ErrorKind::NotFound => Ok(None),
         Err(error) => Err(error.into()),
     }
-}
-
-/// Splits the text into an artifact or repository and a path in the artifact. Also returns the whole text as a name, since layout paths
-/// may contain slashes.
-fn place(text: &str, environment: &Environment) -> Result<(Source, Source, String), Failure> {
-    if let Some(Mounted { source, rest }) = mounted::find(text, environment)? {
-        return Ok((source.clone(), source, rest));
-    }
-    let (name, path) = reference::split_path(text);
-    let source = reference::written(name, environment)?;
-    let whole = if matches!(source, Source::Layout { .. }) { reference::written(text, environment)? } else { source.clone() };
-    Ok((source, whole, path.unwrap_or_default().to_owned()))
 }
 
 /// The repositories below a registry or prefix, excluding the prefix itself.

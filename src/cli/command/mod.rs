@@ -38,6 +38,7 @@ mod status;
 mod sync;
 mod tag;
 mod umount;
+mod warm;
 
 use std::path::PathBuf;
 
@@ -79,6 +80,7 @@ commands! {
     Discard: discard,
     New: new,
     Refresh: refresh,
+    Warm: warm,
     Cache: cache,
     Inspect: inspect,
     Ls: ls,

@@ -15,7 +15,7 @@ use crate::sys::space;
 const PATIENCE: Duration = Duration::from_secs(5);
 
 /// How long a daemon may take to list staged tags.
-const PULSE: Duration = Duration::from_secs(5);
+pub const PULSE: Duration = Duration::from_secs(5);
 
 /// The state of a mount whose daemon cannot be asked.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -6,6 +6,7 @@
 //! - `mounted`: paths inside a mount as references
 //! - `pushing`: shared by the commands that build artifacts
 //! - `reference`: parses SOURCE and REF, finds the artifact
+//! - `resolved`: an artifact that was looked up, with what reads it
 //! - `root`: the root of a mount of a source
 //! - `wiring`: builds registry, cache, content and artifacts
 
@@ -15,5 +16,6 @@ pub mod mirrors;
 pub mod mounted;
 pub mod pushing;
 pub mod reference;
+pub mod resolved;
 pub mod root;
 pub mod wiring;

@@ -75,6 +75,15 @@ pub fn find(text: &str, environment: &Environment) -> Result<Option<Mounted>, Fa
     Ok(Some(Mounted { source, rest }))
 }
 
+/// The cache directory of the mount that contains a path; `None` if the text is a reference.
+///
+/// # Errors
+/// As [`path`]; also if the mount does not answer.
+pub fn cache_directory(text: &str, environment: &Environment) -> Result<Option<PathBuf>, Failure> {
+    let Some((mount, _)) = path(text, environment)? else { return Ok(None) };
+    Ok(Some(mounts::client(&mount, None, environment).status(health::PULSE)?.cache.directory))
+}
+
 /// A tag that does not exist yet, in a repository that does.
 fn unborn(path: &Path) -> Result<Mounted, Failure> {
     let missing = || Failure::new(Code::NotFound, format!("{} does not exist", escape::path(path)));

@@ -186,6 +186,41 @@ pub fn split_path(text: &str) -> (&str, Option<&str>) {
     }
 }
 
+/// A reference that may be followed by a path in the artifact.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Place {
+    /// The artifact or repository.
+    pub source: Source,
+    /// The whole text as a name: names in a layout may contain slashes.
+    pub whole: Source,
+    /// The path in the artifact; empty for its root.
+    pub path: String,
+}
+
+impl Place {
+    /// The artifact and the path in it, once the layout can tell which names it has.
+    pub async fn in_source(self, pull: &dyn Pull) -> (Source, String) {
+        match &self.source {
+            Source::Layout { name: Some(_), .. } if named(&self.whole, pull).await.is_ok() => (self.whole, String::new()),
+            _ => (self.source, self.path),
+        }
+    }
+}
+
+/// Splits a text into an artifact or repository, and a path in the artifact.
+///
+/// # Errors
+/// Those of [`mounted::find`] and [`written`].
+pub fn place(text: &str, environment: &Environment) -> Result<Place, Failure> {
+    if let Some(Mounted { source, rest }) = mounted::find(text, environment)? {
+        return Ok(Place { source: source.clone(), whole: source, path: rest });
+    }
+    let (name, path) = split_path(text);
+    let source = written(name, environment)?;
+    let whole = if matches!(source, Source::Layout { .. }) { written(text, environment)? } else { source.clone() };
+    Ok(Place { source, whole, path: path.unwrap_or_default().to_owned() })
+}
+
 /// The error for a missing repository, if the user may have meant a tag.
 pub async fn no_repository(source: &Source, pull: &dyn Pull, failure: Failure) -> Failure {
     let Source::Registry { registry, prefix: Some(repository) } = source else { return failure };

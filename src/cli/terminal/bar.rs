@@ -1,6 +1,8 @@
 //! The progress bar of a command that transfers bytes, on standard error. Hidden without a terminal.
 
 use std::io::IsTerminal;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use indicatif::{ProgressBar, ProgressDrawTarget};
@@ -53,6 +55,12 @@ impl Bar {
             }
         });
         Self { bar, redrawing }
+    }
+
+    /// Shows how much of a known number of bytes is done. Call within the runtime.
+    pub fn of_bytes(quiet: bool, doing: &'static str, done: &Arc<AtomicU64>, total: u64) -> Self {
+        let done = Arc::clone(done);
+        Self::new(quiet, move || Figures { doing, done: done.load(Ordering::Relaxed), total: Some(total) })
     }
 }
 
