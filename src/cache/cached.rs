@@ -28,17 +28,22 @@ pub struct CachedStream {
 }
 
 impl CachedStream {
-    pub(super) fn new(open: &Arc<OpenStreams>, blob: &Digest, layout: &Layout, protection: &Protection) -> Result<Self, Error> {
+    /// Opens a stream; creates it if `create`, else `None` if it does not exist.
+    pub(super) fn open(
+        open: &Arc<OpenStreams>,
+        blob: &Digest,
+        layout: &Layout,
+        protection: &Protection,
+        create: bool,
+    ) -> Result<Option<Self>, Error> {
         let key = match protection {
             Protection::Plain => None,
             Protection::Sealed(key) => Some(key.clone()),
         };
         let layout = layout.stored_as(key.is_some())?;
         let name = Shared::stream_name(blob, key.is_some(), &layout.fingerprint());
-        let stream = Stream::open(open, &name, &layout, true)?.ok_or_else(|| {
-            Error::new(ErrorKind::Other, format!("cannot create a cache stream for {blob}: its new table is already broken"))
-        })?;
-        Ok(Self { open: Arc::clone(open), blob: *blob, layout, key, current: RwLock::new(stream) })
+        let stream = Stream::open(open, &name, &layout, create)?;
+        Ok(stream.map(|stream| Self { open: Arc::clone(open), blob: *blob, layout, key, current: RwLock::new(stream) }))
     }
 
     fn current(&self) -> Arc<Stream> {

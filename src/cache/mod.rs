@@ -104,7 +104,13 @@ impl SpanCache {
 
     /// The stream of a blob, for reads and single spans. A different layout makes a different object.
     pub fn stream(&self, blob: &Digest, layout: &Layout, protection: &Protection) -> Result<CachedStream, Error> {
-        CachedStream::new(&self.streams, blob, layout, protection)
+        CachedStream::open(&self.streams, blob, layout, protection, true)?
+            .ok_or_else(|| Error::other(format!("cannot create a cache stream for {blob}: its new table is already broken")))
+    }
+
+    /// The same stream if something of it was stored before; creates nothing.
+    pub fn begun_stream(&self, blob: &Digest, layout: &Layout, protection: &Protection) -> Result<Option<CachedStream>, Error> {
+        CachedStream::open(&self.streams, blob, layout, protection, false)
     }
 
     /// Starts the first pass over a blob. Hold a [`Claim`] on it.

@@ -10,6 +10,7 @@
 
 use std::sync::Arc;
 
+use super::blob_bytes::{BlobBytes, Places};
 use super::budget::Use;
 use super::plan::Attached;
 use super::shared::Shared;
@@ -136,13 +137,15 @@ async fn arrive(shared: &Arc<Shared>, source: &BlobSource, index: &Descriptor, n
     if index.size == 0 || index.size > LARGEST {
         return Err(Error::new(ErrorKind::Unsupported, format!("its claimed size is {} bytes", index.size)));
     }
-    let (mut bytes, mut is_right) = fetch(shared, source, index).await?;
-    if !is_right && shared.pull.report_wrong_bytes(&source.repository, &index.digest) {
-        (bytes, is_right) = fetch(shared, source, index).await?;
-    }
-    if !is_right {
-        return Err(Error::new(ErrorKind::Integrity, "its bytes do not match its digest"));
-    }
+    let mut places = Places::All;
+    let bytes = loop {
+        let were_cached = match fetch(shared, source, index, places).await? {
+            Fetched::Right(bytes) => break bytes,
+            Fetched::Wrong { were_cached } => were_cached,
+        };
+        let left = places.after_wrong(shared, &source.repository, &index.digest, were_cached);
+        places = left.ok_or_else(|| Error::new(ErrorKind::Integrity, "its bytes do not match its digest"))?;
+    };
     let _turn = shared.attached_indexes.opening.lock().await;
     let (shared, source, name) = (Arc::clone(shared), source.clone(), name.to_owned());
     blocking(move || {
@@ -156,23 +159,32 @@ async fn arrive(shared: &Arc<Shared>, source: &BlobSource, index: &Descriptor, n
     .await
 }
 
-/// Fetches an index blob, into memory or, if large, into the cache; also whether it matches its digest. Storage grows with the bytes that
-/// arrive, never with the claimed size.
-async fn fetch(shared: &Arc<Shared>, source: &BlobSource, index: &Descriptor) -> Result<(Array<u8>, bool), Error> {
+/// An index blob, compared with its digest.
+enum Fetched {
+    Right(Array<u8>),
+    /// Whether some of the bytes came from the cache.
+    Wrong {
+        were_cached: bool,
+    },
+}
+
+/// Fetches an index blob, into memory or, if large, into the cache. Storage grows with the bytes that arrive, never with the claimed size.
+async fn fetch(shared: &Arc<Shared>, source: &BlobSource, index: &Descriptor, places: Places) -> Result<Fetched, Error> {
     let _turn = shared.turns.request(Use::Demand).await?;
-    let mut stream = shared.fetch(&source.repository, index, 0..index.size).await?;
+    let mut blob = BlobBytes::find(shared, (&source.repository, index), 0..index.size, places).await?;
     let mut bytes = Array::new(&shared.cache.scratch());
-    while let Some(piece) = shared.next_piece(&mut stream, || format!("{}: no byte of its index", source.label())).await? {
+    let subject = format!("{}: no byte of its index", source.label());
+    while let Some(piece) = blob.next(&subject).await? {
         if bytes.len() as u64 + piece.len() as u64 > index.size {
             return Err(Error::new(ErrorKind::Integrity, "it is longer than its manifest says"));
         }
         bytes.extend_from_slice(&piece).map_err(|error| Error::new(ErrorKind::Other, format!("its index cannot be held: {error}")))?;
     }
-    let expected = index.digest;
+    let (expected, were_cached) = (index.digest, blob.were_cached());
     blocking(move || {
         let mut hasher = Hasher::new(expected.algorithm());
         hasher.update(&bytes);
-        Ok((bytes, hasher.finish() == expected))
+        Ok(if hasher.finish() == expected { Fetched::Right(bytes) } else { Fetched::Wrong { were_cached } })
     })
     .await
 }

@@ -328,8 +328,10 @@ async fn index_sealed(shared: &Arc<Shared>, source: &BlobSource) -> Result<Layer
     let blob = stored_blob(shared, source).await?;
     let index = envelope::index(shared, source, &opened, &blob).await?;
     let index = shared.store_index(source, &name, index, &protection);
-    // The sealed cache has it now; the ciphertext was only needed until then.
-    shared.forget_stream(&blob.key);
+    // The sealed cache has it now. Ciphertext that another reader stored is not ours to drop.
+    if shared.fetched_raw.remove(&blob.key).is_some() {
+        shared.forget_stream(&blob.key);
+    }
     Ok(index)
 }
 

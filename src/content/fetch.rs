@@ -8,15 +8,17 @@ use std::sync::atomic::Ordering;
 use bytes::Bytes;
 use tokio::sync::OwnedSemaphorePermit;
 
+use super::blob_bytes::{BlobBytes, Places};
 use super::budget::{Budget, Granted, Use};
 use super::decode::{IDLE, SequentialDecoder};
 use super::in_flight::PendingSpan;
 use super::input::{Input, Origin};
 use super::reader::{Checked, Mode, Reader};
+use super::{Sealing, names};
 use crate::blocking::blocking;
 use crate::cache::{Claim, Trust};
 use crate::error::{Error, ErrorKind};
-use crate::layer::{Codec, Restart, Span};
+use crate::layer::{Codec, Form, Restart, Span};
 
 /// Most spans per request.
 const RUN: usize = 8;
@@ -137,14 +139,13 @@ async fn attempt(reader: &Arc<Reader>, open: &mut BTreeMap<u32, PendingSpan>, ra
     look_again(reader, open);
     let _claims = if open.is_empty() { Vec::new() } else { claims(reader, open.keys().copied()).await };
     look_again(reader, open);
-    let mut how = How { rank, in_sequence: sequence.is_some(), may_repeat: true };
+    let mut how = How { rank, in_sequence: sequence.is_some(), places: places(reader) };
     loop {
         let Some((first, last)) = open.keys().next().copied().zip(open.keys().next_back().copied()) else { return Ok(()) };
-        if fetch(reader, open, first..last + 1, how, held.turn.take()).await? {
-            return Ok(());
+        match fetch(reader, open, first..last + 1, how, held.turn.take()).await? {
+            Some(places) => how.places = places,
+            None => return Ok(()),
         }
-        // Once: another place may have the right bytes.
-        how.may_repeat = false;
     }
 }
 
@@ -154,8 +155,14 @@ struct How {
     rank: Use,
     /// The decoder that a sequence left behind is used, and left behind again.
     in_sequence: bool,
-    /// Bytes that turn out wrong may be fetched again, from another place.
-    may_repeat: bool,
+    /// Where the bytes may come from.
+    places: Places,
+}
+
+/// The stream that a reader of the raw blob uses anyway is no second place.
+fn places(reader: &Reader) -> Places {
+    let raw = names::stream(&reader.source.descriptor.digest, Form::Raw, Sealing::None);
+    if reader.key == raw { Places::Registry } else { Places::All }
 }
 
 /// Completes spans that reached the cache since they were joined.
@@ -180,28 +187,28 @@ async fn claims(reader: &Reader, spans: impl Iterator<Item = u32>) -> Vec<Claim>
     claims
 }
 
-/// Fetches and decodes spans, from the closest preceding restart point. False if bytes were wrong and the rest is worth another fetch.
+/// Fetches and decodes spans, from the closest preceding restart point. If bytes were wrong, the places from which the rest may still be fetched.
 async fn fetch(
     reader: &Arc<Reader>,
     open: &mut BTreeMap<u32, PendingSpan>,
     spans: Range<u32>,
     how: How,
     turn: Option<OwnedSemaphorePermit>,
-) -> Result<bool, Error> {
+) -> Result<Option<Places>, Error> {
     let (from, mut decoder) = begin(reader, spans.start, how.in_sequence)?;
     let blob = blob_range(reader, from..spans.end)?;
-    let mut input = open_input(reader, blob, how.rank, turn).await?;
+    let mut input = open_input(reader, blob, how, turn).await?;
     for number in from..spans.end {
         let span = reader.span(number).ok_or_else(|| inconsistent(reader, number))?;
         let blob = input.take(&span.blob).await.map_err(|error| describe(reader, number, &error))?;
         let pending_span = open.remove(&number);
         let keeps = reader.keeps() && spans.end - number <= ON_THE_WAY;
-        let task = Task { number, span, blob, pending_span, keeps, how };
+        let task = Task { number, span, blob, pending_span, keeps, how, were_cached: input.were_cached() };
         decoder = match work(reader, task, decoder).await? {
             Worked::Done(decoder) => decoder,
-            Worked::Wrong(pending_span) => {
+            Worked::Wrong(pending_span, places) => {
                 open.extend(pending_span.map(|pending_span| (number, pending_span)));
-                return Ok(false);
+                return Ok(Some(places));
             }
         };
     }
@@ -213,7 +220,7 @@ async fn fetch(
         budget.decoder_pool().put(|| budget.is_short(), reader.number, decoder);
         expire_later(reader.shared.budget.clone());
     }
-    Ok(true)
+    Ok(None)
 }
 
 /// Where decoding starts and with which decoder; without one the stream is the blob.
@@ -235,21 +242,24 @@ fn blob_range(reader: &Reader, spans: Range<u32>) -> Result<Range<u64>, Error> {
     Ok(place(spans.start)?.blob.start..place(spans.end.saturating_sub(1))?.blob.end)
 }
 
-async fn open_input(reader: &Reader, range: Range<u64>, rank: Use, turn: Option<OwnedSemaphorePermit>) -> Result<Input, Error> {
+async fn open_input(reader: &Reader, range: Range<u64>, how: How, turn: Option<OwnedSemaphorePermit>) -> Result<Input, Error> {
     if let Mode::Sealed { blob, opened, .. } = &reader.mode {
-        return Ok(Input::of_envelope(&reader.shared, blob, opened, range, rank));
+        return Ok(Input::of_envelope(blob, opened, range, how.rank));
     }
+    let blob = (&reader.source.repository, &reader.source.descriptor);
+    let mut bytes = BlobBytes::find(&reader.shared, blob, range.clone(), how.places).await?;
+    // A range that is cached must not wait for a registry that hangs.
     let turn = match turn {
-        Some(turn) => turn,
-        None => reader.shared.turns.request(rank).await?,
+        None if !bytes.is_complete() => Some(reader.shared.turns.request(how.rank).await?),
+        turn => turn,
     };
-    let stream = reader.shared.fetch(&reader.source.repository, &reader.source.descriptor, range.clone()).await?;
+    bytes.begin().await?;
     if reader.is_unchecked() && reader.is_distrusted() {
         let message =
             format!("{}: it comes from a host whose transport is not trusted, so all of it is checked first", reader.source.label());
         return Err(Error::new(ErrorKind::Integrity, message));
     }
-    Ok(Input::new(&reader.shared, Origin::Remote { stream, _turn: turn }, range))
+    Ok(Input::new(Origin::Stored { bytes: Box::new(bytes), _turn: turn }, range))
 }
 
 /// One span whose blob bytes are present.
@@ -260,14 +270,15 @@ struct Task {
     pending_span: Option<PendingSpan>,
     keeps: bool,
     how: How,
+    were_cached: bool,
 }
 
 /// The outcome of a span.
 enum Worked {
     /// It was handed out; the decoder for the next one.
     Done(Option<SequentialDecoder>),
-    /// Its bytes were wrong, and another source may have the right ones.
-    Wrong(Option<PendingSpan>),
+    /// Its bytes were wrong, and these places may have the right ones.
+    Wrong(Option<PendingSpan>, Places),
 }
 
 /// Verifies, decodes, stores and hands out one span; returns the decoder. On a blocking thread, however small the span is: storing it may cause an
@@ -278,11 +289,13 @@ async fn work(reader: &Arc<Reader>, task: Task, decoder: Option<SequentialDecode
 }
 
 fn work_here(reader: &Reader, task: Task, mut decoder: Option<SequentialDecoder>) -> Result<Worked, Error> {
-    let Task { number, span, blob, pending_span, keeps, how } = task;
+    let Task { number, span, blob, pending_span, keeps, how, were_cached } = task;
     let verified = verify(reader, number, &span, &blob);
-    let is_wrong = verified.as_ref().is_err_and(|error| error.kind == ErrorKind::Integrity);
-    if is_wrong && how.may_repeat && reader.shared.report_wrong_bytes(&reader.source) {
-        return Ok(Worked::Wrong(pending_span));
+    let (repository, digest) = (&reader.source.repository, &reader.source.descriptor.digest);
+    if verified.as_ref().is_err_and(|error| error.kind == ErrorKind::Integrity)
+        && let Some(places) = how.places.after_wrong(&reader.shared, repository, digest, were_cached)
+    {
+        return Ok(Worked::Wrong(pending_span, places));
     }
     let worked = verified.and_then(|trust| Ok((trust, decode(reader, number, &span, blob, decoder.as_mut())?)));
     let (trust, data) = match worked {

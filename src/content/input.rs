@@ -6,12 +6,11 @@ use std::sync::Arc;
 use bytes::{Bytes, BytesMut};
 use tokio::sync::OwnedSemaphorePermit;
 
+use super::blob_bytes::BlobBytes;
 use super::budget::Use;
 use super::reader::Reader;
 use super::sealed::probe::Opened;
-use super::shared::Shared;
 use crate::error::{Error, ErrorKind};
-use crate::registry::BlobStream;
 use crate::seal::{ENVELOPE_HEADER, EnvelopeReader};
 
 /// Size of ciphertext reads, in bytes.
@@ -19,12 +18,12 @@ const PIECE: u64 = 256 << 10;
 
 /// Where the bytes come from.
 pub(super) enum Origin {
-    /// One request, which holds its slot until it ends.
-    Remote {
+    /// The blob as stored.
+    Stored {
         /// The bytes as they arrive.
-        stream: BlobStream,
-        /// The request slot, released at the end.
-        _turn: OwnedSemaphorePermit,
+        bytes: Box<BlobBytes>,
+        /// The slot of its requests, released at the end.
+        _turn: Option<OwnedSemaphorePermit>,
     },
     /// The verified ciphertext of an envelope.
     Envelope {
@@ -40,7 +39,6 @@ pub(super) enum Origin {
 /// A forward reader of one range.
 pub(super) struct Input {
     origin: Origin,
-    shared: Arc<Shared>,
     /// Blob offset of the first byte in `buffer`.
     start: u64,
     buffer: BytesMut,
@@ -49,14 +47,14 @@ pub(super) struct Input {
 }
 
 impl Input {
-    pub(super) fn new(shared: &Arc<Shared>, origin: Origin, range: Range<u64>) -> Self {
-        Self { origin, shared: Arc::clone(shared), start: range.start, buffer: BytesMut::new(), end: range.end }
+    pub(super) fn new(origin: Origin, range: Range<u64>) -> Self {
+        Self { origin, start: range.start, buffer: BytesMut::new(), end: range.end }
     }
 
     /// A forward reader of an opened envelope's content; `blob` reads the ciphertext.
-    pub(super) fn of_envelope(shared: &Arc<Shared>, blob: &Arc<Reader>, opened: &Opened, range: Range<u64>, rank: Use) -> Self {
+    pub(super) fn of_envelope(blob: &Arc<Reader>, opened: &Opened, range: Range<u64>, rank: Use) -> Self {
         let envelope = Box::new(EnvelopeReader::new(&opened.key, &opened.header));
-        Self::new(shared, Origin::Envelope { blob: Arc::clone(blob), envelope, rank }, range)
+        Self::new(Origin::Envelope { blob: Arc::clone(blob), envelope, rank }, range)
     }
 
     /// The bytes of a range that starts no earlier than that of the last call.
@@ -77,6 +75,11 @@ impl Input {
         Ok(Bytes::copy_from_slice(self.buffer.get(..length).unwrap_or_default()))
     }
 
+    /// Whether any of the bytes came from the cache as stored.
+    pub(super) fn were_cached(&self) -> bool {
+        matches!(&self.origin, Origin::Stored { bytes, .. } if bytes.were_cached())
+    }
+
     fn skip_to(&mut self, start: u64) {
         let known = usize::try_from(start.saturating_sub(self.start)).unwrap_or(usize::MAX).min(self.buffer.len());
         let _skipped = self.buffer.split_to(known);
@@ -86,7 +89,7 @@ impl Input {
     async fn next(&mut self) -> Result<Option<Bytes>, Error> {
         let place = self.start + self.buffer.len() as u64;
         match &mut self.origin {
-            Origin::Remote { stream, .. } => self.shared.next_piece(stream, || "no byte".to_owned()).await,
+            Origin::Stored { bytes, .. } => bytes.next("no byte").await,
             Origin::Envelope { blob, envelope, rank } => {
                 if place >= self.end {
                     return Ok(None);

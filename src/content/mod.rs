@@ -9,10 +9,11 @@
 //! - `plan` chooses how a blob is read, `contents` opens it, `readers` and `reader` share it, `stream` is what callers hold
 //! - `reading` answers a range from cached spans, `in_flight` ones and new ones from `fetch`; `prefetch` looks ahead, `recent` remembers
 //! - `pass` reads a blob once completely and indexes it; `running_check` verifies a raw one while it is served; `download` bypasses the cache
-//! - `input` and `decode` turn blob bytes into stream bytes; `sealed` opens envelopes; `attached_index` and `verdicts` use indexes of others
+//! - `blob_bytes` reads a blob as stored; `input` and `decode` turn that into stream bytes; `sealed` opens envelopes; `attached_index` and `verdicts` use indexes of others
 //! - `budget` bounds memory, `names` are keys of the cache, `shared` is the state of a mount
 
 mod attached_index;
+mod blob_bytes;
 mod budget;
 mod contents;
 mod decode;

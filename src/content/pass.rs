@@ -7,9 +7,10 @@ use std::sync::Arc;
 use bytes::Bytes;
 use tokio::sync::{mpsc, oneshot};
 
-use super::BlobSource;
+use super::blob_bytes::{BlobBytes, Places};
 use super::sealed::probe::KeyProbe;
 use super::shared::Shared;
+use super::{BlobSource, names};
 use crate::blocking::{Spawned, spawn_blocking};
 use crate::cache::Fill;
 use crate::error::{Error, ErrorKind};
@@ -31,11 +32,11 @@ struct Hashed {
 enum Passed {
     /// It is right; its index, and the probe that saw all of it.
     Right(Box<(LayerIndex, Option<KeyProbe>)>),
-    /// Its bytes do not match its digest.
-    Wrong(Error),
+    /// Its bytes do not match its digest; whether some of them came from the cache.
+    Wrong(Error, bool),
 }
 
-/// Reads a blob whole, and once more if its bytes were wrong and another place has it. `prepare` makes what takes its bytes: the fill of the
+/// Reads a blob whole, and again as long as its bytes are wrong and another place has it. `prepare` makes what takes its bytes: the fill of the
 /// cache, and the probe, which is returned finished.
 pub(super) async fn run(
     shared: &Arc<Shared>,
@@ -43,31 +44,41 @@ pub(super) async fn run(
     prepare: impl Fn() -> Result<(Option<Fill>, Option<KeyProbe>), Error>,
 ) -> Result<(LayerIndex, Option<KeyProbe>), Error> {
     let _turn = shared.turns.pass().await?;
-    let mut passed = once(shared, source, prepare()?).await?;
-    if matches!(passed, Passed::Wrong(_)) && shared.report_wrong_bytes(source) {
-        passed = once(shared, source, prepare()?).await?;
-    }
-    match passed {
-        Passed::Right(found) => Ok(*found),
-        Passed::Wrong(error) => Err(error),
+    let mut places = Places::All;
+    loop {
+        let (error, were_cached) = match once(shared, source, places, prepare()?).await? {
+            Passed::Right(found) => return Ok(*found),
+            Passed::Wrong(error, were_cached) => (error, were_cached),
+        };
+        let (repository, digest) = (&source.repository, &source.descriptor.digest);
+        places = places.after_wrong(shared, repository, digest, were_cached).ok_or(error)?;
     }
 }
 
-async fn once(shared: &Arc<Shared>, source: &BlobSource, prepared: (Option<Fill>, Option<KeyProbe>)) -> Result<Passed, Error> {
-    let (fill, probe) = prepared;
-    tracing::debug!(size = source.descriptor.size, "reading {} completely to index it", source.label());
+async fn once(
+    shared: &Arc<Shared>,
+    source: &BlobSource,
+    places: Places,
+    (fill, probe): (Option<Fill>, Option<KeyProbe>),
+) -> Result<Passed, Error> {
+    let size = source.descriptor.size;
+    tracing::debug!(size, "reading {} completely to index it", source.label());
+    let mut bytes = BlobBytes::find(shared, (&source.repository, &source.descriptor), 0..size, places).await?;
     let scan = ScanThread::start(shared, source, fill);
     let (to_hash, pieces) = mpsc::channel(QUEUE);
     let algorithm = Hasher::new(source.descriptor.digest.algorithm());
     let hashing = spawn_blocking(move || hash(algorithm, pieces, probe));
-    let sent = download(shared, source, &to_hash, &scan.pieces).await;
+    let sent = download(source, &mut bytes, &to_hash, &scan.pieces).await;
     drop(to_hash);
     let hashed = hashing.await?;
     sent?;
     if let Err(error) = check(source, &hashed.digest, hashed.length) {
-        return Ok(Passed::Wrong(error));
+        return Ok(Passed::Wrong(error, bytes.were_cached()));
     }
     let index = shared.working(scan.finish(source, hashed.digest)).await?;
+    if source.form == Form::Raw && !bytes.were_cached() {
+        shared.fetched_raw.put(names::stream(&source.descriptor.digest, source.form, source.sealing), ());
+    }
     Ok(Passed::Right(Box::new((index, hashed.probe))))
 }
 
@@ -108,13 +119,9 @@ pub(super) fn pieces(data: &Bytes) -> impl Iterator<Item = Bytes> + '_ {
     (0..data.len()).step_by(PIECE).map(|start| data.slice(start..data.len().min(start + PIECE)))
 }
 
-async fn download(shared: &Shared, source: &BlobSource, hash: &mpsc::Sender<Bytes>, scan: &mpsc::Sender<Bytes>) -> Result<(), Error> {
-    let size = source.descriptor.size;
-    if size == 0 {
-        return Ok(());
-    }
-    let mut stream = shared.fetch(&source.repository, &source.descriptor, 0..size).await?;
-    while let Some(piece) = shared.next_piece(&mut stream, || format!("{}: no byte", source.label())).await? {
+async fn download(source: &BlobSource, bytes: &mut BlobBytes, hash: &mpsc::Sender<Bytes>, scan: &mpsc::Sender<Bytes>) -> Result<(), Error> {
+    let subject = format!("{}: no byte", source.label());
+    while let Some(piece) = bytes.next(&subject).await? {
         for piece in pieces(&piece) {
             let gone = hash.send(piece.clone()).await.is_err() || scan.send(piece).await.is_err();
             if gone {

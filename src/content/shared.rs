@@ -33,6 +33,8 @@ const SEALED_WINDOW: u64 = 9 << 20;
 const WORKING: Duration = Duration::from_secs(1);
 /// Most wrong streams remembered.
 const POISONED: usize = 4096;
+/// Most fetched raw streams remembered; others age like everything else in the cache.
+const FETCHED_RAW: usize = 256;
 
 /// The parts of a mount needed for reading.
 pub(super) struct Shared {
@@ -49,6 +51,8 @@ pub(super) struct Shared {
     progress: AtomicU64,
     /// Streams that turned out wrong while being read. Locked only for a glance.
     poisoned: BoundedMap<Digest, (), POISONED>,
+    /// Raw streams that passes of this process fetched: ciphertext among them is dropped once it was opened. Locked only for a glance.
+    pub(super) fetched_raw: BoundedMap<Digest, (), FETCHED_RAW>,
 }
 
 impl Shared {
@@ -65,6 +69,7 @@ impl Shared {
             verify: config.verify,
             progress: AtomicU64::new(0),
             poisoned: BoundedMap::default(),
+            fetched_raw: BoundedMap::default(),
         }
     }
 
@@ -90,11 +95,6 @@ impl Shared {
     pub(super) async fn fetch(&self, repository: &Repository, descriptor: &Descriptor, range: Range<u64>) -> Result<BlobStream, Error> {
         let stream = self.pull.blob(repository, descriptor, range).await.map_err(Error::absent_is_gone)?;
         Ok(Box::pin(stream.map_err(Error::absent_is_gone)))
-    }
-
-    /// Reports that the bytes of a blob turned out wrong. True if it is read from another place from now on.
-    pub(super) fn report_wrong_bytes(&self, source: &BlobSource) -> bool {
-        self.pull.report_wrong_bytes(&source.repository, &source.descriptor.digest)
     }
 
     /// A number unique to a reader in this process.

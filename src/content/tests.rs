@@ -18,6 +18,7 @@ use crate::registry::Trust;
 use crate::registry::{Fault, Memory, RequestKind};
 
 pub(crate) mod attached_index;
+mod blob_bytes;
 mod local;
 mod packed;
 mod raw;

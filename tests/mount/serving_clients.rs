@@ -2,6 +2,7 @@
 
 use super::interop::client;
 use super::serving::Running;
+use super::support::artifacts::{Draft, LAYER, gzip, noise, tar, zstandard};
 use super::support::commands::prints;
 use super::support::layouts::Layout;
 use super::support::mounting::Home;
@@ -167,4 +168,38 @@ fn a_mount_reads_through_the_server_and_publishes_to_it() {
     // A fresh user has no cache of his own.
     assert_eq!(list(&Home::new(), &source), first);
     assert!(scene.home.path("cache").exists());
+}
+
+#[test]
+fn a_mount_with_the_cache_of_the_server_reads_what_clients_pulled_without_the_upstream() {
+    if lacks(&NEEDS) || lacks(&[Need::Fuse]) {
+        return;
+    }
+    let (home, mut upstream, shell) = (Home::new(), Registry::plain(), Shell::new());
+    let big = noise(7, 3 << 20);
+    let archive = tar(&[("big", &big), ("small", b"packed\n")]);
+    let mut draft = Draft::new();
+    for (tag, packed, suffix) in [("gzip", gzip(&archive), "+gzip"), ("zstd", zstandard(&archive), "+zstd"), ("tar", archive, "")] {
+        let layer = draft.blob(&format!("{LAYER}{suffix}"), &packed);
+        draft.image(tag, &[layer]);
+    }
+    draft.layout().push(&upstream.url(), "team/app");
+    let (prefix, cache) = (format!("up={}", upstream.host()), home.path("cache"));
+    let flags = ["--listen", "127.0.0.1:0", "--upstream", &prefix, "--cache-dir", cache.to_str().unwrap()];
+    let server = Running::start(&home, &flags);
+    let pull = "for tag in gzip zstd tar; do
+        curl -fsS -H 'Accept: application/vnd.oci.image.manifest.v1+json' $S/v2/up/team/app/manifests/$tag >manifest
+        for digest in $(jq -r '.config.digest, .layers[].digest' manifest); do
+            [ $(curl -fsS $S/v2/up/team/app/blobs/$digest | sha256sum | cut -c1-64) = ${digest#sha256:} ] || echo wrong
+        done
+    done";
+    assert_eq!(shell.run(pull, &[("S", server.base())]), "");
+    upstream.stop();
+    server.ends_well();
+    let mount = home.mount(&format!("{}/team", upstream.host()), &["--offline"]);
+    for tag in ["gzip", "zstd", "tar"] {
+        assert!(mount.cat(&format!("app/{tag}/big")).unwrap() == big, "{tag}");
+        assert_eq!(mount.cat(&format!("app/{tag}/small")).unwrap(), b"packed\n");
+    }
+    mount.unmount();
 }

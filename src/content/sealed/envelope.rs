@@ -156,7 +156,7 @@ pub(in crate::content) async fn index(
     let _memory = shared.budget.take(Use::Large, shared.budget.share(Use::Large) / 2).await?;
     let scan = ScanThread::start(shared, source, shared.fill(source, &opened.protection(source, "stream")));
     let end = source.descriptor.size.saturating_sub(source.sealing.overhead());
-    let mut input = Input::of_envelope(shared, blob, opened, 0..end, Use::Demand);
+    let mut input = Input::of_envelope(blob, opened, 0..end, Use::Demand);
     let mut place = 0;
     while place < end {
         let plain = input.take(&(place..(place + PIECE).min(end))).await?;

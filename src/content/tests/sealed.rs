@@ -3,6 +3,7 @@
 use aes_gcm::Aes256Gcm;
 use aes_gcm::aead::{Aead, KeyInit};
 
+use super::super::sealed::envelope;
 use super::attached_index::{file, pack_entries};
 use super::*;
 use crate::layer::Packing;
@@ -166,4 +167,21 @@ async fn an_archive_sealed_here_is_listed_without_a_request_and_its_names_stay_s
     let other = BlobSource { descriptor: Descriptor::new("a/b", Digest::of(b"other"), 5), ..source };
     assert_eq!(contents.adopt_sealed(&other, header, &key, &packed.index).unwrap_err().kind, ErrorKind::Integrity);
     keeps_secret(&fixture, &[b"secret-name"]);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_envelope_that_another_reader_stored_is_opened_in_place_and_stays() {
+    let fixture = ContentFixture::new();
+    let big = noise(3 * MIB as usize, 8);
+    let source = sealed(&fixture, &seal(&gzip(&tar(&[("secret-name", &big)]))));
+    let stored = envelope::as_stored(&source);
+    let relay = || Contents::new(Config { verify: VerifyPolicy::Relayed, ..fixture.config(1 << 30) });
+    relay().open(&stored).await.unwrap().read(0..stored.descriptor.size).await.unwrap();
+    fixture.memory.remove_blob(REPOSITORY, &source.descriptor.digest);
+    let contents = contents(&fixture, 1 << 30, &[PASSPHRASE]);
+    let index = contents.index(&source).await.unwrap();
+    let stream = contents.open(&source).await.unwrap();
+    assert!(stream.read(extent(&index, "secret-name")).await.unwrap() == big);
+    let again = relay().open(&stored).await.unwrap();
+    assert_eq!(again.read(0..stored.descriptor.size).await.unwrap().len() as u64, stored.descriptor.size);
 }
