@@ -82,7 +82,6 @@ impl Reader {
                     let reader = Arc::clone(self);
                     spawn_blocking(move || reader.advance(Some((next, &data)))).await?;
                 }
-                Some(Wanting::Never) => return Err(Error::other(format!("{}: checking was abandoned; see the log", self.source.label()))),
                 Some(Wanting::Nothing) | None => return self.failure(),
             }
         }

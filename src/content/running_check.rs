@@ -10,14 +10,14 @@ use sha2::{Digest as _, Sha256};
 use super::BlobSource;
 use crate::cache::{CachedStream, Layout};
 use crate::error::{Error, ErrorKind};
-use crate::layer::{Form, LayerIndex, Resources, Scan, SpanSink};
+use crate::layer::{self, LayerIndex, Resources};
 use crate::oci::Hasher;
 
 /// The state after the spans before `next`.
 struct Progress {
     next: u32,
-    /// `None` once the last span was hashed or hashing failed.
-    hashing: Option<(Hasher, Scan)>,
+    /// Of all those spans; `None` once the last one was hashed.
+    hasher: Option<Hasher>,
 }
 
 /// The running check of one raw blob.
@@ -37,8 +37,6 @@ pub(super) enum Wanting {
     Span(u32),
     /// Nothing: it is complete.
     Nothing,
-    /// It was abandoned.
-    Never,
 }
 
 /// The state of a check.
@@ -53,8 +51,7 @@ pub(super) enum Verdict {
 
 impl RunningCheck {
     pub(super) fn new(source: &BlobSource) -> Self {
-        let hashing = (Hasher::new(source.descriptor.digest.algorithm()), Scan::new(Form::Raw, &Resources::default()));
-        let progress = Mutex::new(Progress { next: 0, hashing: Some(hashing) });
+        let progress = Mutex::new(Progress { next: 0, hasher: Some(Hasher::new(source.descriptor.digest.algorithm())) });
         Self { progress, hashed: Mutex::default(), failure: OnceLock::new(), held: AtomicBool::new(false) }
     }
 
@@ -70,12 +67,8 @@ impl RunningCheck {
 
     /// The next span to hash. Blocks while another thread hashes.
     pub(super) fn wanting(&self, layout: &Layout) -> Wanting {
-        let progress = self.progress.lock();
-        match progress.hashing {
-            _ if progress.next >= layout.count() => Wanting::Nothing,
-            Some(_) => Wanting::Span(progress.next),
-            None => Wanting::Never,
-        }
+        let next = self.progress.lock().next;
+        if next < layout.count() { Wanting::Span(next) } else { Wanting::Nothing }
     }
 
     /// Whether a span just fetched is consistent with the one hashed before, as far as known.
@@ -87,7 +80,10 @@ impl RunningCheck {
     /// Hashes the next span.
     fn add(&self, progress: &mut Progress, number: u32, data: &[u8]) {
         self.hashed.lock().push(span_digest(data));
-        progress.add(number, data);
+        if let Some(hasher) = &mut progress.hasher {
+            hasher.update(data);
+        }
+        progress.next = number + 1;
     }
 
     /// Reports that a span has arrived, and hashes as far as spans are available. Blocks.
@@ -104,30 +100,34 @@ impl RunningCheck {
             if let Some((number, data)) = fresh.filter(|(number, _)| *number == progress.next) {
                 self.add(&mut progress, number, data);
             }
-            while progress.next < layout.count() && progress.hashing.is_some() {
+            while progress.next < layout.count() {
                 let next = progress.next;
                 let Some(Ok(Some(data))) = cached.map(|cached| cached.read_unproved(next, layout.span(next))) else { break };
                 self.add(&mut progress, next, &data);
             }
             if progress.next >= layout.count() {
-                return self.judge(source, progress.hashing.take());
+                return progress.hasher.take().map_or(Verdict::Open, |hasher| self.judge(source, hasher));
             }
             let next = progress.next;
-            let over = progress.hashing.is_none();
             drop(progress);
-            if over || !cached.is_some_and(|cached| cached.has(next)) {
+            if !cached.is_some_and(|cached| cached.has(next)) {
                 return Verdict::Open;
             }
         }
     }
 
-    fn judge(&self, source: &BlobSource, hashing: Option<(Hasher, Scan)>) -> Verdict {
-        let Some((hasher, scan)) = hashing else { return Verdict::Open };
+    fn judge(&self, source: &BlobSource, hasher: Hasher) -> Verdict {
         let found = hasher.finish();
         let expected = source.descriptor.digest;
         if found == expected {
             self.held.store(true, Ordering::Release);
-            return scan.finish(found, &mut Nowhere).map_or(Verdict::Open, |index| Verdict::Held(Box::new(index)));
+            return match layer::raw_index(found, source.descriptor.size, &self.hashed.lock(), &Resources::default()) {
+                Ok(index) => Verdict::Held(Box::new(index)),
+                Err(error) => {
+                    tracing::warn!(%error, "{} has no index", source.label());
+                    Verdict::Open
+                }
+            };
         }
         let message = format!(
             "{}: the registry's bytes do not match: expected {expected}, found {found} over {} bytes; it is no longer served",
@@ -141,32 +141,6 @@ impl RunningCheck {
     }
 }
 
-impl Progress {
-    fn add(&mut self, number: u32, data: &[u8]) {
-        if let Some((hasher, scan)) = &mut self.hashing {
-            hasher.update(data);
-            if let Err(error) = scan.push(data, &mut Nowhere) {
-                tracing::warn!(%error, "cannot verify a blob");
-                self.hashing = None;
-            }
-        }
-        self.next = number + 1;
-    }
-}
-
 fn span_digest(data: &[u8]) -> [u8; 32] {
     Sha256::digest(data).into()
-}
-
-/// The spans are already in the cache.
-struct Nowhere;
-
-impl SpanSink for Nowhere {
-    fn member(&mut self, _stream: std::ops::Range<u64>) -> Result<(), Error> {
-        Ok(())
-    }
-
-    fn span(&mut self, _number: u32, _stream: std::ops::Range<u64>, _data: &[u8]) -> Result<(), Error> {
-        Ok(())
-    }
 }

@@ -44,7 +44,7 @@ pub use pack::{
     ATTACHED_INDEX_MOST, PackEntry, Packed, Packer, Packing, SPAN, attached_index_memory, compressible, decode_attached, encode_attached,
     sample_ranges,
 };
-pub use scan::{Form, Scan};
+pub use scan::{Form, Scan, raw_index};
 pub use sink::SpanSink;
 pub use span::{Codec, Restart, Span};
 pub use span_decoder::SpanDecoder;

@@ -9,7 +9,7 @@ use super::sink::SpanSink;
 use super::step::Step;
 use super::tar::Walker;
 use super::zstandard::Zstandard;
-use super::{Codec, LayerIndex, Resources, Windows};
+use super::{Codec, LayerIndex, RAW_SPAN, Resources, Restart, Span, Windows};
 use crate::error::Error;
 use crate::oci::Digest;
 
@@ -133,6 +133,16 @@ impl Scan {
             Stage::Sniffing(_) => Err(Error::other("the scan did not begin".to_owned())),
         }
     }
+}
+
+/// The index of a raw blob whose spans of [`RAW_SPAN`] bytes were hashed: what a [`Scan`] of its bytes makes.
+pub fn raw_index(digest: Digest, length: u64, spans: &[[u8; 32]], resources: &Resources) -> Result<LayerIndex, Error> {
+    let mut builder = Builder::new(resources);
+    for (start, digest) in (0..length).step_by(RAW_SPAN as usize).zip(spans) {
+        let range = start..length.min(start + RAW_SPAN);
+        builder.span(&Span { stream: range.clone(), blob: range, restart: Restart::Clean, digest: Some(*digest) }, &[])?;
+    }
+    builder.finish(&Blob { digest, stream_length: length, blob_length: length, codec: Codec::Identity, is_archive: false })
 }
 
 /// The codec detected from an archive's first bytes.

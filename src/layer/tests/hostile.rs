@@ -226,6 +226,13 @@ fn a_raw_blob_is_taken_as_it_is() {
     );
     assert_eq!(index.span_count() as usize, blob.len().div_ceil(1 << 20));
     check_spans(&index, &blob, &blob, 1 << 20);
+    // Hashed spans are all that it takes.
+    for length in [blob.len(), 2 << 20, 1, 0] {
+        let part = &blob[..length];
+        let hashed: Vec<[u8; 32]> = part.chunks(1 << 20).map(|span| sha2::Sha256::digest(span).into()).collect();
+        let built = raw_index(Digest::of(part), length as u64, &hashed, &Resources::default()).unwrap();
+        assert_eq!(built.as_bytes(), scan(Form::Raw, part).unwrap().0.as_bytes());
+    }
     let (empty, _) = scan(Form::Raw, b"").unwrap();
     assert_eq!((empty.span_count(), empty.stream_length()), (0, 0));
 }
