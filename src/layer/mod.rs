@@ -49,7 +49,7 @@ pub use sink::SpanSink;
 pub use span::{Codec, Restart, Span};
 pub use span_decoder::SpanDecoder;
 pub use tar::path::safe_name;
-pub use tar::{ARCHIVE_END, ArchiveMember, archive_header, archive_members, archive_padding};
+pub use tar::{ARCHIVE_END, ArchiveMember, archive_directory, archive_header, archive_members, archive_padding};
 
 /// A regular file of at least this many bytes, stored contiguously, is a member: announced by [`SpanSink::member`] and listed by
 /// [`LayerIndex::members`].

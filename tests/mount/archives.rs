@@ -96,6 +96,17 @@ fn skopeo_reads_the_archives_that_cp_and_push_write() {
     }
     let listed = Command::new("tar").arg("tf").arg(&file).output().unwrap();
     assert!(listed.status.success(), "{}", text(&listed));
+    // Without root, skopeo cannot give a directory that the archive does not name to the owner of its files.
+    if !lacks(&[Need::Root, Need::Tool("setpriv")]) {
+        let (at, copied) = (home.path("nobody"), home.path("nobody/copied.tar"));
+        std::fs::create_dir(&at).unwrap();
+        std::os::unix::fs::chown(&at, Some(65534), Some(65534)).unwrap();
+        std::fs::copy(&file, &copied).unwrap();
+        let mut skopeo = Command::new("setpriv");
+        skopeo.args(["--reuid", "65534", "--regid", "65534", "--clear-groups", "skopeo", "--tmpdir"]).arg(&at).args(["inspect", "--raw"]);
+        let inspected = skopeo.arg(format!("oci-archive:{}:one", copied.display())).env("HOME", &at).output().unwrap();
+        assert!(inspected.status.success(), "{}", text(&inspected));
+    }
     let docker = home.path("docker.tar");
     skopeo(&[&format!("{archive}:one"), &format!("docker-archive:{}:a:v1", docker.display())]);
     fails(&home, &["ls", &format!("oci-archive:{}", docker.display())], 2, "is a Docker archive");

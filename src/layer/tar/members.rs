@@ -108,10 +108,22 @@ impl Extended {
 /// # Errors
 /// The path is not a valid file path.
 pub fn archive_header(path: &[u8], size: u64) -> Result<Vec<u8>, Error> {
+    header(path, FileKind::File, 0o644, size)
+}
+
+/// The header of a directory in an archive.
+///
+/// # Errors
+/// The path is not a valid path.
+pub fn archive_directory(path: &[u8]) -> Result<Vec<u8>, Error> {
+    header(path, FileKind::Directory, 0o755, 0)
+}
+
+fn header(path: &[u8], kind: FileKind, mode: u32, size: u64) -> Result<Vec<u8>, Error> {
     headers(&PackEntry {
         path: path.to_vec(),
-        kind: FileKind::File,
-        metadata: Metadata { mode: Some(0o644), ..Metadata::default() },
+        kind,
+        metadata: Metadata { mode: Some(mode), ..Metadata::default() },
         size,
         link: Vec::new(),
         xattrs: Vec::new(),

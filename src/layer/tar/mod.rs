@@ -15,7 +15,7 @@ mod tests;
 
 use self::entry::{Names, Pending};
 use self::header::{BLOCK, Header};
-pub use self::members::{ARCHIVE_END, ArchiveMember, archive_header, archive_members, archive_padding};
+pub use self::members::{ARCHIVE_END, ArchiveMember, archive_directory, archive_header, archive_members, archive_padding};
 use self::pax::Records;
 use self::sparse::{LeadingMap, Piece};
 use super::build::Builder;

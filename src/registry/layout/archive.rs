@@ -5,7 +5,7 @@
 //! again. Blobs arrive in any order, several at once, each in its own region, whose header is written last. Everything here blocks the
 //! thread.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::ffi::{OsStr, OsString};
 use std::fs::{File, OpenOptions};
 use std::io::{self, Read, Seek, SeekFrom, Write};
@@ -20,7 +20,7 @@ use super::local::{INDEX, MARKER};
 use super::slice::Slice;
 use crate::durable::{self, RangeLock, Sharing};
 use crate::error::ErrorKind;
-use crate::layer::{ARCHIVE_END, ArchiveMember, archive_header, archive_members, archive_padding};
+use crate::layer::{ARCHIVE_END, ArchiveMember, archive_directory, archive_header, archive_members, archive_padding};
 use crate::oci::{Digest, Hasher};
 
 /// Name suffix of an unfinished archive.
@@ -59,13 +59,19 @@ struct Partial {
     is_changed: bool,
     /// Failed regions with others after them.
     holes: usize,
+    /// Directories that have an entry. Tools that unpack as another user (skopeo) fail on a file before its directory: they try to give the
+    /// directory to root.
+    directories: HashSet<PathBuf>,
     _lock: RangeLock,
 }
 
 /// Space reserved for a file in an unfinished archive.
 pub(super) struct Region {
     archive: Arc<Shared>,
+    /// With the headers of its new directories in front.
     header: Vec<u8>,
+    /// Those directories.
+    directories: Vec<PathBuf>,
     header_at: u64,
     content: Slice,
     written: u64,
@@ -122,15 +128,15 @@ impl Archive {
 
     /// Reserves space for a file.
     pub(super) fn receive(&self, path: &Path, size: u64) -> io::Result<Region> {
-        let header = archive_header(path.as_os_str().as_bytes(), size).map_err(of_layer)?;
         let mut state = self.0.state();
         let partial = self.0.partial(&mut state)?;
+        let (header, directories) = partial.header(path, size)?;
         let header_at = partial.end;
         let start = header_at + header.len() as u64;
         partial.end = start + size + archive_padding(size);
         partial.is_changed = true;
         let content = Slice { file: Arc::clone(&partial.file), start, size };
-        Ok(Region { archive: Arc::clone(&self.0), header, header_at, content, written: 0, is_placed: false })
+        Ok(Region { archive: Arc::clone(&self.0), header, directories, header_at, content, written: 0, is_placed: false })
     }
 
     pub(super) fn put(&self, path: &Path, bytes: &[u8], replace: bool) -> io::Result<()> {
@@ -262,7 +268,10 @@ impl Drop for Region {
         let mut state = self.archive.state();
         let Some(partial) = state.partial.as_mut().filter(|_| !self.is_placed) else { return };
         match partial.end == self.content.start + self.content.size + archive_padding(self.content.size) {
-            true => partial.end = self.header_at,
+            true => {
+                partial.end = self.header_at;
+                partial.directories.retain(|directory| !self.directories.contains(directory));
+            }
             false => partial.holes += 1,
         }
     }
@@ -279,7 +288,20 @@ impl Partial {
         if !lock.is_at(&path)? {
             return Err(busy());
         }
-        Ok(Self { path, file: Arc::new(file), end: 0, is_changed: false, holes: 0, _lock: lock })
+        Ok(Self { path, file: Arc::new(file), end: 0, is_changed: false, holes: 0, directories: HashSet::new(), _lock: lock })
+    }
+
+    /// The header of a file, after those of its directories without an entry, which now have one and are returned too.
+    fn header(&mut self, path: &Path, size: u64) -> io::Result<(Vec<u8>, Vec<PathBuf>)> {
+        let (mut header, mut directories) = (Vec::new(), Vec::new());
+        let parents: Vec<&Path> = path.ancestors().skip(1).filter(|parent| !parent.as_os_str().is_empty()).collect();
+        for parent in parents.into_iter().rev().filter(|parent| !self.directories.contains(*parent)) {
+            header.extend(archive_directory(parent.as_os_str().as_bytes()).map_err(of_layer)?);
+            directories.push(parent.to_owned());
+        }
+        header.extend(archive_header(path.as_os_str().as_bytes(), size).map_err(of_layer)?);
+        self.directories.extend(directories.iter().cloned());
+        Ok((header, directories))
     }
 
     /// The complete blobs left by a stopped command; everything after them is cut off.
@@ -297,6 +319,7 @@ impl Partial {
                 break;
             }
             self.end = member.offset + member.size + archive_padding(member.size);
+            self.directories.extend(path.ancestors().skip(1).map(Path::to_owned));
             whole.insert(path, slice);
         }
         self.file.set_len(self.end)?;
@@ -319,8 +342,8 @@ impl Partial {
         durable::sync_directory(archive.parent().unwrap_or(Path::new("/")))
     }
 
-    fn append(&self, at: u64, path: &Path, slice: &Slice) -> io::Result<u64> {
-        let header = archive_header(path.as_os_str().as_bytes(), slice.size).map_err(of_layer)?;
+    fn append(&mut self, at: u64, path: &Path, slice: &Slice) -> io::Result<u64> {
+        let (header, _) = self.header(path, slice.size)?;
         self.file.write_all_at(&header, at)?;
         let (mut from, mut to) = (&*slice.file, &*self.file);
         from.seek(SeekFrom::Start(slice.start))?;

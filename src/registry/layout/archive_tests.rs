@@ -170,3 +170,32 @@ fn files_that_are_not_oci_archives_are_refused_and_named() {
     assert_eq!(Layout::open_archive(place.folder.path()).err().unwrap().kind, ErrorKind::Invalid);
     assert_eq!(Layout::open_or_begin_archive(&place.folder.path().join("no/a.tar")).err().unwrap().kind, ErrorKind::NotFound);
 }
+
+/// Names of the entries, in order; directories end in a slash.
+fn entries(file: &Path) -> Vec<String> {
+    let mut archive = tar::Archive::new(fs::File::open(file).unwrap());
+    archive.entries().unwrap().map(|entry| entry.unwrap().path().unwrap().to_str().unwrap().to_owned()).collect()
+}
+
+#[tokio::test]
+async fn every_file_follows_its_directories_which_have_one_entry_each() {
+    let place = Place::with("v1", b"one").await;
+    let layout = Layout::open_or_begin_archive(&place.file).unwrap();
+    // A region that is given back takes its directories with it.
+    let failing: Arc<dyn UploadSource> = Arc::new(Bytes::from_static(b"short"));
+    layout.push_blob(&repository(), &Descriptor::new("a/b", Digest::of(b"x"), 100), failing, Arc::new(|_| {})).await.unwrap_err();
+    put(&layout, "v2", b"two").await;
+    layout.finish().await.unwrap();
+    let names = entries(&place.file);
+    assert_eq!(names[..2], ["blobs/", "blobs/sha256/"]);
+    assert_eq!(names.iter().filter(|name| name.ends_with('/')).count(), 2, "{names:?}");
+    // Resuming a partial archive adds no second entry.
+    let stopped = Layout::open_or_begin_archive(&place.folder.path().join("b.tar")).unwrap();
+    push(&stopped, b"one").await;
+    drop(stopped);
+    let resumed = Layout::open_or_begin_archive(&place.folder.path().join("b.tar")).unwrap();
+    put(&resumed, "v1", b"one").await;
+    resumed.finish().await.unwrap();
+    let names = entries(&place.folder.path().join("b.tar"));
+    assert_eq!(names.iter().filter(|name| name.ends_with('/')).collect::<Vec<_>>(), ["blobs/", "blobs/sha256/"], "{names:?}");
+}
