@@ -191,9 +191,12 @@ fn content_is_read_from_podman_s_location() {
     }
     let (registry, (draft, large), mut home) = (Registry::plain(), draft(), Home::new());
     draft.layout().push(&registry.url(), "inside/bar/app");
-    let text = format!("[[registry]]\nprefix = \"example.invalid/foo\"\nlocation = \"{}/inside/bar\"\ninsecure = true\n", registry.host());
-    let file = home.write("elsewhere.conf", text);
+    let rule = format!("[[registry]]\nprefix = \"example.invalid/foo\"\nlocation = \"{}/inside/bar\"\ninsecure = true\n", registry.host());
+    let file = home.write("elsewhere.conf", rule);
     home.set("CONTAINERS_REGISTRIES_CONF", file);
+    // Plain HTTP is expected on this machine: no warning about TLS.
+    let resolved = home.run(&["resolve", "example.invalid/foo/app:v1"]);
+    assert!(resolved.status.success() && resolved.stderr.is_empty(), "{}", text(&resolved));
     let mount = home.mount("example.invalid/foo/app:v1", &[]);
     assert_eq!(mount.cat("large").unwrap(), large);
     mount.unmount();

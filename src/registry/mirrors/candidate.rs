@@ -25,7 +25,7 @@ impl Candidate {
     pub(super) fn failed(&self, error: &Error) {
         match error.kind {
             _ if self.is_authority => {}
-            _ if is_outage(error) => self.client.health.failed(&self.client.name, error),
+            _ if is_outage(error) => self.client.health.failed(&self.client.name, error, self.client.is_first_try),
             ErrorKind::NotFound | ErrorKind::Gone => tracing::debug!("skipping mirror {}: {error}", self.client.name),
             _ => tracing::warn!("skipping mirror {}: {error}", self.client.name),
         }

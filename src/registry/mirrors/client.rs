@@ -36,6 +36,8 @@ pub(super) struct Client {
     pub(super) uses: Uses,
     pub(super) rename: Rename,
     pub(super) health: Health,
+    /// Whether the next client reaches the same host by plain HTTP, so that a failure of this one is expected.
+    pub(super) is_first_try: bool,
 }
 
 impl Client {
@@ -45,22 +47,32 @@ impl Client {
     /// Invalid for unusable certificate files or headers.
     pub(super) fn of(place: &Place, registry: &Registry, patient: bool, reaching: &Reaching) -> Result<Vec<Self>, Error> {
         let securities: &[Security] = match place.endpoint.security {
+            // As everywhere, this machine is expected to use plain HTTP.
+            Security::Any if place.endpoint.host.is_loopback() => &[Security::Plain, Security::Unverified],
             Security::Any => &[Security::Unverified, Security::Plain],
             Security::Verified => &[Security::Verified],
             Security::Unverified => &[Security::Unverified],
             Security::Plain => &[Security::Plain],
         };
-        let client = |security: &Security| {
+        let client = |(number, security): (usize, &Security)| {
+            let is_first_try = number + 1 < securities.len();
             let http = HttpRegistry::new(config(&place.endpoint, *security, registry, patient, reaching))?;
             let (name, pull) = (http.origin().to_owned(), Arc::new(http) as Arc<dyn Pull>);
-            Ok(Self { name, pull, uses: place.uses, rename: place.rename.clone(), health: Health::default() })
+            Ok(Self { name, pull, uses: place.uses, rename: place.rename.clone(), health: Health::default(), is_first_try })
         };
-        securities.iter().map(client).collect()
+        securities.iter().enumerate().map(client).collect()
     }
 
     /// The registry itself, under another name.
     pub(super) fn own(pull: Arc<dyn Pull>, rename: Rename) -> Self {
-        Self { name: pull.origin().to_owned(), pull, uses: Uses { tags: true, content: true }, rename, health: Health::default() }
+        Self {
+            name: pull.origin().to_owned(),
+            pull,
+            uses: Uses { tags: true, content: true },
+            rename,
+            health: Health::default(),
+            is_first_try: false,
+        }
     }
 
     /// The repository's name there.

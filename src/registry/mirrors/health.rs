@@ -45,11 +45,14 @@ impl Health {
         }
     }
 
-    /// Records a failure.
-    pub(super) fn failed(&self, name: &str, error: &Error) {
+    /// Records a failure, which matters less if the host is about to be tried another way.
+    pub(super) fn failed(&self, name: &str, error: &Error, is_first_try: bool) {
         let first = self.away.lock().replace(Instant::now() + AWAY).is_none();
-        if first {
-            tracing::warn!("skipping mirror {name} for {} s: {error}", AWAY.as_secs());
+        let seconds = AWAY.as_secs();
+        match is_first_try {
+            _ if !first => {}
+            true => tracing::debug!("skipping mirror {name} for {seconds} s: {error}"),
+            false => tracing::warn!("skipping mirror {name} for {seconds} s: {error}"),
         }
     }
 }
@@ -63,7 +66,7 @@ mod tests {
     async fn a_failed_host_is_retried_later_by_a_single_request() {
         let (health, error) = (Health::default(), Error::new(ErrorKind::Unreachable, "refused"));
         assert!(health.may_be_asked() && health.is_well());
-        health.failed("m", &error);
+        health.failed("m", &error, false);
         assert!(!health.may_be_asked() && !health.is_well());
         tokio::time::advance(AWAY).await;
         assert_eq!((health.may_be_asked(), health.may_be_asked()), (true, false));

@@ -223,7 +223,7 @@ impl Pull for Mirrored {
                     client.health.answered(&client.name);
                     return Ok(());
                 }
-                Err(error) => client.health.failed(&client.name, &error),
+                Err(error) => client.health.failed(&client.name, &error, client.is_first_try),
             }
         }
         let mut failure = None;
