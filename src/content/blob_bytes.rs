@@ -8,7 +8,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 
-use super::reader::raw_layout;
+use super::plan::raw_layout;
 use super::shared::Shared;
 use super::{Sealing, names};
 use crate::blocking::blocking;

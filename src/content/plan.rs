@@ -1,6 +1,11 @@
-//! Chooses how to read a blob: a pure function of a few facts.
+//! Chooses how to read a blob, a pure function of a few facts, and how a raw one is cut.
 
+use crate::cache::Layout;
+use crate::error::{Error, ErrorKind};
 use crate::layer::{Form, RAW_SPAN};
+
+/// Most spans for a claimed size: 1 TiB of raw blob, 8 MiB of boundaries.
+const RAW_SPANS: u64 = 1 << 20;
 
 /// The facts that decide how a blob is read.
 #[derive(Clone, Copy, Debug)]
@@ -97,6 +102,15 @@ pub(super) fn choose(facts: &Facts) -> Step {
     }
 }
 
+/// The layout of a raw blob with a claimed size.
+pub(super) fn raw_layout(size: u64) -> Result<Layout, Error> {
+    let count = size.div_ceil(RAW_SPAN);
+    if count > RAW_SPANS {
+        return Err(Error::new(ErrorKind::Unsupported, format!("a blob of {size} bytes is larger than ocifs can read (1 TiB)")));
+    }
+    Ok(Layout::new((0..count).map(|number| number * RAW_SPAN).collect::<Vec<_>>(), size, []))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -152,6 +166,27 @@ mod tests {
         ];
         for (facts, step) in table {
             assert_eq!(choose(&facts), step, "{facts:?}");
+        }
+    }
+
+    #[test]
+    fn ranges_find_their_spans() {
+        let layout = raw_layout(3 * RAW_SPAN + 5).unwrap();
+        assert_eq!(layout.count(), 4);
+        assert_eq!(layout.spans_of(&(0..1)), 0..1);
+        assert_eq!(layout.spans_of(&(0..RAW_SPAN)), 0..1);
+        assert_eq!(layout.spans_of(&(0..RAW_SPAN + 1)), 0..2);
+        assert_eq!(layout.spans_of(&(RAW_SPAN..3 * RAW_SPAN + 5)), 1..4);
+        assert_eq!(layout.spans_of(&(5..5)), 0..0);
+        assert_eq!(layout.spans_of(&(4 * RAW_SPAN..5 * RAW_SPAN)), 0..0);
+        assert_eq!(layout.span(3), 3 * RAW_SPAN..3 * RAW_SPAN + 5);
+        assert_eq!(layout.span(4), 3 * RAW_SPAN + 5..3 * RAW_SPAN + 5);
+    }
+
+    #[test]
+    fn an_absurd_claimed_size_is_refused_before_any_allocation() {
+        for size in [(RAW_SPANS * RAW_SPAN) + 1, u64::MAX] {
+            assert_eq!(raw_layout(size).err().map(|error| error.kind), Some(ErrorKind::Unsupported));
         }
     }
 }

@@ -14,15 +14,12 @@ use super::prefetch::Tracks;
 use super::running_check::{RunningCheck, Verdict};
 use super::sealed::probe::Opened;
 use super::shared::Shared;
-use super::{BlobSource, Verified, attached_index, names};
+use super::{BlobSource, Verified, attached_index, names, plan};
 use crate::blocking::spawn_blocking;
 use crate::cache::{CachedStream, Layout, Protection, Trust};
 use crate::error::{Error, ErrorKind};
-use crate::layer::{Form, LayerIndex, RAW_SPAN, Restart, Span};
+use crate::layer::{Form, LayerIndex, Restart, Span};
 use crate::oci::{Digest, Hasher};
-
-/// Most spans for a claimed size: 1 TiB of raw blob, 8 MiB of boundaries.
-const RAW_SPANS: u64 = 1 << 20;
 
 /// How a reader gets its bytes, with the state it needs.
 pub(super) enum Mode {
@@ -103,7 +100,7 @@ impl Reader {
     /// # Errors
     /// Unsupported for a raw blob of more than 1 TiB.
     pub(super) fn open(shared: &Arc<Shared>, source: &BlobSource, mode: Mode) -> Result<Arc<Self>, Error> {
-        let layout = mode.index().map_or_else(|| raw_layout(source.descriptor.size), |index| Ok(layout_of(index)))?;
+        let layout = mode.index().map_or_else(|| plan::raw_layout(source.descriptor.size), |index| Ok(layout_of(index)))?;
         let key = match (&mode, &source.index) {
             (Mode::Attached(_), Some(index)) => names::attached(&source.descriptor.digest, &index.digest),
             _ => names::stream(&source.descriptor.digest, source.form, source.sealing),
@@ -377,39 +374,4 @@ pub(super) fn part_of(data: &Bytes, start: u64, within: &Range<u64>) -> Bytes {
 pub(super) fn layout_of(index: &LayerIndex) -> Layout {
     let starts: Vec<u64> = (0..index.span_count()).filter_map(|number| index.span(number)).map(|span| span.stream.start).collect();
     Layout::new(starts, index.stream_length(), index.members().collect::<Vec<_>>())
-}
-
-/// The layout of a raw blob with a claimed size.
-pub(super) fn raw_layout(size: u64) -> Result<Layout, Error> {
-    let count = size.div_ceil(RAW_SPAN);
-    if count > RAW_SPANS {
-        return Err(Error::new(ErrorKind::Unsupported, format!("a blob of {size} bytes is larger than ocifs can read (1 TiB)")));
-    }
-    Ok(Layout::new((0..count).map(|number| number * RAW_SPAN).collect::<Vec<_>>(), size, []))
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn ranges_find_their_spans() {
-        let layout = raw_layout(3 * RAW_SPAN + 5).unwrap();
-        assert_eq!(layout.count(), 4);
-        assert_eq!(layout.spans_of(&(0..1)), 0..1);
-        assert_eq!(layout.spans_of(&(0..RAW_SPAN)), 0..1);
-        assert_eq!(layout.spans_of(&(0..RAW_SPAN + 1)), 0..2);
-        assert_eq!(layout.spans_of(&(RAW_SPAN..3 * RAW_SPAN + 5)), 1..4);
-        assert_eq!(layout.spans_of(&(5..5)), 0..0);
-        assert_eq!(layout.spans_of(&(4 * RAW_SPAN..5 * RAW_SPAN)), 0..0);
-        assert_eq!(layout.span(3), 3 * RAW_SPAN..3 * RAW_SPAN + 5);
-        assert_eq!(layout.span(4), 3 * RAW_SPAN + 5..3 * RAW_SPAN + 5);
-    }
-
-    #[test]
-    fn an_absurd_claimed_size_is_refused_before_any_allocation() {
-        for size in [(RAW_SPANS * RAW_SPAN) + 1, u64::MAX] {
-            assert_eq!(raw_layout(size).err().map(|error| error.kind), Some(ErrorKind::Unsupported));
-        }
-    }
 }

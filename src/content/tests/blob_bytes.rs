@@ -18,7 +18,7 @@ async fn relay(fixture: &ContentFixture, source: &BlobSource) {
 
 /// Stores single spans of a blob, as a server does whose client left.
 fn store(fixture: &ContentFixture, source: &BlobSource, blob: &[u8], spans: &[u32]) {
-    let layout = reader::raw_layout(source.descriptor.size).unwrap();
+    let layout = plan::raw_layout(source.descriptor.size).unwrap();
     let cached = fixture.cache(1 << 30).stream(&raw_key(source), &layout, &cache::Protection::Plain).unwrap();
     for span in spans {
         let range = layout.span(*span);
@@ -110,7 +110,7 @@ async fn wrong_stored_bytes_are_dropped_and_fetched_again() {
     fixture.cache(1 << 30).forget_stream(&names::stream(&source.descriptor.digest, Form::Archive, Sealing::None)).unwrap();
     let stream = fixture.contents().open(&source).await.unwrap();
     assert!(stream.read(extent(&index, "big")).await.unwrap() == big);
-    let layout = reader::raw_layout(source.descriptor.size).unwrap();
+    let layout = plan::raw_layout(source.descriptor.size).unwrap();
     assert!(fixture.cache(1 << 30).begun_stream(&raw_key(&source), &layout, &cache::Protection::Plain).unwrap().is_none());
 }
 
@@ -147,6 +147,6 @@ async fn a_blob_that_was_not_stored_leaves_nothing_of_that_kind_in_the_cache() {
     let fixture = ContentFixture::new();
     let source = fixture.add(Form::Archive, &gzip(&archive(6).0));
     fixture.contents().index(&source).await.unwrap();
-    let layout = reader::raw_layout(source.descriptor.size).unwrap();
+    let layout = plan::raw_layout(source.descriptor.size).unwrap();
     assert!(fixture.cache(1 << 30).begun_stream(&raw_key(&source), &layout, &cache::Protection::Plain).unwrap().is_none());
 }

@@ -89,7 +89,7 @@ async fn a_mismatch_found_at_the_end_fails_later_reads_until_the_registry_is_rep
     let stream = contents.open(&source).await.unwrap();
     // The read that completes the blob fails, and so do later ones.
     assert_eq!(read_all(&stream).await.unwrap_err().kind, ErrorKind::Integrity);
-    let layout = reader::raw_layout(source.descriptor.size).unwrap();
+    let layout = plan::raw_layout(source.descriptor.size).unwrap();
     let key = names::stream(&source.descriptor.digest, Form::Raw, Sealing::None);
     let cached = || fixture.cache(1 << 30).stream(&key, &layout, &cache::Protection::Plain).unwrap();
     until(|| (0..4).all(|span| !cached().has(span))).await;
@@ -338,7 +338,7 @@ async fn an_indexed_raw_blob_has_the_span_boundaries_of_an_unindexed_one() {
     let fixture = ContentFixture::new();
     let source = BlobSource { strict: true, ..fixture.add(Form::Raw, &noise(5 * MIB as usize + 9, 11)) };
     let index = fixture.contents().index(&source).await.unwrap();
-    assert_eq!(reader::layout_of(&index), reader::raw_layout(source.descriptor.size).unwrap());
+    assert_eq!(reader::layout_of(&index), plan::raw_layout(source.descriptor.size).unwrap());
 }
 
 #[tokio::test]
