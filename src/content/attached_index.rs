@@ -14,7 +14,7 @@ use super::blob_bytes::{BlobBytes, Places};
 use super::budget::Use;
 use super::plan::Attached;
 use super::shared::Shared;
-use super::verdicts::Verdict;
+use super::verdicts::{Attachment, Verdict};
 use super::{BlobSource, Sealing, names};
 use crate::blocking::blocking;
 use crate::cache::Protection;
@@ -28,19 +28,19 @@ const LARGEST: u64 = 64 << 20;
 /// Most bytes of a blob per span: they are held in memory while verified.
 const WIDEST: u64 = 8 << 20;
 /// The attached index named by a source. That of a sealed layer would reveal names and is not used.
-fn named(source: &BlobSource) -> Option<(&Descriptor, Digest)> {
+fn named(source: &BlobSource) -> Option<(&Descriptor, Attachment)> {
     let index = source.index.as_ref().filter(|_| source.sealing == Sealing::None)?;
-    Some((index, names::attached(&source.descriptor.digest, &index.digest)))
+    Some((index, (source.descriptor.digest, index.digest)))
 }
 
 /// The verdict on a source's attached index; `None` if it has none.
 pub(super) fn verdict(shared: &Shared, source: &BlobSource) -> Option<Verdict> {
-    let (index, _) = named(source)?;
-    Some(verdict_on(shared, &source.descriptor.digest, &index.digest))
+    let (_, key) = named(source)?;
+    Some(verdict_on(shared, key))
 }
 
-fn verdict_on(shared: &Shared, blob: &Digest, index: &Digest) -> Verdict {
-    let key = names::attached(blob, index);
+fn verdict_on(shared: &Shared, key: Attachment) -> Verdict {
+    let (blob, index) = &key;
     if let Some(known) = shared.attached_indexes.get(&key) {
         return known;
     }
@@ -64,7 +64,12 @@ pub(super) fn distrust(shared: &Shared, source: &BlobSource) {
     if let Err(error) = shared.cache.store_document(names::INDEX, &marker, b"1", &Protection::Plain) {
         tracing::warn!(%error, "cannot record that an attached index does not match; the next mount will find out again");
     }
-    shared.forget_stream(&key);
+    shared.forget_stream(&names::attached(&key.0, &key.1));
+}
+
+/// Whether a source's attached index turned out wrong. Checks memory only.
+pub(super) fn is_distrusted(shared: &Shared, source: &BlobSource) -> bool {
+    named(source).is_some_and(|(_, key)| shared.attached_indexes.is_distrusted(&key))
 }
 
 /// Whether an attached index may still be fetched for a blob.
@@ -228,9 +233,9 @@ pub(super) fn adopt(shared: &Shared, index: &LayerIndex, attached_index: Option<
     let blob = index.blob_digest();
     let form = if index.is_archive() { Form::Archive } else { Form::Raw };
     let name = match attached_index {
-        Some(by) if matches!(verdict_on(shared, &blob, by), Verdict::Fine | Verdict::Missing) => {
+        Some(by) if matches!(verdict_on(shared, (blob, *by)), Verdict::Fine | Verdict::Missing) => {
             // It may have been requested before it was sent.
-            shared.attached_indexes.set(names::attached(&blob, by), Verdict::Fine);
+            shared.attached_indexes.set((blob, *by), Verdict::Fine);
             names::attached_index_name(&blob, by)
         }
         _ => names::index_of(&blob, form, Sealing::None),

@@ -158,7 +158,7 @@ impl Reader {
     /// Whether it must not be used any more: the attached index turned out wrong, or an unverified blob came over an untrusted transport.
     pub(super) fn is_distrusted(&self) -> bool {
         match &self.mode {
-            Mode::Attached(_) => self.shared.attached_indexes.is_distrusted(&self.key),
+            Mode::Attached(_) => attached_index::is_distrusted(&self.shared, &self.source),
             _ => self.is_unchecked() && self.shared.strict(&self.source),
         }
     }

@@ -21,26 +21,29 @@ pub(super) enum Verdict {
     Lies,
 }
 
+/// A blob, and an index attached to it.
+pub(super) type Attachment = (Digest, Digest);
+
 /// The verdicts on all indexes encountered.
 #[derive(Default)]
 pub(super) struct Verdicts {
     /// A forgotten verdict is found on disk again if it was Distrusted.
-    known: BoundedMap<Digest, Verdict, VERDICTS>,
+    known: BoundedMap<Attachment, Verdict, VERDICTS>,
     /// Locked while an index is opened: few bytes may expand to many.
     pub(super) opening: tokio::sync::Mutex<()>,
 }
 
 impl Verdicts {
-    pub(super) fn get(&self, key: &Digest) -> Option<Verdict> {
+    pub(super) fn get(&self, key: &Attachment) -> Option<Verdict> {
         self.known.get(key)
     }
 
-    pub(super) fn set(&self, key: Digest, verdict: Verdict) {
+    pub(super) fn set(&self, key: Attachment, verdict: Verdict) {
         self.known.put(key, verdict);
     }
 
-    /// Whether a stream was read through an index that turned out wrong. Checks memory only.
-    pub(super) fn is_distrusted(&self, key: &Digest) -> bool {
+    /// Whether an index turned out wrong for its blob. Checks memory only.
+    pub(super) fn is_distrusted(&self, key: &Attachment) -> bool {
         matches!(self.get(key), Some(Verdict::Distrusted | Verdict::Harmless | Verdict::Lies))
     }
 }
