@@ -46,12 +46,17 @@ impl CachedStream {
         Ok(stream.map(|stream| Self { open: Arc::clone(open), blob: *blob, layout, key, current: RwLock::new(stream) }))
     }
 
+    /// Whether its bytes are stored sealed.
+    pub(super) fn is_sealed(&self) -> bool {
+        self.key.is_some()
+    }
+
     fn current(&self) -> Arc<Stream> {
         Arc::clone(&self.current.read())
     }
 
     /// The current live stream: reopened if the last one was unlinked or replaced, created if `create`. The dead one if there is no other.
-    fn living(&self, create: bool) -> Result<Arc<Stream>, Error> {
+    pub(super) fn living(&self, create: bool) -> Result<Arc<Stream>, Error> {
         let stream = self.current();
         if !stream.dead() {
             return Ok(stream);

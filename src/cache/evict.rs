@@ -2,9 +2,9 @@
 //!
 //! It runs in whichever process finds no room, one at a time under `evict.lock`. It trusts no counter: only disk usage as reported by stat(2)
 //! counts. Two walks over the streams, without a list of spans in memory: the first sums bytes by age in at most a few thousand steps, the
-//! second frees everything older than the step that suffices.
+//! second frees everything older than the step that suffices. Files that the kernel reads by itself (`lease.rs`) are spared.
 
-use std::collections::{BTreeMap, HashSet};
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::fs;
 use std::io;
 use std::ops::Range;
@@ -53,9 +53,10 @@ pub fn make_room(shared: &Shared, bytes: u64) -> Result<bool, Error> {
     };
     let goal = over_budget.max(over_disk);
     let mut ages = survey.ages.into_iter();
-    let mut sweep = Sweep { shared, pinned: &pinned.blobs, oldest: 0, goal, freed: 0 };
-    for _ in 0..ROUNDS {
-        let (mut planned, mut more) = (0_u64, false);
+    let mut sweep = Sweep { shared, pinned: &pinned.blobs, oldest: 0, goal, freed: 0, spared: 0 };
+    let mut rounds = 0;
+    while rounds < ROUNDS {
+        let (mut planned, mut more, spared) = (0_u64, false, sweep.spared);
         for (age, size) in ages.by_ref() {
             (sweep.oldest, more) = (age, true);
             planned = planned.saturating_add(size);
@@ -67,6 +68,8 @@ pub fn make_room(shared: &Shared, bytes: u64) -> Result<bool, Error> {
         if sweep.freed >= goal || !more {
             break;
         }
+        // What was planned and then spared is made up for by younger spans.
+        rounds += usize::from(sweep.spared == spared);
     }
     let freed = sweep.freed;
     if freed < goal {
@@ -191,6 +194,8 @@ struct Sweep<'a> {
     oldest: u64,
     goal: u64,
     freed: u64,
+    /// Bytes of spans not evicted because the kernel reads them by itself.
+    spared: u64,
 }
 
 impl Sweep<'_> {
@@ -207,10 +212,14 @@ impl Sweep<'_> {
         }
         remove_strangers(directory, &table);
         let before = occupied_by(directory).unwrap_or(0);
-        let chosen = self.withdraw(&table, before);
+        let mut leases = Leases { directory, table: &table, known: HashMap::new() };
+        let chosen = self.withdraw(&table, before, &mut leases);
         let any_left = table.present().next().is_some();
         let mut unsupported = false;
         for (which, hole) in holes(&table, &chosen) {
+            if leases.has(which) {
+                continue;
+            }
             unsupported |= punch(directory, &table, which, hole).is_err();
         }
         let after = occupied_by(directory).unwrap_or(before);
@@ -228,7 +237,7 @@ impl Sweep<'_> {
 
     /// Makes old spans absent, before anything is punched. Returns the numbers of the spans to punch: those, and all absent ones if the files occupy more
     /// than the present spans explain (torn writes of killed processes).
-    fn withdraw(&self, table: &Table, occupied: u64) -> HashSet<u32> {
+    fn withdraw(&mut self, table: &Table, occupied: u64, leases: &mut Leases<'_>) -> HashSet<u32> {
         let mut chosen = HashSet::new();
         let (mut explained, mut planned, mut present) = (0_u64, 0_u64, 0_u64);
         for (span, state) in table.present() {
@@ -239,7 +248,11 @@ impl Sweep<'_> {
             // The last step need not be evicted completely.
             let enough = self.freed.saturating_add(planned) >= self.goal;
             let due = age < self.oldest || (age == self.oldest && !enough);
-            if due && table.withdraw(span, state) {
+            if due && leases.cover(span) {
+                // It is in use, whenever it was opened.
+                table.touch(span, self.shared.ledger.now(), 1);
+                self.spared += size;
+            } else if due && table.withdraw(span, state) {
                 planned += size;
                 chosen.insert(span);
             }
@@ -249,6 +262,31 @@ impl Sweep<'_> {
             chosen.extend((0..table.layout().count()).filter(|span| !table.state(*span).present()));
         }
         chosen
+    }
+}
+
+/// Which files of a stream are leased. Under the lock of all bytes of its table, no lease is granted.
+struct Leases<'a> {
+    directory: &'a Path,
+    table: &'a Table,
+    known: HashMap<Which, bool>,
+}
+
+impl Leases<'_> {
+    /// Whether a file is leased.
+    fn has(&mut self, which: Which) -> bool {
+        let probe = || match file_name(self.table.identity(), self.table.layout(), which) {
+            // A file that cannot be examined may be leased.
+            Some(name) => durable::is_used(&self.directory.join(name)).unwrap_or_else(|error| error.kind() != io::ErrorKind::NotFound),
+            None => false,
+        };
+        *self.known.entry(which).or_insert_with(probe)
+    }
+
+    /// Whether any byte of a span is in a leased file.
+    fn cover(&mut self, span: u32) -> bool {
+        let pieces = self.table.layout().stored(span).map(|stored| self.table.layout().pieces(stored));
+        pieces.into_iter().flatten().any(|piece| self.has(piece.file))
     }
 }
 

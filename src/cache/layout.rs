@@ -156,6 +156,18 @@ impl Layout {
         }
     }
 
+    /// The file that holds just this range: that of a large member, or the main file if that is the whole stream.
+    pub(super) fn file_of(&self, range: &Range<u64>) -> Option<Which> {
+        if self.sealed.is_some() || range.end.saturating_sub(range.start) < MEMBER_FILE {
+            return None;
+        }
+        if self.members.is_empty() {
+            return (*range == (0..self.length)).then_some(Which::Main);
+        }
+        let place = self.members.partition_point(|member| member.start < range.start);
+        self.members.get(place).filter(|member| *member == range).map(|_| Which::Member(place))
+    }
+
     /// Splits a stored range at member boundaries.
     pub(super) fn pieces(&self, stored: Range<u64>) -> Pieces<'_> {
         split(&self.members, stored)

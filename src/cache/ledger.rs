@@ -222,6 +222,6 @@ impl Drop for Reservation {
 }
 
 /// Changes with every reboot: only then can mapped counters be older than the files.
-fn boot_identity() -> u64 {
+pub fn boot_identity() -> u64 {
     std::fs::read("/proc/sys/kernel/random/boot_id").map_or(0, |text| xxh3_64(&text))
 }

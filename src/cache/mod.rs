@@ -52,6 +52,7 @@ mod documents;
 mod evict;
 mod fill;
 mod layout;
+mod lease;
 mod ledger;
 mod pins;
 mod room;

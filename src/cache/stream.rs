@@ -31,14 +31,14 @@ const PATIENCE: Duration = Duration::from_millis(100);
 
 /// One life of a stream on disk, open.
 pub struct Stream {
-    shared: Arc<Shared>,
+    pub(super) shared: Arc<Shared>,
     open: Arc<OpenStreams>,
     number: u64,
     name: String,
-    directory: PathBuf,
+    pub(super) directory: PathBuf,
     pub(super) table: Table,
     /// State words of spans whose checksum this process has verified; 0 for none.
-    verified: Box<[AtomicU64]>,
+    pub(super) verified: Box<[AtomicU64]>,
     /// The main file, then the members.
     files: Box<[Slot]>,
     /// How often a file turned out to have been replaced: all earlier verification is then void.
@@ -213,7 +213,7 @@ impl Stream {
         }
     }
 
-    fn file(self: &Arc<Self>, which: Which, create: bool) -> io::Result<Arc<File>> {
+    pub(super) fn file(self: &Arc<Self>, which: Which, create: bool) -> io::Result<Arc<File>> {
         let missing = || io::Error::from(io::ErrorKind::NotFound);
         let number = match which {
             Which::Main => 0,
@@ -408,7 +408,7 @@ impl Stream {
 }
 
 /// Distinguishes a file from any later one of the same name, even with the same inode number. Never 0.
-fn identity_of(file: &File) -> io::Result<u64> {
+pub fn identity_of(file: &File) -> io::Result<u64> {
     let metadata = file.metadata()?;
     let birth = metadata.created().ok().and_then(|time| time.duration_since(std::time::UNIX_EPOCH).ok()).unwrap_or_default();
     Ok(xxh3_64_with_seed(&birth.as_nanos().to_le_bytes(), metadata.ino()) | 1)

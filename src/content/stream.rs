@@ -1,5 +1,6 @@
 //! The open logical stream handed to callers: which reader serves it, and when that is replaced.
 
+use std::fs::File;
 use std::ops::Range;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -97,6 +98,13 @@ impl ContentStream {
             Inner::Blob(blob) => blob.reader().is_some_and(|reader| reader.spans_of(range).all(|span| reader.has(span))),
             Inner::Bytes(_) => true,
         }
+    }
+
+    /// The cache's own file of just this range, if it is plain, complete and verified; see [`crate::cache::CachedStream::lease`]. Blocks on the disk.
+    pub fn lease(&self, range: &Range<u64>) -> Option<File> {
+        let Inner::Blob(blob) = &*self.inner else { return None };
+        let reader = blob.reader().filter(|reader| reader.verified() == Verified::Whole && !reader.is_distrusted())?;
+        reader.cached.as_ref()?.lease(range)
     }
 
     /// Bytes of a range, all of them or an error; clipped to the stream. Completes without suspending if everything is cached, so that a FUSE thread can

@@ -1,9 +1,12 @@
 //! File attributes that the standard library does not expose: extended attributes and device numbers. Only [`xattr`] follows symlinks.
 
+use std::fs::File;
 use std::io;
 use std::path::Path;
 
-use rustix::fs::{getxattr, getxattr_query, lgetxattr, lgetxattr_query, llistxattr, llistxattr_query};
+use rustix::fs::{
+    XattrFlags, fgetxattr, fgetxattr_query, fsetxattr, getxattr, getxattr_query, lgetxattr, lgetxattr_query, llistxattr, llistxattr_query,
+};
 use rustix::io::Errno;
 
 /// How often a list that grows meanwhile is reread.
@@ -40,6 +43,26 @@ pub fn xattr(path: &Path, name: &str) -> io::Result<Option<Vec<u8>>> {
         Err(Errno::NODATA | Errno::NOTSUP) => Ok(None),
         Err(error) => Err(error.into()),
     }
+}
+
+/// The value of an extended attribute of an open file; `None` if there is no such attribute, or the file system has none.
+///
+/// # Errors
+/// Errors of the system.
+pub fn file_xattr(file: &File, name: &str) -> io::Result<Option<Vec<u8>>> {
+    match grown(|| fgetxattr_query(file, name), |place| fgetxattr(file, name, place)) {
+        Ok(value) => Ok(Some(value)),
+        Err(Errno::NODATA | Errno::NOTSUP) => Ok(None),
+        Err(error) => Err(error.into()),
+    }
+}
+
+/// Sets an extended attribute of an open file.
+///
+/// # Errors
+/// Errors of the system; the file system may have no such attributes.
+pub fn set_file_xattr(file: &File, name: &str, value: &[u8]) -> io::Result<()> {
+    Ok(fsetxattr(file, name, value, XattrFlags::empty())?)
 }
 
 /// Major and minor of a device number from `stat(2)`.

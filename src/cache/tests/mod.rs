@@ -3,6 +3,7 @@
 mod budget;
 mod documents;
 mod faults;
+mod leases;
 mod power;
 mod racing;
 mod reading;

@@ -26,6 +26,7 @@ async fn a_large_local_raw_blob_is_read_in_place_after_one_pass() {
     assert!(read_all(&stream).await.unwrap() == data);
     assert_eq!(fixture.asked(), 2 * data.len() as u64 + 2 * MIB - MIB);
     assert_eq!(spans_cached(&fixture), 0);
+    assert!(stream.lease(&(0..data.len() as u64)).is_none(), "the kernel must not read it by itself: nobody verifies it then");
 }
 
 #[tokio::test(flavor = "multi_thread")]
