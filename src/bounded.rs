@@ -43,6 +43,11 @@ impl<K: Eq + Hash, V: Clone, const LIMIT: usize> BoundedMap<K, V, LIMIT> {
         self.0.lock().put(key, value);
     }
 
+    /// Removes all values.
+    pub fn clear(&self) {
+        self.0.lock().clear();
+    }
+
     /// Removes and returns a value.
     pub fn remove(&self, key: &K) -> Option<V> {
         self.0.lock().pop(key)

@@ -66,6 +66,8 @@ mod mount_helper;
 mod mount_points;
 #[path = "mount/namespaces.rs"]
 mod namespaces;
+#[path = "mount/native_reads.rs"]
+mod native_reads;
 #[path = "mount/outages.rs"]
 mod outages;
 #[path = "mount/packs.rs"]

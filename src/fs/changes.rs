@@ -211,7 +211,7 @@ impl OpenFiles {
             made => made?,
         };
         let entry = self.namespace.node_entry(&view, node)?;
-        let open = self.opened(entry.inode, view, file, true)?;
+        let open = self.opened(entry.inode, view, file);
         Ok((entry, open))
     }
 

@@ -54,6 +54,9 @@ pub struct Config {
     pub others: Others,
     /// How edits are staged and published; `None` if nothing is writable.
     pub writing: Option<Writing>,
+    /// The kernel need not open files, so that reading what it has cached costs no request. For read-only mounts whose bytes are verified
+    /// before they are served, since the kernel then keeps the pages of every file.
+    pub skips_opens: bool,
 }
 
 /// Tells the kernel what to forget. Never called from a thread that answers the kernel.

@@ -1,7 +1,7 @@
 //! Entries: the target of a name, its attributes, and how long the kernel may cache both.
 
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use super::location::Location;
 use super::namespace::Namespace;
@@ -127,13 +127,19 @@ impl Namespace {
     /// Attributes of something above tags; not counted.
     pub(super) fn location_attributes(&self, number: u64, location: &Location) -> Entry {
         let defaults = &self.context.defaults;
-        let (attributes, attributes_ttl) = match location {
-            Location::Window(_) if self.config.others == Others::Files => (defaults.private_directory(), FOREVER),
-            location if location.is_directory() => (defaults.directory(), FOREVER),
-            // Generated when read, so its size can change at any time.
-            Location::File(..) | Location::NewTagReference(..) => (defaults.file(self.made_file(location).len() as u64), Duration::ZERO),
-            _ => (defaults.symlink(&location.link().unwrap_or_default()), FOREVER),
+        let attributes = match location {
+            Location::Window(_) if self.config.others == Others::Files => defaults.private_directory(),
+            location if location.is_directory() => defaults.directory(),
+            location if location.is_made_file() => return self.made_entry(number, self.made_file(location).len() as u64),
+            _ => defaults.symlink(&location.link().unwrap_or_default()),
         };
-        Entry { inode: number, attributes, name_ttl: FOREVER, attributes_ttl }
+        Entry { inode: number, attributes, name_ttl: FOREVER, attributes_ttl: FOREVER }
+    }
+    /// Attributes of a generated file. It changes with every reading, so the kernel must not cache its size, and drops pages cached earlier.
+    pub(super) fn made_entry(&self, number: u64, size: u64) -> Entry {
+        let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+        let time = (i64::try_from(now.as_secs()).unwrap_or(i64::MAX), now.subsec_nanos());
+        let attributes = Attributes { time, atime: time, ctime: time, ..self.context.defaults.file(size) };
+        Entry { inode: number, attributes, name_ttl: FOREVER, attributes_ttl: Duration::ZERO }
     }
 }

@@ -18,6 +18,7 @@ use super::open_files::OpenFiles;
 use super::selection::{Scope, Selection};
 use super::staged_tags::StagedTags;
 use super::tag_table::TagTable;
+use super::unopened::Unopened;
 use super::{Caller, Entry, Lookup, StagedTag};
 use crate::artifact::Artifacts;
 use crate::content::Lent;
@@ -73,7 +74,7 @@ impl FileSystem {
         let tags =
             StagedTags { namespace: Arc::clone(&namespace), publisher, publishing: Semaphore::new(1), handles: Arc::clone(&handles) };
         let tags = Arc::new(tags);
-        let files = OpenFiles { namespace: Arc::clone(&namespace), tags: Arc::clone(&tags), handles };
+        let files = OpenFiles { namespace: Arc::clone(&namespace), tags: Arc::clone(&tags), handles, unopened: Unopened::default() };
         Ok(Self { namespace, tags, files })
     }
 
@@ -203,12 +204,29 @@ impl FileSystem {
         self.files.open(number, write).await
     }
 
+    /// Opens a file for reading, with the file of the cache that holds its bytes, if the kernel may read it by itself. Only on read-only
+    /// mounts. Its open file description must last as long as the kernel does so.
+    ///
+    /// # Errors
+    /// As [`Self::open`].
+    pub async fn open_backed(&self, number: u64) -> Result<(OpenFile, Option<std::fs::File>), Error> {
+        self.files.open_backed(number).await
+    }
+
     /// Bytes of an open file, fewer than requested only at its end.
     ///
     /// # Errors
     /// Errors of the registry, or of verifying the bytes.
     pub async fn read(&self, handle: u64, offset: u64, length: u32) -> Result<Bytes, Error> {
         self.files.read(handle, offset, length).await
+    }
+
+    /// The same for a file that the kernel did not open; see [`Config::skips_opens`].
+    ///
+    /// # Errors
+    /// Those of [`Self::open`] and [`Self::read`].
+    pub async fn read_unopened(&self, number: u64, offset: u64, length: u32) -> Result<Bytes, Error> {
+        self.files.read_unopened(number, offset, length).await
     }
 
     /// Writes all bytes at an offset. Completes immediately if nothing must be copied first. May be dropped and called again.
@@ -234,6 +252,14 @@ impl FileSystem {
     /// Errors of reading the layout of the file.
     pub async fn seek(&self, handle: u64, offset: u64, data: bool) -> Result<Option<u64>, Error> {
         self.files.seek(handle, offset, data).await
+    }
+
+    /// The same for a file that the kernel did not open; see [`Config::skips_opens`].
+    ///
+    /// # Errors
+    /// Those of [`Self::open`] and [`Self::seek`].
+    pub async fn seek_unopened(&self, number: u64, offset: u64, data: bool) -> Result<Option<u64>, Error> {
+        self.files.seek_unopened(number, offset, data).await
     }
 
     /// Copies a range from one open file to another and returns the number of bytes copied.
@@ -375,6 +401,16 @@ impl FileSystem {
     /// As `removexattr(2)`; `NotPermitted` for ocifs's own names and above tags.
     pub async fn removexattr(&self, number: u64, name: &[u8]) -> Result<(), Error> {
         self.tags.removexattr(number, name).await
+    }
+
+    /// Whether the kernel need not open files; see [`Config::skips_opens`].
+    pub fn skips_opens(&self) -> bool {
+        self.namespace.config.skips_opens
+    }
+
+    /// Releases files that are kept ready for reads without a handle.
+    pub fn let_go(&self) {
+        self.files.unopened.clear()
     }
 
     /// Whether the mount is writable.

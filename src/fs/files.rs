@@ -10,7 +10,6 @@ use bytes::Bytes;
 use tokio::sync::OnceCell;
 
 use super::handle::{Body, File};
-use super::location::Location;
 use super::open_files::OpenFiles;
 use super::refusals::read_only;
 use super::staged_tags::StagedTags;
@@ -20,6 +19,8 @@ use crate::blocking::blocking;
 use crate::error::{Error, ErrorKind};
 use crate::view::{FileHandle, Overlay, Reader, SetAttributes, View, ViewNode};
 
+/// Smallest file that the kernel reads by itself: for others, the additional calls cost more than they save.
+const BACKED: u64 = 1 << 20;
 /// The extended attribute that grants a program some of root's rights.
 const CAPABILITIES: &[u8] = b"security.capability";
 /// Set-user-ID, set-group-ID, and the execute bit that makes the latter effective.
@@ -54,46 +55,80 @@ impl OpenFiles {
     /// Opens a file.
     pub(super) async fn open(&self, number: u64, write: bool) -> Result<OpenFile, Error> {
         let inode = self.namespace.inode(number);
+        if !write {
+            let (file, keep) = self.readable(number).await?;
+            return Ok(self.handles.open_file(file, keep));
+        }
         if inode.view() == 0 {
-            return self.open_made(number, write);
+            return self.made(number).and(Err(read_only()));
         }
         let view = self.namespace.view(inode)?;
-        if write {
-            let overlay = self.tags.edit(&view).await?;
-            let file = overlay.open_writer(&self.namespace.context, inode.node(), false).await?;
-            return self.opened(number, view, file, true);
+        let overlay = self.tags.edit(&view).await?;
+        let file = overlay.open_writer(&self.namespace.context, inode.node(), false).await?;
+        Ok(self.opened(number, view, file))
+    }
+
+    /// Opens a file for reading, with the file of the cache that holds its bytes, if the kernel may read it by itself. Its open file
+    /// description must last as long as the kernel does so.
+    pub(super) async fn open_backed(&self, number: u64) -> Result<(OpenFile, Option<std::fs::File>), Error> {
+        let (file, keep) = self.readable(number).await?;
+        let backing = match &file.body {
+            Body::Pinned { reader, .. } if reader.size() >= BACKED => match reader.whole() {
+                Some((stream, range)) => {
+                    let stream = stream.clone();
+                    blocking(move || Ok(stream.lease(&range))).await?
+                }
+                None => None,
+            },
+            _ => None,
+        };
+        Ok((self.handles.open_file(file, keep), backing))
+    }
+
+    /// A file as a reader sees it, and whether the kernel may keep its cached pages.
+    pub(super) async fn readable(&self, number: u64) -> Result<(File, bool), Error> {
+        let inode = self.namespace.inode(number);
+        if inode.view() == 0 {
+            return self.made(number).map(|file| (file, false));
         }
+        let view = self.namespace.view(inode)?;
         self.namespace.enter(&view).await?;
         let pin = view.pin(inode.node());
         if let Some(overlay) = view.overlay() {
             let file = overlay.open_reader(&self.namespace.context, inode.node()).await?;
-            return self.opened(number, view, file, false);
+            return Ok(self.edited_file(number, view, file, false));
         }
         let reader = view.open(&self.namespace.context, inode.node()).await?;
         let keep = view.keeps_pages(inode.node(), reader.verified());
         let attributes = view.attributes(&self.namespace.context, inode.node()).ok();
         let body = Body::Pinned { reader, now: OnceCell::new(), _pin: pin };
-        Ok(self.handles.open_file(File { number, body, attributes, view: Some(view) }, keep))
+        Ok((File { number, body, attributes, view: Some(view) }, keep))
     }
 
-    fn open_made(&self, number: u64, write: bool) -> Result<OpenFile, Error> {
+    /// A file generated now.
+    fn made(&self, number: u64) -> Result<File, Error> {
         let location = self.namespace.location(self.namespace.inode(number))?;
         if location.is_directory() {
             return Err(Error::new(ErrorKind::IsDirectory, "a directory cannot be read as a file"));
         }
-        if write || !matches!(location.as_ref(), Location::File(..) | Location::NewTagReference(..)) {
+        if !location.is_made_file() {
             return Err(read_only());
         }
         let body = Body::Made(Reader::of_memory(self.namespace.made_file(&location)));
-        Ok(self.handles.open_file(File { number, body, attributes: None, view: None }, false))
+        Ok(File { number, body, attributes: None, view: None })
     }
 
-    /// A handle on a file of an edited tag.
-    pub(super) fn opened(&self, number: u64, view: Arc<View>, file: Arc<FileHandle>, writable: bool) -> Result<OpenFile, Error> {
+    /// A handle for writing a file of an edited tag.
+    pub(super) fn opened(&self, number: u64, view: Arc<View>, file: Arc<FileHandle>) -> OpenFile {
+        let (file, keep) = self.edited_file(number, view, file, true);
+        self.handles.open_file(file, keep)
+    }
+
+    fn edited_file(&self, number: u64, view: Arc<View>, file: Arc<FileHandle>, writable: bool) -> (File, bool) {
         let keep = view.keeps_pages(file.node(), file.verified());
         let attributes = view.attributes(&self.namespace.context, file.node()).ok();
         let body = Body::Edited { file, writable, wrote: AtomicBool::new(false) };
-        Ok(self.handles.open_file(File { number, body, attributes, view: Some(view) }, keep))
+        (File { number, body, attributes, view: Some(view) }, keep)
     }
 
     /// Attributes of an open file without a name.
@@ -105,8 +140,11 @@ impl OpenFiles {
 
     /// Bytes of an open file, fewer than requested only at its end.
     pub(super) async fn read(&self, handle: u64, offset: u64, length: u32) -> Result<Bytes, Error> {
-        let file = self.handles.file(handle)?;
-        let result = match (&file.body, self.edited(&file).await) {
+        self.read_file(&*self.handles.file(handle)?, offset, length).await
+    }
+
+    pub(super) async fn read_file(&self, file: &File, offset: u64, length: u32) -> Result<Bytes, Error> {
+        let result = match (&file.body, self.edited(file).await) {
             (_, Err(error)) => Err(error),
             (_, Ok(Some(edited))) => edited.read(offset, length).await,
             (Body::Made(reader) | Body::Pinned { reader, .. }, Ok(None)) => reader.read(offset, length).await,
@@ -169,8 +207,11 @@ impl OpenFiles {
 
     /// The start of the next data (or hole) at or after an offset; `None` beyond the end.
     pub(super) async fn seek(&self, handle: u64, offset: u64, data: bool) -> Result<Option<u64>, Error> {
-        let file = self.handles.file(handle)?;
-        if let Some(edited) = self.edited(&file).await? {
+        self.seek_file(&*self.handles.file(handle)?, offset, data).await
+    }
+
+    pub(super) async fn seek_file(&self, file: &File, offset: u64, data: bool) -> Result<Option<u64>, Error> {
+        if let Some(edited) = self.edited(file).await? {
             if self.handles.has_writer(file.number)
                 && let Some(kernel) = self.namespace.kernel.get()
             {

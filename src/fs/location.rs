@@ -47,6 +47,11 @@ pub enum Location {
 }
 
 impl Location {
+    /// Whether it is a file whose bytes are generated when it is read.
+    pub fn is_made_file(&self) -> bool {
+        matches!(self, Self::File(..) | Self::NewTagReference(..))
+    }
+
     /// Whether it is a directory.
     pub fn is_directory(&self) -> bool {
         match self {

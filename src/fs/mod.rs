@@ -9,7 +9,7 @@
 //! - `file_system`: the façade, in front of `namespace` (names), `staged_tags` (edited tags) and `open_files`
 //! - Names: `operations` on inodes; `resolve` and `names` above tags; `listing`, `listed` and `directory` list; `location` and `window` are the
 //!   directories above tags and `.oci`; `inode` numbers them
-//! - Files: `files` and `handle` read and write; `changes` and `refusals` edit inside tags; `access`, `caller`, `entry` and `xattr` are the details
+//! - Files: `files` and `handle` read and write, `unopened` reads without handles; `changes` and `refusals` edit inside tags; `access`, `caller`, `entry` and `xattr` are the details
 //! - Tags: `tags` creates, renames and removes them; `tag_table` and `tag_state` know their state; `editing` begins and ends edits, `adoption`
 //!   takes over those of an earlier mount
 //! - Commands: `selection` of tags, `status`, `staged_tag`, `syncing`, `writing`
@@ -44,6 +44,7 @@ mod syncing;
 mod tag_state;
 mod tag_table;
 mod tags;
+mod unopened;
 mod window;
 mod writing;
 mod xattr;

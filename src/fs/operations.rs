@@ -8,7 +8,7 @@ use super::namespace::Namespace;
 use super::open_files::OpenFiles;
 use super::refusals::{ABSENT_TTL, NAME_LIMIT, too_long};
 use super::resolve::Finding;
-use super::{Entry, Inode, Lookup, ROOT};
+use super::{Entry, FOREVER, Inode, Lookup, ROOT};
 use crate::artifact::Kind;
 use crate::blocking::blocking;
 use crate::error::{Error, ErrorKind};
@@ -25,6 +25,7 @@ impl Namespace {
                 Some(Found::Node(node)) => Ok(Lookup::Found(self.node_entry(&view, node)?)),
                 Some(Found::View(key, origin)) => Ok(Lookup::Found(self.view_entry(key, origin)?)),
                 None if name.len() > NAME_LIMIT => Err(too_long()),
+                None if self.is_immutable(&view) => Ok(Lookup::Absent(FOREVER)),
                 None => Ok(Lookup::Absent(ABSENT_TTL)),
             };
         }
@@ -38,6 +39,12 @@ impl Namespace {
             Finding::Nothing(ttl) => Ok(Lookup::Absent(ttl)),
             Finding::Item { item, guessed } => Ok(Lookup::Found(self.item_entry(item, guessed)?)),
         }
+    }
+
+    /// Whether a view shows the same names for as long as it lives.
+    fn is_immutable(&self, view: &View) -> bool {
+        let is_editable = self.context.staging.is_some() && matches!(view.key(), Key::Tag(..));
+        matches!(view.shown(), Some(Shown::Tree(_))) && !is_editable
     }
 
     /// Binds a view to its digest. The kernel forgets the previous attributes of its directory.
@@ -99,6 +106,9 @@ impl OpenFiles {
         let inode = self.namespace.inode(number);
         if inode.view() == 0 {
             let location = self.namespace.location(inode)?;
+            if self.namespace.config.skips_opens && location.is_made_file() {
+                return Ok(self.snapshot_made(number, &location));
+            }
             return Ok(self.namespace.location_attributes(number, &location));
         }
         if self.namespace.is_only_named(inode) && !self.namespace.admits_others() {

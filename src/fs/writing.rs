@@ -133,11 +133,12 @@ impl OpenFiles {
     /// published.
     pub(super) fn disconnect(&self) {
         self.handles.close_all();
+        self.unopened.clear();
     }
 
     /// Removes staged tags without edits and makes the rest durable. The last action of a mount.
     pub(super) async fn close(&self) {
-        self.handles.close_all();
+        self.disconnect();
         let edited: Vec<Arc<Overlay>> = self.namespace.views.all().iter().filter_map(|view| view.overlay().map(Arc::clone)).collect();
         let removed = blocking(move || {
             for overlay in edited {

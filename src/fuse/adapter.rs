@@ -23,12 +23,13 @@ use fuser::{
 use tokio::runtime::Handle;
 
 use super::attributes::of_entry;
-use super::caller::asker;
+use super::caller::{asker, is_privileged};
 use super::errno::{errno, level};
+use super::passthrough::Passthrough;
 use super::watchdog::{Ending, Watchdog};
 use crate::artifact::Kind;
 use crate::error::{Error, ErrorKind};
-use crate::fs::{FileSystem, Need};
+use crate::fs::{FileSystem, Need, OpenFile};
 use crate::view::SetAttributes;
 use arguments::{caller, kind_of_mode, new_name, of_device, of_time, replace_of};
 use replies::{GENERATION, Refuse, answer_attributes, answer_entry, answer_found, answer_xattr, shorter};
@@ -45,12 +46,16 @@ pub struct Adapter {
     file_system: Arc<FileSystem>,
     runtime: Handle,
     watchdog: Arc<Watchdog>,
+    /// OPEN is answered "not implemented": reads come without a handle.
+    skips_opens: bool,
+    /// `None` where the kernel must not read files by itself.
+    passthrough: Option<Arc<Passthrough>>,
 }
 
 impl Adapter {
     /// An adapter; operations that wait do so on the runtime.
     pub fn new(file_system: Arc<FileSystem>, runtime: Handle, watchdog: Watchdog) -> Self {
-        Self { file_system, runtime, watchdog: Arc::new(watchdog) }
+        Self { file_system, runtime, watchdog: Arc::new(watchdog), skips_opens: false, passthrough: None }
     }
 
     /// Runs an operation without local effect to completion: at once if possible, else on the runtime, watched by the watchdog.
@@ -85,6 +90,31 @@ impl Adapter {
         self.runtime.spawn(async move { respond(name, inode, reply, work.await, answer) });
     }
 
+    /// Lets the kernel read files by itself. Depth 1 permits a cache on any file system that is not itself stacked.
+    fn request_passthrough(&mut self, config: &mut KernelConfig) {
+        if config.add_capabilities(InitFlags::FUSE_PASSTHROUGH).is_ok() && config.set_max_stack_depth(1).is_ok() {
+            self.passthrough = Some(Arc::default());
+        }
+    }
+
+    fn open_backed(&self, request: &Request, inode: INodeNo, passthrough: Arc<Passthrough>, reply: ReplyOpen) {
+        let file_system = Arc::clone(&self.file_system);
+        let wants = passthrough.wants(inode);
+        let work = async move {
+            match wants {
+                true => file_system.open_backed(inode.0).await,
+                false => file_system.open(inode.0, false).await.map(|open| (open, None)),
+            }
+        };
+        self.run(request, "open", inode, reply, work, move |reply, (open, file)| {
+            let (handle, flags) = (FileHandle(open.handle), open_flags(&open, false));
+            match open.direct {
+                true => reply.opened(handle, flags),
+                false => passthrough.answer(inode, handle, flags, file.as_ref(), reply),
+            }
+        });
+    }
+
     /// Polls an operation once, on this thread. Returns it if unfinished.
     fn begin<R, T, W, A>(&self, name: &'static str, inode: INodeNo, reply: R, work: W, answer: A) -> Option<(R, A, Pin<Box<W>>)>
     where
@@ -107,6 +137,15 @@ impl Adapter {
         let mut context = task::Context::from_waker(Waker::noop());
         catch_unwind(AssertUnwindSafe(|| work.poll(&mut context))).map_err(|_| ())
     }
+}
+
+fn open_flags(open: &OpenFile, write: bool) -> FopenFlags {
+    let mut flags = FopenFlags::empty();
+    flags.set(FopenFlags::FOPEN_KEEP_CACHE, open.keep_cache);
+    flags.set(FopenFlags::FOPEN_DIRECT_IO, open.direct);
+    // Closing a file open only for reading has nothing to report.
+    flags.set(FopenFlags::FOPEN_NOFLUSH, !write);
+    flags
 }
 
 fn panicked(name: &'static str, inode: INodeNo, reply: impl Refuse) {
@@ -155,6 +194,17 @@ impl Filesystem for Adapter {
                 }
             }
         }
+        if self.file_system.skips_opens() {
+            // Pages of generated files, which would otherwise stay for ever, are dropped when their time changes.
+            let wanted = InitFlags::FUSE_AUTO_INVAL_DATA;
+            self.skips_opens = config.capabilities().contains(InitFlags::FUSE_NO_OPEN_SUPPORT) && config.add_capabilities(wanted).is_ok();
+            if !self.skips_opens {
+                tracing::warn!("the kernel cannot skip opens; every file is opened as usual");
+            }
+        }
+        if !self.file_system.is_writable() && !self.skips_opens && is_privileged() {
+            self.request_passthrough(config);
+        }
         // Both reject only zero and values that are too large.
         let _ = config.set_max_write(LARGEST_REQUEST);
         let _ = config.set_max_background(BACKGROUND);
@@ -189,14 +239,16 @@ impl Filesystem for Adapter {
     fn open(&self, request: &Request, inode: INodeNo, flags: OpenFlags, reply: ReplyOpen) {
         let file_system = Arc::clone(&self.file_system);
         let write = flags.acc_mode() != OpenAccMode::O_RDONLY;
+        if self.skips_opens && !write {
+            // For the rest of the connection the kernel sends no OPEN and no RELEASE, and keeps pages across opens.
+            return reply.error(Errno::ENOSYS);
+        }
+        if let Some(passthrough) = self.passthrough.as_ref().filter(|_| !write) {
+            return self.open_backed(request, inode, Arc::clone(passthrough), reply);
+        }
         let work = async move { file_system.open(inode.0, write).await };
         self.run(request, "open", inode, reply, work, move |reply, open| {
-            let mut flags = FopenFlags::empty();
-            flags.set(FopenFlags::FOPEN_KEEP_CACHE, open.keep_cache);
-            flags.set(FopenFlags::FOPEN_DIRECT_IO, open.direct);
-            // Closing a file open only for reading has nothing to report.
-            flags.set(FopenFlags::FOPEN_NOFLUSH, !write);
-            reply.opened(FileHandle(open.handle), flags);
+            reply.opened(FileHandle(open.handle), open_flags(&open, write));
         });
     }
 
@@ -212,15 +264,28 @@ impl Filesystem for Adapter {
         reply: ReplyData,
     ) {
         let file_system = Arc::clone(&self.file_system);
-        let work = async move { file_system.read(handle.0, offset, size).await };
+        let by_inode = self.skips_opens;
+        let work = async move {
+            match by_inode {
+                true => file_system.read_unopened(inode.0, offset, size).await,
+                false => file_system.read(handle.0, offset, size).await,
+            }
+        };
         self.run(request, "read", inode, reply, work, |reply, bytes| reply.data(&bytes));
     }
 
     fn flush(&self, _request: &Request, inode: INodeNo, handle: FileHandle, _lock_owner: LockOwner, reply: ReplyEmpty) {
+        if self.skips_opens {
+            // Nothing is ever written, so the kernel need not ask again.
+            return reply.error(Errno::ENOSYS);
+        }
         respond("flush", inode, reply, self.file_system.close_report(handle.0), |reply, ()| reply.ok());
     }
 
     fn fsync(&self, _request: &Request, inode: INodeNo, handle: FileHandle, _datasync: bool, reply: ReplyEmpty) {
+        if self.skips_opens {
+            return reply.error(Errno::ENOSYS);
+        }
         let file_system = Arc::clone(&self.file_system);
         self.change("fsync", inode, reply, async move { file_system.fsync(handle.0).await }, |reply, ()| reply.ok());
     }
@@ -228,7 +293,7 @@ impl Filesystem for Adapter {
     fn release(
         &self,
         _request: &Request,
-        _inode: INodeNo,
+        inode: INodeNo,
         handle: FileHandle,
         _flags: OpenFlags,
         _lock_owner: Option<LockOwner>,
@@ -239,6 +304,9 @@ impl Filesystem for Adapter {
             // Remaining disk work is done there.
             let _runtime = self.runtime.enter();
             self.file_system.release(handle.0);
+        }
+        if let Some(passthrough) = &self.passthrough {
+            passthrough.release(inode);
         }
         reply.ok();
     }

@@ -11,6 +11,12 @@ pub(super) fn asker(request: &Request) -> Asker {
     Asker { uid: request.uid(), gid: request.gid(), pid: request.pid(), look }
 }
 
+/// Whether this process may administer the system, which passthrough requires.
+pub(super) fn is_privileged() -> bool {
+    const CAP_SYS_ADMIN: u64 = 1 << 21;
+    look(std::process::id()).is_some_and(|ours| ours.capabilities & CAP_SYS_ADMIN != 0)
+}
+
 /// The rights of a thread; `None` if it is gone or in another PID namespace.
 fn look(thread: u32) -> Option<Credentials> {
     if thread == 0 {

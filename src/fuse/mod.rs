@@ -8,6 +8,7 @@ mod adapter;
 mod attributes;
 mod caller;
 mod errno;
+mod passthrough;
 mod session;
 mod watchdog;
 

@@ -53,6 +53,11 @@ impl Mount {
         self.directory.path().join(path)
     }
 
+    /// The same without opens.
+    fn without_opens(registry: Memory) -> Option<Self> {
+        Self::new(registry, Setup { skips_opens: true, strict: true, ..Setup::default() }, PATIENT)
+    }
+
     /// Waits until the kernel has been told everything it must forget.
     fn flush_notices(&self) {
         // Notices are delivered in order.
@@ -121,6 +126,38 @@ fn the_kernel_sees_the_metadata_directory_and_its_links() {
     assert_eq!(fs::read_to_string(tag.join("fs/a.txt")).unwrap(), "hello");
     assert_eq!(fs::read_to_string(mount.path(".oci/status.json")).unwrap(), "{\"status\":true}\n");
     assert!(fs::read_dir(mount.path("team/app")).unwrap().all(|entry| entry.unwrap().file_name() != ".oci"));
+}
+
+#[test]
+fn files_are_read_and_mapped_without_being_opened() {
+    let registry = registry();
+    add_files(&registry, "team/app", "large", &[("file", &"0123456789abcdef".repeat(200_000))]);
+    let Some(mount) = Mount::without_opens(registry) else { return };
+    for _ in 0..2 {
+        assert_eq!(fs::read_to_string(mount.path("team/app/v1/a.txt")).unwrap(), "hello");
+        assert_eq!(fs::read_to_string(mount.path("team/app/v1/empty")).unwrap(), "");
+        assert!(fs::read(mount.path("team/app/large/file")).unwrap().chunks(16).all(|part| part == b"0123456789abcdef"));
+    }
+    let file = fs::File::open(mount.path("team/app/v1/a.txt")).unwrap();
+    file.sync_all().unwrap();
+    let map = sys::mapped::Bytes::map(&file).unwrap();
+    assert_eq!(map.as_ref(), b"hello");
+    assert_eq!(errno(fs::write(mount.path("team/app/v1/a.txt"), "x")), Some(30));
+    assert_eq!(errno(fs::read(mount.path("team/app/v1/dir"))), Some(21));
+    mount.mount.registry.plan(RequestKind::Blob, 0, u32::MAX, Fault::Error(ErrorKind::Denied));
+    assert_eq!(errno(fs::read(mount.path("team/app/v2/a.txt"))), Some(13));
+    mount.mount.registry.mend();
+    assert_eq!(fs::read_to_string(mount.path("team/app/v2/a.txt")).unwrap(), "again");
+}
+
+#[test]
+fn a_generated_file_is_read_anew_without_being_opened() {
+    let Some(mount) = Mount::without_opens(registry()) else { return };
+    let file = mount.path("team/app/.oci/repo.json");
+    let unlisted = fs::read_to_string(&file).unwrap();
+    assert_eq!(fs::read_to_string(&file).unwrap(), unlisted);
+    mount.list("team/app");
+    assert_ne!(fs::read_to_string(&file).unwrap(), unlisted);
 }
 
 fn errno(result: std::io::Result<impl Sized>) -> Option<i32> {

@@ -1,6 +1,7 @@
 //! Reads ranges of one file through its extents. Gaps between extents are holes and read as zeros.
 
 use std::fs::File;
+use std::ops::Range;
 use std::os::unix::fs::FileExt;
 
 use async_trait::async_trait;
@@ -94,6 +95,14 @@ impl Reader {
             ReaderSource::Hole | ReaderSource::Memory(_) | ReaderSource::File(_) | ReaderSource::Pieces(_) => Verified::Whole,
             ReaderSource::Stream { stream, .. } => stream.verified(),
         }
+    }
+
+    /// Its bytes as one range of a stream, if they are one and present.
+    pub fn whole(&self) -> Option<(&ContentStream, Range<u64>)> {
+        let ReaderSource::Stream { stream, extents } = &self.source else { return None };
+        let [Extent { file: 0, stream: start, length }] = extents.as_slice() else { return None };
+        let range = *start..start.checked_add(*length)?;
+        (*length == self.size && stream.holds(&range)).then_some((stream, range))
     }
 
     /// The start of the next data (or hole) at or after an offset; the end of the file counts as a hole. `None` beyond the end.

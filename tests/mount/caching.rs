@@ -33,7 +33,7 @@ fn files_below(folder: &Path) -> Vec<PathBuf> {
 }
 
 /// Bytes that content, indexes, trees and manifests in the cache occupy on disk; the tables of spans do not count.
-fn occupied(home: &Home) -> u64 {
+pub fn occupied(home: &Home) -> u64 {
     let folders = ["cache/v2/streams", "cache/v2/work", "cache/v2/documents"].map(|name| files_below(&home.path(name)));
     let content = folders.iter().flatten().filter(|file| !file.ends_with("table"));
     content.filter_map(|file| Some(file.metadata().ok()?.blocks() * 512)).sum()

@@ -11,6 +11,8 @@ pub enum Need {
     Fuse,
     /// Root, for owners, devices and manual mounts.
     Root,
+    /// The right to have the kernel read files in place of a FUSE daemon, and a kernel that can.
+    Passthrough,
     /// A program on the path.
     Tool(&'static str),
     /// A file or directory from a package.
@@ -22,11 +24,22 @@ impl Need {
         let (met, what) = match self {
             Need::Fuse => (std::fs::OpenOptions::new().read(true).write(true).open("/dev/fuse").is_ok(), "a usable /dev/fuse".to_owned()),
             Need::Root => (rustix::process::geteuid().is_root(), "root".to_owned()),
+            Need::Passthrough => (has_passthrough(), "CAP_SYS_ADMIN and Linux 6.9".to_owned()),
             Need::Tool(name) => (on_path(name), format!("the program {name}")),
             Need::File(path) => (Path::new(path).exists(), path.to_owned()),
         };
         (!met).then_some(what)
     }
+}
+
+fn has_passthrough() -> bool {
+    let read = |path| std::fs::read_to_string(path).unwrap_or_default();
+    let mut release = read("/proc/sys/kernel/osrelease");
+    release.retain(|character| character.is_ascii_digit() || character == '.');
+    let version: Vec<u32> = release.split('.').filter_map(|number| number.parse().ok()).collect();
+    let status = read("/proc/self/status");
+    let capabilities = status.lines().find_map(|line| u64::from_str_radix(line.strip_prefix("CapEff:")?.trim(), 16).ok());
+    version.as_slice() >= [6, 9].as_slice() && capabilities.is_some_and(|capabilities| capabilities >> 21 & 1 == 1)
 }
 
 /// Directories searched for programs, including where `scripts/test` builds those that no package provides.

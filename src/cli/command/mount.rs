@@ -36,7 +36,7 @@ impl Mount {
         let passphrases = passphrases::read_all(&origins)?;
         process::raise_open_file_limit();
         let Invocation { environment, verbose, inherited, .. } = invocation;
-        let plan = Plan { flags: self, source, target, passphrases, environment, verbose, inherited };
+        let plan = Plan { flags: self, source, target, passphrases, environment, verbose, inherited }.with_profile()?;
         if plan.flags.check_only {
             plan.mount_point()?;
             return serve::check(&plan);

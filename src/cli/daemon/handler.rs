@@ -69,7 +69,12 @@ impl Handler for RequestHandler {
 
     async fn let_go(&self) -> Result<(), Error> {
         let artifacts = self.artifacts.clone();
-        spawn_blocking(move || artifacts.let_go()).await
+        let file_system = Arc::clone(&self.file_system);
+        spawn_blocking(move || {
+            file_system.let_go();
+            artifacts.let_go();
+        })
+        .await
     }
 
     async fn unmount(&self, lazy: bool) -> Result<(), Error> {

@@ -8,7 +8,7 @@ use crate::cli::daemon::log;
 use crate::cli::daemon::mount_point::{self, MountPoint};
 use crate::cli::exit::Failure;
 use crate::cli::settings::environment::Environment;
-use crate::cli::settings::flags::View;
+use crate::cli::settings::flags::{Profile, Verify, View};
 use crate::cli::settings::mount::Mount;
 use crate::cli::source::wiring::{self, Parts, Reading};
 use crate::oci::{LayoutForm, LayoutName, Source, Version};
@@ -67,6 +67,29 @@ impl Plan {
     pub fn is_writable(&self) -> bool {
         let is_fixed = self.is_by_digest() || matches!(&self.source, Source::Layout { place, .. } if place.form == LayoutForm::Archive);
         !self.flags.access.read_only && !is_fixed && self.flags.content.view.unwrap_or_default() == View::Merged
+    }
+
+    /// Applies `--profile` to the other flags.
+    ///
+    /// # Errors
+    /// The flags contradict each other.
+    pub fn with_profile(mut self) -> Result<Self, Failure> {
+        if !self.skips_opens() {
+            return Ok(self);
+        }
+        if self.is_writable() {
+            return Err(Failure::usage("--profile small-files is for read-only mounts; add --read-only"));
+        }
+        // The kernel keeps all pages across opens, so they must be right from the start.
+        match self.flags.content.verify.replace(Verify::Strict) {
+            Some(Verify::Auto) => Err(Failure::usage("--profile small-files implies --verify strict; drop --verify auto")),
+            None | Some(Verify::Strict) => Ok(self),
+        }
+    }
+
+    /// Whether the kernel need not open files.
+    pub fn skips_opens(&self) -> bool {
+        self.flags.access.profile == Some(Profile::SmallFiles)
     }
 
     /// Opens and checks the mount point; `None` for an existing FUSE mount. May start threads.

@@ -100,6 +100,7 @@ pub fn config(plan: &Plan, at: Root, parts: &Parts, info: &Arc<MountInfo>, writi
             (true, false) => fs::Others::Files,
             (true, true) => fs::Others::Everything,
         },
+        skips_opens: plan.skips_opens(),
         ..root::bare(at, root::authority(&plan.source), parts, defaults, meaning, writing)
     }
 }

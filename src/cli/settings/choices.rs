@@ -14,6 +14,16 @@ pub enum Verify {
     Strict,
 }
 
+/// `--profile`.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
+pub enum Profile {
+    /// For files of every size
+    #[default]
+    General,
+    /// For many small files, on a read-only mount: opening and reading again what the kernel has cached costs no request
+    SmallFiles,
+}
+
 /// `--view`.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
 pub enum View {

@@ -13,7 +13,7 @@ use clap::builder::{PathBufValueParser, TypedValueParser};
 use clap::{ArgAction, Args};
 use tempfile::TempDir;
 
-pub use super::choices::{AsKind, Format, LogFormat, Verify, View};
+pub use super::choices::{AsKind, Format, LogFormat, Profile, Verify, View};
 use super::environment::Environment;
 use super::login::LoginFlags;
 use super::{custom, passphrases};
@@ -39,6 +39,10 @@ pub struct Access {
     /// Mount read-only; the kernel refuses every write
     #[arg(long)]
     pub read_only: bool,
+
+    /// What to be fast at; `small-files` needs a read-only mount and implies --verify strict [default: general]
+    #[arg(long, value_name = "PROFILE", env = "OCIFS_PROFILE", hide_env = true)]
+    pub profile: Option<Profile>,
 }
 
 /// Which content is shown, and how.

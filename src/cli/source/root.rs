@@ -79,6 +79,7 @@ pub fn bare(
         space: Arc::new(Space::default),
         others: fs::Others::None,
         writing,
+        skips_opens: false,
     }
 }
 

@@ -12,4 +12,5 @@ mod status;
 mod syncing;
 mod tags;
 pub(crate) mod test_mount;
+mod unopened;
 mod writing;

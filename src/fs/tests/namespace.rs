@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use super::super::{ABSENT_TTL, NAME_TTL, Root};
+use super::super::{ABSENT_TTL, FOREVER, NAME_TTL, Root};
 use super::test_mount::{Setup, TestMount, add_files, repository};
 use crate::artifact::Kind;
 use crate::error::ErrorKind;
@@ -45,7 +45,7 @@ async fn a_source_with_a_tag_or_digest_shows_the_content_itself() {
     let mount = TestMount::with(registry, Setup { root: Root::Content(repository("team/app"), version), ..Setup::default() });
     assert_eq!(mount.list("").await, ["a.txt"]);
     assert_eq!(mount.text("a.txt").await, "one");
-    assert_eq!(mount.absent(".oci").await, ABSENT_TTL);
+    assert_eq!(mount.absent(".oci").await, FOREVER);
     let root = Root::Content(repository("team/app"), Version::Digest(digest));
     let mount = mount.again(Setup { root, ..Setup::default() });
     assert_eq!(mount.text("n.txt").await, "nine");

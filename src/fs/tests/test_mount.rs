@@ -48,6 +48,7 @@ pub struct Setup {
     /// Limit on staged bytes.
     pub quota: Option<u64>,
     pub others: Others,
+    pub skips_opens: bool,
 }
 
 impl Setup {
@@ -74,6 +75,7 @@ impl Default for Setup {
             allow_delete: false,
             quota: None,
             others: Others::None,
+            skips_opens: false,
         }
     }
 }
@@ -203,6 +205,7 @@ impl TestMount {
             mount_json: b"{\"mount\":true}\n".to_vec(),
             status_json: Arc::new(|| b"{\"status\":true}\n".to_vec()),
             others: setup.others,
+            skips_opens: setup.skips_opens,
             writing: setup.writable.then(|| Writing {
                 uppers: Arc::new(Uppers::open(&directory.path().join("state"), setup.quota).unwrap()),
                 push: registry.clone(),

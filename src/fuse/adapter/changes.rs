@@ -88,7 +88,13 @@ impl Adapter {
     pub(super) fn seek(&self, inode: INodeNo, handle: FileHandle, offset: i64, whence: i32, reply: ReplyLseek) {
         let (Ok(offset), SEEK_DATA | SEEK_HOLE) = (u64::try_from(offset), whence) else { return reply.error(Errno::EINVAL) };
         let file_system = Arc::clone(&self.file_system);
-        let work = async move { file_system.seek(handle.0, offset, whence == SEEK_DATA).await };
+        let (by_inode, data) = (self.skips_opens, whence == SEEK_DATA);
+        let work = async move {
+            match by_inode {
+                true => file_system.seek_unopened(inode.0, offset, data).await,
+                false => file_system.seek(handle.0, offset, data).await,
+            }
+        };
         self.change("lseek", inode, reply, work, |reply, found| match found.and_then(|offset| i64::try_from(offset).ok()) {
             Some(offset) => reply.offset(offset),
             None => reply.error(Errno::ENXIO),
