@@ -78,6 +78,8 @@ mod path_references;
 mod publishing;
 #[path = "mount/publishing_faults.rs"]
 mod publishing_faults;
+#[path = "mount/pull_caching.rs"]
+mod pull_caching;
 #[path = "mount/pulling.rs"]
 mod pulling;
 #[path = "mount/pushing.rs"]

@@ -36,10 +36,10 @@ pub struct Artifacts {
 }
 
 impl Artifacts {
-    /// The artifacts of `pull`, read through `contents`; trees and registry answers are stored in `cache`.
+    /// The artifacts of `pull`, read through `contents`; trees and registry answers are stored in `cache`, the answers even if it is not to be filled.
     pub fn new(pull: Arc<dyn Pull>, contents: Contents, cache: SpanCache, options: Options) -> Self {
         let platform = Arc::new(options.platform.clone());
-        let registry_cache = Arc::new(RegistryCache::new(pull, cache.clone(), options));
+        let registry_cache = Arc::new(RegistryCache::new(pull, cache.filled(), options));
         let (kept, opened_here, flight) = (Kept::default(), OpenedHere::default(), Flight::default());
         Self { inner: Arc::new(Inner { registry_cache, contents, cache, kept, opened_here, flight }), platform }
     }

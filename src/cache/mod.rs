@@ -51,6 +51,7 @@ mod document_name;
 mod documents;
 mod evict;
 mod fill;
+mod held;
 mod layout;
 mod lease;
 mod ledger;
@@ -66,6 +67,7 @@ mod upkeep;
 #[cfg(test)]
 mod tests;
 
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -82,6 +84,8 @@ pub use upkeep::Usage;
 use crate::error::Error;
 use crate::oci::Digest;
 use crate::sys::array::Scratch;
+use held::Held;
+use scratch::{ScratchFiles, UnnamedFiles};
 use shared::{Shared, failed};
 use stream::OpenStreams;
 
@@ -90,6 +94,8 @@ use stream::OpenStreams;
 pub struct SpanCache {
     shared: Arc<Shared>,
     streams: Arc<OpenStreams>,
+    /// Set if it is read without being filled.
+    held: Option<Arc<Held>>,
 }
 
 impl SpanCache {
@@ -100,10 +106,30 @@ impl SpanCache {
     pub fn open(config: Config) -> Result<Self, Error> {
         let shared = Shared::open(config)?;
         let streams = Arc::new(OpenStreams::new(&shared));
-        Ok(Self { shared, streams })
+        Ok(Self { shared, streams, held: None })
     }
 
-    /// The stream of a blob, for reads and single spans. A different layout makes a different object.
+    /// The same cache for a process that reads what is there and stores nothing: it holds new documents itself, large ones in unnamed files in
+    /// this directory, and creates no streams.
+    pub fn unfilled(&self, directory: Option<PathBuf>) -> Self {
+        let scratch = match directory {
+            Some(directory) => Scratch::on_disk(Arc::new(UnnamedFiles { directory, otherwise: ScratchFiles(Arc::clone(&self.shared)) })),
+            None => self.scratch(),
+        };
+        Self { held: Some(Arc::new(Held::new(scratch))), ..self.clone() }
+    }
+
+    /// The same cache, filled again.
+    pub fn filled(&self) -> Self {
+        Self { held: None, ..self.clone() }
+    }
+
+    /// Whether what is read through it may be stored in it.
+    pub fn is_filled(&self) -> bool {
+        self.held.is_none()
+    }
+
+    /// The stream of a blob, for reads and single spans; created if missing. A different layout makes a different object.
     pub fn stream(&self, blob: &Digest, layout: &Layout, protection: &Protection) -> Result<CachedStream, Error> {
         CachedStream::open(&self.streams, blob, layout, protection, true)?
             .ok_or_else(|| Error::other(format!("cannot create a cache stream for {blob}: its new table is already broken")))
@@ -133,20 +159,29 @@ impl SpanCache {
     /// A document (index, tree, manifest): mapped if plain, unsealed into memory if sealed. `kind` is a short word and part of the path. A broken one
     /// is a miss.
     pub fn document(&self, kind: &str, key: &str, protection: &Protection) -> Result<Option<Document>, Error> {
+        if let Some(held) = self.held.as_ref().and_then(|held| held.get(kind, key)) {
+            return Ok(Some(held));
+        }
         documents::load(&self.shared, kind, key, protection)
     }
 
-    /// Stores a document: written once, renamed into place. It counts against the budget; if that is full, spans are evicted first, then the least
+    /// Stores a document: written once, renamed into place; held in memory if the cache is not filled. It counts against the budget; if that is full, spans are evicted first, then the least
     /// recently used documents.
     ///
     /// # Errors
     /// NoSpace if it is larger than a quarter of the budget, or everything there is pinned or in flight.
     pub fn store_document(&self, kind: &str, key: &str, bytes: &[u8], protection: &Protection) -> Result<(), Error> {
-        documents::store(&self.shared, kind, key, bytes, protection)
+        match &self.held {
+            Some(held) => held.put(kind, key, bytes, protection),
+            None => documents::store(&self.shared, kind, key, bytes, protection),
+        }
     }
 
     /// Removes a document that turned out to be wrong.
     pub fn forget_document(&self, kind: &str, key: &str) -> Result<(), Error> {
+        if let Some(held) = &self.held {
+            held.forget(kind, key);
+        }
         documents::forget(&self.shared, kind, key)
     }
 
@@ -178,9 +213,12 @@ impl SpanCache {
         upkeep::forget_stream(&self.shared, blob)
     }
 
-    /// Storage for large arrays under construction: files of this cache that count against its budget. Not for data of encrypted artifacts.
+    /// Storage for large arrays under construction: files of this cache that count against its budget, unless it is not filled. Not for data of encrypted artifacts.
     pub fn scratch(&self) -> Scratch {
-        Scratch::on_disk(Arc::new(scratch::ScratchFiles(Arc::clone(&self.shared))))
+        match &self.held {
+            Some(held) => held.scratch.clone(),
+            None => Scratch::on_disk(Arc::new(ScratchFiles(Arc::clone(&self.shared)))),
+        }
     }
 
     /// The budget for span data, in bytes.

@@ -1,6 +1,6 @@
-//! Files for large arrays under construction; they count against the budget until dropped.
+//! Files for large arrays under construction; those in the cache count against its budget until dropped.
 //!
-//! Each is in its own work directory, so that a recount sees it, and the next evictor removes that of a killed process.
+//! Each of these is in its own work directory, so that a recount sees it, and the next evictor removes that of a killed process.
 
 use std::fs::File;
 use std::io;
@@ -17,6 +17,41 @@ const SMALL: u64 = 64 << 20;
 
 /// Creates scratch files in a cache.
 pub struct ScratchFiles(pub Arc<Shared>);
+
+/// Creates scratch files without a name in a directory, which the system frees however the process ends; in the cache if that fails.
+pub struct UnnamedFiles {
+    pub directory: PathBuf,
+    pub otherwise: ScratchFiles,
+}
+
+struct Unnamed {
+    file: File,
+    length: u64,
+}
+
+impl ScratchPlace for UnnamedFiles {
+    fn create(&self) -> io::Result<Box<dyn ScratchFile>> {
+        match tempfile::tempfile_in(&self.directory) {
+            Ok(file) => Ok(Box::new(Unnamed { file, length: 0 })),
+            Err(error) => {
+                tracing::debug!(%error, directory = %self.directory.display(), "scratch files are in the cache instead");
+                self.otherwise.create()
+            }
+        }
+    }
+}
+
+impl ScratchFile for Unnamed {
+    fn file(&self) -> &File {
+        &self.file
+    }
+
+    fn grow(&mut self, length: u64) -> io::Result<()> {
+        durable::make_room(&self.file, self.length..length)?;
+        self.length = length;
+        Ok(())
+    }
+}
 
 struct Work {
     shared: Arc<Shared>,

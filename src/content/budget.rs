@@ -19,6 +19,9 @@ const PIECE: u64 = 1 << 10;
 /// Shares are multiples of this fraction (1/n) of the limit.
 const PARTS: u64 = 32;
 
+/// Parts for recent spans if none are stored.
+const UNFILLED: u64 = 4;
+
 /// The default budget, in bytes.
 pub const MEMORY_LIMIT: u64 = 256 << 20;
 /// The smallest budget with which everything works, in bytes.
@@ -93,9 +96,9 @@ impl Budget {
         self.share(Use::Large) / 4
     }
 
-    /// Bytes of recently fetched spans that may be kept.
-    pub(super) fn recent(&self) -> u64 {
-        self.inner.limit / PARTS
+    /// Bytes of recently fetched spans that may be kept. A process that does not fill the cache packs nothing either, so it keeps more.
+    pub(super) fn recent(&self, fills_cache: bool) -> u64 {
+        self.inner.limit / PARTS * if fills_cache { 1 } else { UNFILLED }
     }
 
     /// Waits for memory, first come, first served; a request for zero bytes does not wait. A request larger than the whole share is granted alone.
@@ -234,7 +237,8 @@ mod tests {
         for limit in [0, MEMORY_LEAST, MEMORY_LIMIT, 1 << 40] {
             let budget = Budget::new(limit);
             let total: u64 = Use::ALL.iter().map(|purpose| budget.share(*purpose)).sum();
-            assert!(total + budget.recent() <= limit.max(MEMORY_LEAST), "{limit}");
+            assert!(budget.recent(false) - budget.recent(true) <= budget.share(Use::Packing));
+            assert!(total + budget.recent(true) <= limit.max(MEMORY_LEAST), "{limit}");
         }
         assert!(Budget::new(MEMORY_LIMIT).share(Use::Large) > crate::layer::WINDOW_MOST + (1 << 20));
     }

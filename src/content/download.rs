@@ -13,12 +13,9 @@ use super::contents::Contents;
 use super::shared::Shared;
 use super::{BlobSource, Sealing, pass};
 use crate::error::Error;
-use crate::layer::Form;
+use crate::layer::{Form, RAW_SPAN};
 use crate::oci::Hasher;
 use crate::registry::BlobStream;
-
-/// Smallest downloaded blob, in bytes; smaller ones are read through the cache: they take little room and are often reread.
-const DOWNLOAD_LEAST: u64 = 4 << 20;
 
 /// A raw blob being downloaded from start to end.
 pub struct Download {
@@ -57,9 +54,9 @@ impl Contents {
 }
 
 impl Download {
-    /// Whether a blob may be downloaded: raw, unsealed, and not small.
+    /// Whether a blob may be downloaded: raw, unsealed, and more than a span, which is verified as a whole anyway.
     pub fn suits(source: &BlobSource) -> bool {
-        source.form == Form::Raw && source.sealing == Sealing::None && source.descriptor.size >= DOWNLOAD_LEAST
+        source.form == Form::Raw && source.sealing == Sealing::None && source.descriptor.size > RAW_SPAN
     }
 
     /// The next bytes; `None` once all were returned and their digest matches.

@@ -10,6 +10,7 @@
 //! - `reading` answers a range from cached spans, `in_flight` ones and new ones from `fetch`; `prefetch` looks ahead, `recent` remembers
 //! - `pass` reads a blob once completely and indexes it; `running_check` verifies a raw one while it is served; `download` bypasses the cache
 //! - `blob_bytes` reads a blob as stored; `input` and `decode` turn that into stream bytes; `sealed` opens envelopes; `attached_index` and `verdicts` use indexes of others
+//! - `spool` holds whole blobs for a pull, which does not fill the cache
 //! - `budget` bounds memory, `names` are keys of the cache, `shared` is the state of a mount
 
 mod attached_index;
@@ -32,11 +33,13 @@ mod recent;
 mod running_check;
 mod sealed;
 mod shared;
+mod spool;
 mod stream;
 #[cfg(test)]
 pub(crate) mod tests;
 mod verdicts;
 
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -121,6 +124,8 @@ pub struct Config {
     pub pull: Arc<dyn Pull>,
     /// Where they are cached.
     pub cache: SpanCache,
+    /// If the cache is not filled: a directory on whose file system blobs read whole wait, unnamed, until their content was read.
+    pub spool: Option<PathBuf>,
     /// Passphrases.
     pub keys: KeyRing,
     /// When a blob may be served unverified.
@@ -141,6 +146,7 @@ impl Config {
         Self {
             pull,
             cache,
+            spool: None,
             keys: KeyRing::default(),
             verify: VerifyPolicy::Auto,
             io_timeout: Duration::from_secs(60),

@@ -10,6 +10,7 @@ use tokio::sync::{mpsc, oneshot};
 use super::blob_bytes::{BlobBytes, Places};
 use super::sealed::probe::KeyProbe;
 use super::shared::Shared;
+use super::spool::Spooled;
 use super::{BlobSource, names};
 use crate::blocking::{Spawned, spawn_blocking};
 use crate::cache::Fill;
@@ -26,6 +27,7 @@ struct Hashed {
     digest: Digest,
     length: u64,
     probe: Option<KeyProbe>,
+    spooled: Option<Spooled>,
 }
 
 /// A pass over a blob.
@@ -67,13 +69,17 @@ async fn once(
     let scan = ScanThread::start(shared, source, fill);
     let (to_hash, pieces) = mpsc::channel(QUEUE);
     let algorithm = Hasher::new(source.descriptor.digest.algorithm());
-    let hashing = spawn_blocking(move || hash(algorithm, pieces, probe));
+    let spooled = if bytes.is_complete() { None } else { shared.spool.begin(source.descriptor.size) };
+    let hashing = spawn_blocking(move || hash(algorithm, pieces, probe, spooled));
     let sent = download(source, &mut bytes, &to_hash, &scan.pieces).await;
     drop(to_hash);
     let hashed = hashing.await?;
     sent?;
     if let Err(error) = check(source, &hashed.digest, hashed.length) {
         return Ok(Passed::Wrong(error, bytes.were_cached()));
+    }
+    if let Some(spooled) = hashed.spooled {
+        shared.spool.add(hashed.digest, spooled);
     }
     let index = shared.working(scan.finish(source, hashed.digest)).await?;
     if source.form == Form::Raw && !bytes.were_cached() {
@@ -132,7 +138,7 @@ async fn download(source: &BlobSource, bytes: &mut BlobBytes, hash: &mpsc::Sende
     Ok(())
 }
 
-fn hash(mut hasher: Hasher, mut pieces: mpsc::Receiver<Bytes>, mut probe: Option<KeyProbe>) -> Hashed {
+fn hash(mut hasher: Hasher, mut pieces: mpsc::Receiver<Bytes>, mut probe: Option<KeyProbe>, mut spooled: Option<Spooled>) -> Hashed {
     let mut length = 0;
     while let Some(piece) = pieces.blocking_recv() {
         length += piece.len() as u64;
@@ -140,8 +146,9 @@ fn hash(mut hasher: Hasher, mut pieces: mpsc::Receiver<Bytes>, mut probe: Option
         if let Some(probe) = &mut probe {
             probe.update(&piece);
         }
+        spooled = spooled.and_then(|spooled| spooled.with(&piece));
     }
-    Hashed { digest: hasher.finish(), length, probe }
+    Hashed { digest: hasher.finish(), length, probe, spooled }
 }
 
 /// Compares what arrived with the manifest.

@@ -109,10 +109,9 @@ impl Reader {
             Mode::Sealed { opened, .. } => opened.protection(source, "stream"),
             _ => Protection::Plain,
         };
-        let copies = shared.copies(source);
-        let cached = if copies { shared.cached(&key, &layout, &protection) } else { None };
-        // Without the cache, what is read ahead waits among the recent spans.
-        let room = if copies { shared.cache.size() } else { shared.budget.recent() * 4 };
+        let cached = if shared.caches(source) { shared.cached(&key, &layout, &protection) } else { None };
+        // What is not stored waits among the recent spans.
+        let room = if shared.copies(source) { shared.cache.size() } else { shared.budget.recent(false) };
         let has_begun = matches!(mode, Mode::Unchecked { .. }) && cached.as_ref().is_some_and(|cached| cached.has(0));
         let reader = Arc::new(Self {
             shared: Arc::clone(shared),

@@ -11,6 +11,7 @@ use futures_util::{StreamExt, TryStreamExt};
 use super::budget::{Budget, Turns, Use};
 use super::recent::Recent;
 use super::sealed::keys::KeyRing;
+use super::spool::Spool;
 use super::verdicts::Verdicts;
 use super::{BlobSource, Config, Sealing, VerifyPolicy, names, plan};
 use crate::bounded::BoundedMap;
@@ -45,6 +46,7 @@ pub(super) struct Shared {
     pub(super) budget: Budget,
     pub(super) turns: Turns,
     pub(super) recent: Recent,
+    pub(super) spool: Spool,
     /// The verdicts on attached indexes.
     pub(super) attached_indexes: Verdicts,
     verify: VerifyPolicy,
@@ -58,7 +60,8 @@ pub(super) struct Shared {
 impl Shared {
     pub(super) fn new(config: Config) -> Self {
         Self {
-            recent: Recent::new(config.budget.recent()),
+            recent: Recent::new(config.budget.recent(config.cache.is_filled())),
+            spool: Spool::new(config.spool.filter(|_| !config.pull.is_local())),
             turns: Turns::new(config.concurrency, config.passes),
             budget: config.budget,
             attached_indexes: Verdicts::default(),
@@ -86,13 +89,21 @@ impl Shared {
         }
     }
 
+    /// Whether spans of a blob may be in the cache.
+    pub(super) fn caches(&self, source: &BlobSource) -> bool {
+        plan::is_copied(source.form, source.sealing != Sealing::None, self.pull.is_local())
+    }
+
     /// Whether spans of a blob are copied into the cache.
     pub(super) fn copies(&self, source: &BlobSource) -> bool {
-        plan::is_copied(source.form, source.sealing != Sealing::None, self.pull.is_local())
+        self.cache.is_filled() && self.caches(source)
     }
 
     /// A range of a blob from the registry. The blob was referred to by something, so if the registry lacks it the error is Gone.
     pub(super) async fn fetch(&self, repository: &Repository, descriptor: &Descriptor, range: Range<u64>) -> Result<BlobStream, Error> {
+        if let Some(stream) = self.spool.stream(&descriptor.digest, range.clone()) {
+            return Ok(stream);
+        }
         let stream = self.pull.blob(repository, descriptor, range).await.map_err(Error::absent_is_gone)?;
         Ok(Box::pin(stream.map_err(Error::absent_is_gone)))
     }
@@ -235,8 +246,12 @@ impl Shared {
         if layout.length() == 0 {
             return None;
         }
-        match self.cache.stream(key, layout, protection) {
-            Ok(stream) => Some(stream),
+        let stream = match self.cache.is_filled() {
+            true => self.cache.stream(key, layout, protection).map(Some),
+            false => self.cache.begun_stream(key, layout, protection),
+        };
+        match stream {
+            Ok(stream) => stream,
             Err(error) => {
                 tracing::warn!(%error, "reading without the cache");
                 None
@@ -268,6 +283,10 @@ impl Shared {
     /// Waits until no other process computes `name`. `None` if the cache cannot tell, or the other process stalls for as long as a transfer may: doing the
     /// work twice is better than not at all.
     pub(super) async fn claim(&self, name: &str) -> Option<Claim> {
+        // What is not stored helps no other process.
+        if !self.cache.is_filled() {
+            return None;
+        }
         // Progress there counts as progress here.
         let moved = || {
             self.progress.fetch_add(1, Ordering::Relaxed);

@@ -10,6 +10,7 @@ use std::sync::Arc;
 
 use super::of_disk;
 use crate::error::{Error, ErrorKind};
+use crate::path::components;
 use crate::sys::{beneath, entry, process};
 
 /// The directory to extract to.
@@ -118,4 +119,17 @@ impl Directory {
             Err(error) => Err(of_disk(format_args!("open {} again", path.display()), error)),
         }
     }
+}
+
+/// Opens a directory by its path from the root.
+pub(super) fn descend(root: &Directory, path: &[u8]) -> Result<Directory, Error> {
+    let mut names = components(path);
+    let mut directory = match names.next() {
+        Some(name) => root.reenter(name)?,
+        None => root.again()?,
+    };
+    for name in names {
+        directory = directory.reenter(name)?;
+    }
+    Ok(directory)
 }

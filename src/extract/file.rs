@@ -11,9 +11,10 @@ use sha2::{Digest as _, Sha256};
 
 use super::Source;
 use super::directory::Directory;
+use super::files::Job;
 use super::of_disk;
 use super::place::{Placed, own_name, place, replace};
-use super::run::{Job, Work};
+use super::run::Work;
 use crate::artifact::{Node, NodeId};
 use crate::content::{Download, Verified};
 use crate::error::{Error, ErrorKind};
@@ -179,8 +180,20 @@ impl Work<'_> {
 /// Passes the bytes of one file to `write`, in order, until the end or until `write` returns false.
 ///
 /// # Errors
-/// Those of reading and of `write`. Bytes passed before an error may be wrong.
+/// Those of reading and of `write`. Bytes passed before an error may be wrong, unless the source is strict.
 pub async fn stream(source: &Source, node: NodeId, write: &mut (dyn FnMut(&[u8]) -> io::Result<bool> + Send)) -> Result<(), Error> {
+    let mut write = |bytes: &[u8]| write(bytes).map_err(|error| of_disk("write to standard output", error));
+    let is_strict = source.strict || source.artifacts.options().strict;
+    if let Some(file) = source.artifact.tree.node(node).filter(|_| !is_strict)
+        && let Some(mut download) = source.download(node, &file).await?
+    {
+        while let Some(bytes) = download.next().await? {
+            if !write(&bytes)? {
+                break;
+            }
+        }
+        return Ok(());
+    }
     let reader = source.open(node).await?;
     let mut at = 0;
     while at < reader.size() {
@@ -189,7 +202,7 @@ pub async fn stream(source: &Source, node: NodeId, write: &mut (dyn FnMut(&[u8])
             return Err(Error::new(ErrorKind::Integrity, "a file of the artifact ended early"));
         }
         at += bytes.len() as u64;
-        if !write(&bytes).map_err(|error| of_disk("write to standard output", error))? {
+        if !write(&bytes)? {
             return Ok(());
         }
     }

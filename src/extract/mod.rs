@@ -9,7 +9,7 @@
 //! - `special`: nodes without bytes
 //! - `attributes`: modes, owners, times and extended attributes
 //! - `place`: gives a name its new entry, whatever is there
-//! - `queue`: work queue for threads
+//! - `files`: the files to write, in order
 //! - `notes`: counts what was done and left out
 //!
 //! At any time a name stands for a whole file or for its old entry: a file is written unnamed, or under a temporary name in the same
@@ -21,9 +21,9 @@ mod attributes;
 mod clash;
 mod directory;
 mod file;
+mod files;
 mod notes;
 mod place;
-mod queue;
 mod run;
 mod selection;
 mod special;

@@ -1,5 +1,5 @@
-//! The passes over a tree: directories, files and nodes without bytes; then further names of hard-linked files; then modes and times of
-//! directories, bottom up. Files are written by several threads, everything else in order by one.
+//! The passes over a tree: directories and nodes without bytes; then files, in the order of their bytes; then further names of hard-linked files;
+//! then modes and times of directories, bottom up. Files are written by several threads, everything else in order by one.
 
 use std::collections::{HashMap, HashSet};
 use std::ffi::OsStr;
@@ -14,28 +14,17 @@ use tokio::runtime::Handle;
 use tokio::sync::watch;
 
 use super::clash::Trial;
-use super::directory::{Directory, Target};
+use super::directory::{Directory, Target, descend};
+use super::files::{Files, Job, Place};
 use super::notes::{Notes, Summary};
 use super::of_disk;
 use super::place::{Placed, place};
-use super::queue::Queue;
 use super::walk::{Step, walk};
 use super::{Options, Source, Tally, survey};
 use crate::artifact::{Kind, Node, NodeId};
 use crate::blocking::blocking;
 use crate::error::{Error, ErrorKind};
-use crate::path::components;
 use crate::sys::{entry, process};
-
-/// Files queued for threads. Each holds its directory open.
-const QUEUE: usize = 128;
-
-/// A file to write.
-pub(super) struct Job {
-    pub node: NodeId,
-    pub directory: Arc<Directory>,
-    pub name: Vec<u8>,
-}
 
 /// The first name of a hard-linked node: its directory and its cookie there.
 struct First {
@@ -174,38 +163,39 @@ impl Work<'_> {
         self.failed.store(true, Ordering::Relaxed);
     }
 
-    /// The first pass.
+    /// The first two passes.
     fn contents(&self, root: &Arc<Directory>) -> Result<Seen, Error> {
-        let threads = self.options.concurrency.get();
-        let jobs = Queue::new(QUEUE, threads);
-        let walked = std::thread::scope(|scope| {
-            for _ in 0..threads {
-                scope.spawn(|| self.take_jobs(&jobs));
+        let (mut files, seen) =
+            Contents { work: self, levels: Vec::new(), files: Files::default(), seen: Seen::default(), linked: false }.walk(root)?;
+        files.sort();
+        std::thread::scope(|scope| {
+            for _ in 0..self.options.concurrency.get() {
+                scope.spawn(|| self.write_files(root, &files));
             }
-            // The threads end with this guard.
-            let _filling = jobs.filling();
-            Contents { work: self, jobs: &jobs, levels: Vec::new(), seen: Seen::default(), linked: false }.walk(root)
         });
         match self.failure.lock().take() {
             Some(failure) => Err(failure),
-            None => walked,
+            None => Ok(seen),
         }
     }
 
-    /// Processes jobs until the queue closes, even after a failure, so that the filler never blocks.
-    fn take_jobs(&self, jobs: &Queue<Job>) {
-        while let Some(taken) = jobs.take() {
-            for job in taken {
-                if !self.is_stopped()
-                    && let Err(error) = self.file(&job)
-                {
+    /// Writes files until none are left or something failed.
+    fn write_files(&self, root: &Arc<Directory>, files: &Files) {
+        let mut current = None;
+        while let Some(taken) = files.take(self.options.concurrency) {
+            for file in taken {
+                if self.is_stopped() {
+                    return;
+                }
+                let written = files.job(&self.source.artifact.tree, root, file, &mut current).and_then(|job| self.file(&job));
+                if let Err(error) = written {
                     self.fail(error);
                 }
             }
         }
     }
 
-    /// The second pass: further names of hard-linked nodes.
+    /// The third pass: further names of hard-linked nodes.
     fn links(&self, root: &Arc<Directory>, mut firsts: HashMap<NodeId, First>) -> Result<(), Error> {
         let mut levels = vec![Arc::clone(root)];
         let mut last: Option<(Arc<[u8]>, Arc<Directory>)> = None;
@@ -296,8 +286,8 @@ impl Work<'_> {
 /// The first pass in progress.
 struct Contents<'a> {
     work: &'a Work<'a>,
-    jobs: &'a Queue<Job>,
     levels: Vec<Level>,
+    files: Files,
     seen: Seen,
     /// Some node has several names.
     linked: bool,
@@ -310,16 +300,19 @@ struct Level {
     path: Arc<[u8]>,
     /// Set if the file system treats different names as the same.
     trial: Option<Trial>,
+    node: NodeId,
+    /// Its number among the directories of files, if it has any so far.
+    place: Option<u32>,
 }
 
 impl Contents<'_> {
-    fn walk(mut self, root: &Arc<Directory>) -> Result<Seen, Error> {
-        self.push(Arc::clone(root), b"")?;
+    fn walk(mut self, root: &Arc<Directory>) -> Result<(Files, Seen), Error> {
+        self.push(Arc::clone(root), 0, b"")?;
         walk(&self.work.source.artifact.tree, &self.work.options.selection, &mut |step| {
             self.work.check_stopped()?;
             match step {
                 Step::Enter { node, path, name } => self.enter(node, path, name),
-                Step::Entry { node, name, .. } => self.entry(node, name),
+                Step::Entry { node, name, cookie, .. } => self.entry(node, name, cookie),
                 Step::Leave { .. } => {
                     self.levels.pop();
                     Ok(())
@@ -329,21 +322,21 @@ impl Contents<'_> {
         if !self.linked {
             self.seen.firsts.clear();
         }
-        Ok(self.seen)
+        Ok((self.files, self.seen))
     }
 
-    fn push(&mut self, directory: Arc<Directory>, path: &[u8]) -> Result<(), Error> {
+    fn push(&mut self, directory: Arc<Directory>, node: NodeId, path: &[u8]) -> Result<(), Error> {
         let trial = match self.levels.last() {
             // A new directory behaves like its parent.
             Some(above) if directory.made && above.trial.is_none() => None,
             _ => Trial::of_folding(&directory).map_err(|error| of_disk(format_args!("write to {}", directory.path.display()), error))?,
         };
-        self.levels.push(Level { directory, path: Arc::from(path), trial });
+        self.levels.push(Level { directory, path: Arc::from(path), trial, node, place: None });
         Ok(())
     }
 
     /// The current directory, for another name in it.
-    fn current(&mut self, name: &[u8]) -> Result<&Level, Error> {
+    fn current(&mut self, name: &[u8]) -> Result<&mut Level, Error> {
         let level = self.levels.last_mut().ok_or_else(astray)?;
         if let Some(trial) = &mut level.trial {
             let place = level.directory.path.display();
@@ -365,10 +358,10 @@ impl Contents<'_> {
         if keep && !entered.made {
             self.seen.found.insert(node);
         }
-        self.push(Arc::new(entered), path)
+        self.push(Arc::new(entered), node, path)
     }
 
-    fn entry(&mut self, id: NodeId, name: &[u8]) -> Result<(), Error> {
+    fn entry(&mut self, id: NodeId, name: &[u8], cookie: u64) -> Result<(), Error> {
         let node = self.work.node(id)?;
         let Level { directory, path, .. } = self.current(name)?;
         let (directory, path) = (Arc::clone(directory), Arc::clone(path));
@@ -377,27 +370,20 @@ impl Contents<'_> {
                 self.linked = true;
                 return Ok(());
             }
-            self.seen.firsts.insert(id, First { directory: path, name: name.into() });
+            self.seen.firsts.insert(id, First { directory: Arc::clone(&path), name: name.into() });
         }
         if node.kind != Kind::File {
             return self.work.without_bytes(&directory, name, id, &node);
         }
-        self.jobs.add(Job { node: id, directory, name: name.to_vec() });
+        let level = self.levels.last_mut().ok_or_else(astray)?;
+        let place = match level.place {
+            Some(place) => place,
+            None => self.files.directory(Place { node: level.node, path, made: directory.made })?,
+        };
+        level.place = Some(place);
+        self.files.add(place, cookie, self.work.source.artifact.tree.content(id).as_ref());
         Ok(())
     }
-}
-
-/// Opens a directory by its path from the root.
-fn descend(root: &Arc<Directory>, path: &[u8]) -> Result<Directory, Error> {
-    let mut names = components(path);
-    let mut directory = match names.next() {
-        Some(name) => root.reenter(name)?,
-        None => root.again()?,
-    };
-    for name in names {
-        directory = directory.reenter(name)?;
-    }
-    Ok(directory)
 }
 
 fn interrupted() -> Error {

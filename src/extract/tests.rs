@@ -11,7 +11,7 @@ use super::*;
 use crate::artifact::{self, ViewMode};
 use crate::cache::{self, SpanCache};
 use crate::content::{self, Contents};
-use crate::oci::{Tag, media_type};
+use crate::oci::{Digest, Tag, media_type};
 use crate::registry::{Fault, Memory, PlainLayer, RequestKind, Trust};
 use crate::sys::process;
 
@@ -104,9 +104,42 @@ impl World {
         std::fs::read_to_string(self.path(name)).unwrap()
     }
 
+    fn cache(&self) -> SpanCache {
+        SpanCache::open(cache::Config { directory: self.folder.path().join("cache"), size: 1 << 30, min_free: 0 }).unwrap()
+    }
+
+    /// The artifact as a pull reads it.
     async fn source(&self) -> Result<Source, Error> {
-        let cache = SpanCache::open(cache::Config { directory: self.folder.path().join("cache"), size: 1 << 30, min_free: 0 }).unwrap();
-        let config = content::Config { io_timeout: Duration::from_secs(20), ..content::Config::new(self.memory.clone(), cache.clone()) };
+        self.source_through(self.cache().unfilled(Some(self.folder.path().to_owned()))).await
+    }
+
+    /// Reads all files as a mount does, which fills the cache.
+    async fn fill_cache(&self) {
+        let source = self.source_through(self.cache()).await.unwrap();
+        let mut nodes = Vec::new();
+        visit(&source.artifact.tree, &self.options.selection, &mut |_, node| nodes.push(node));
+        for node in nodes {
+            let reader = source.open(node).await.unwrap();
+            let mut at = 0;
+            while at < reader.size() {
+                at += reader.read(at, 1 << 20).await.unwrap().len() as u64;
+            }
+        }
+    }
+
+    /// The bytes of the layers that were requested.
+    fn requested(&self) -> u64 {
+        let requests = self.memory.requests();
+        let ranges = requests.iter().filter(|request| request.kind == RequestKind::Blob).filter_map(|request| request.range.clone());
+        ranges.map(|range| range.end - range.start).sum()
+    }
+
+    async fn source_through(&self, cache: SpanCache) -> Result<Source, Error> {
+        let config = content::Config {
+            io_timeout: Duration::from_secs(20),
+            spool: Some(self.folder.path().to_owned()),
+            ..content::Config::new(self.memory.clone(), cache.clone())
+        };
         let options = artifact::Options {
             tag_ttl: Duration::ZERO,
             platform: "linux/amd64".parse().unwrap(),
@@ -215,23 +248,75 @@ async fn holes_stay_holes_and_large_files_are_whole() {
 async fn a_large_blob_bypasses_the_cache_unless_it_is_there() {
     let layer = vec![7; 6_000_000];
     let world = World::of_layers(&[("a/b", &layer, &[("org.opencontainers.image.title", "large")])]);
-    let used =
-        || SpanCache::open(cache::Config { directory: world.folder.path().join("cache"), size: 1 << 30, min_free: 0 }).unwrap().used();
     world.extract().await.unwrap();
     assert!(std::fs::read(world.path("large")).unwrap() == layer);
-    assert!(used() < 1_000_000, "{} bytes are cached", used());
+    assert_eq!(world.cache().usage().unwrap().streams, 0);
     assert_eq!(world.memory.count(RequestKind::Blob), 1);
 
-    let source = world.source().await.unwrap();
-    let mut node = None;
-    visit(&source.artifact.tree, &world.options.selection, &mut |_, id| node = Some(id));
-    stream(&source, node.unwrap(), &mut |_| Ok(true)).await.unwrap();
-    drop(source);
+    world.fill_cache().await;
     std::fs::remove_file(world.path("large")).unwrap();
     let before = world.memory.count(RequestKind::Blob);
     world.extract().await.unwrap();
     assert!(std::fs::read(world.path("large")).unwrap() == layer);
     assert_eq!(world.memory.count(RequestKind::Blob), before, "what is cached is not fetched again");
+}
+
+/// A compressed archive of files in no order, with more bytes than wait in memory.
+fn shuffled_archive() -> (Vec<u8>, Vec<(String, Vec<u8>)>) {
+    let mut state = 1_u32;
+    let mut noise = || {
+        state = state.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
+        (state >> 24) as u8
+    };
+    let files: Vec<(String, Vec<u8>)> = (0..160)
+        .map(|number| number * 67 % 160)
+        .map(|number| (format!("d{}/f{number:03}", number % 2), (0..400_000).map(|_| noise()).collect()))
+        .collect();
+    let archive = files.iter().fold(Archive::new(), |archive, (path, bytes)| archive.file(path, 0o644, bytes));
+    let mut gzip = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::fast());
+    std::io::Write::write_all(&mut gzip, &archive.bytes()).unwrap();
+    (gzip.finish().unwrap(), files)
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_archive_is_fetched_once_and_leaves_nothing_in_the_cache() {
+    let (layer, files) = shuffled_archive();
+    let world = World::of_layers(&[(LAYER, &layer, &[])]);
+    world.extract().await.unwrap();
+    assert!(files.iter().all(|(path, bytes)| std::fs::read(world.path(path)).unwrap() == *bytes));
+    assert_eq!(world.requested(), layer.len() as u64, "the bytes read to index it are used again");
+    assert_eq!(names(world.folder.path()), ["cache", "out"]);
+    let usage = world.cache().usage().unwrap();
+    assert_eq!((usage.spans, usage.streams), (0, 0));
+    assert!(usage.indexes < 50_000, "{} bytes of documents are cached", usage.indexes);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_indexed_archive_is_decoded_in_its_own_order() {
+    let (layer, files) = shuffled_archive();
+    let world = World::of_layers(&[(LAYER, &layer, &[])]);
+    drop(world.source_through(world.cache()).await.unwrap());
+    world.cache().forget_stream(&Digest::of(&layer)).unwrap();
+    world.memory.forget_requests();
+    world.extract().await.unwrap();
+    assert!(files.iter().all(|(path, bytes)| std::fs::read(world.path(path)).unwrap() == *bytes));
+    // A span may be fetched twice, by two threads that need it at once; in the order of names each would be fetched several times.
+    let (requested, size) = (world.requested(), layer.len() as u64);
+    assert!((size..size + size / 4).contains(&requested), "{requested} of {size}");
+    assert_eq!(world.cache().usage().unwrap().streams, 0);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_archive_in_the_cache_is_extracted_without_the_registry() {
+    let (layer, files) = shuffled_archive();
+    let world = World::of_layers(&[(LAYER, &layer, &[])]);
+    world.fill_cache().await;
+    let before = world.cache().usage().unwrap();
+    world.memory.forget_requests();
+    world.extract().await.unwrap();
+    assert!(files.iter().all(|(path, bytes)| std::fs::read(world.path(path)).unwrap() == *bytes));
+    assert_eq!(world.memory.count(RequestKind::Blob), 0);
+    assert_eq!(world.cache().usage().unwrap().spans, before.spans);
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -108,7 +108,7 @@ impl Attach {
         let content = ContentFlags::default();
         let (pushed, subject) = resumable(
             async {
-                let reading = Reading { flags: &content, offline: false, by_digest: false, begins: false, passphrases: Vec::new() };
+                let reading = Reading::of(&content);
                 let parts = wiring::build(&source, reading, &flags, &storage, environment)?;
                 let (repository, subject) = self.subject(&source, &parts).await?;
                 let packs = pushing::packs(&storage, &format!("attach {source} {self:?}")).await?;

@@ -184,7 +184,7 @@ fn pin(mut flags: Pin, invocation: &Invocation) -> Result<(), Failure> {
 
 async fn find(flags: &Pin, source: &Source, passphrases: Vec<Passphrase>, environment: &Environment) -> Result<Resolved, Failure> {
     let content = ContentFlags { platform: flags.platform.clone(), ..ContentFlags::default() };
-    let reading = Reading { flags: &content, offline: false, by_digest: true, begins: false, passphrases };
+    let reading = Reading { by_digest: true, passphrases, ..Reading::of(&content) };
     Resolved::find(source, wiring::build(source, reading, &flags.reaching.registry, &flags.reaching.storage, environment)?).await
 }
 

@@ -81,7 +81,7 @@ impl Inspect {
         let storage = self.storage.for_command(environment)?;
         let registry = invocation.registry(reference::registry(&source))?;
         let content = ContentFlags { platform: self.platform, ..ContentFlags::default() };
-        let reading = Reading { flags: &content, offline: false, by_digest: true, begins: false, passphrases: Vec::new() };
+        let reading = Reading { by_digest: true, ..Reading::of(&content) };
         let report = block_on(async {
             let parts = wiring::build(&source, reading, &registry, &storage, environment)?;
             let (repository, version) = reference::named(&source, parts.pull.as_ref()).await?;

@@ -74,7 +74,7 @@ impl List {
         let storage = self.storage.clone().for_command(environment)?;
         let registry = invocation.registry(reference::registry(&source))?;
         let content = ContentFlags::default();
-        let reading = Reading { flags: &content, offline: false, by_digest: false, begins: false, passphrases: Vec::new() };
+        let reading = Reading::of(&content);
         until_interrupted(async {
             let parts = wiring::build(&source, reading, &registry, &storage, environment)?;
             let repositories = repositories(&source, &parts).await?;

@@ -89,7 +89,7 @@ impl Ls {
         let passphrases = passphrases::read_all(&invocation.origins(&self.reaching.keys))?;
         let content = ContentFlags { platform: self.platform.clone(), view: self.view, ..ContentFlags::default() };
         let by_digest = reference::digest(&place.source).is_some();
-        let reading = Reading { flags: &content, offline: false, by_digest, begins: false, passphrases };
+        let reading = Reading { by_digest, passphrases, ..Reading::of(&content) };
         until_interrupted(async {
             let parts = wiring::build(&place.source, reading, &self.reaching.registry, &self.reaching.storage, environment)?;
             let (source, path) = place.in_source(parts.pull.as_ref()).await;

@@ -20,7 +20,7 @@ use crate::cli::settings::flags::{Concurrency, ContentFlags, Format, Output, Rea
 use crate::cli::settings::invocation::Invocation;
 use crate::cli::settings::passphrases;
 use crate::cli::source::reference;
-use crate::cli::source::wiring::{self, Parts, Reading};
+use crate::cli::source::wiring::{self, Caching, Parts, Reading};
 use crate::cli::terminal::bar::{Bar, Figures};
 use crate::cli::terminal::{escape, message, units};
 use crate::content::Sealing;
@@ -151,7 +151,7 @@ impl Pull {
         process::raise_open_file_limit();
         let content = ContentFlags { platform: self.platform.clone(), verify: self.verify, ..ContentFlags::default() };
         let by_digest = reference::digest(&source).is_some();
-        let reading = Reading { flags: &content, offline: false, by_digest, begins: false, passphrases };
+        let reading = Reading { by_digest, passphrases, caching: Caching::Unfilled { spool: existing(&output) }, ..Reading::of(&content) };
         let done = resumable(
             async {
                 let parts = wiring::build(&source, reading, &self.reaching.registry, &self.reaching.storage, environment)?;
@@ -258,6 +258,12 @@ impl Pull {
         let Some(first) = summaries.iter().find_map(|summary| summary.kept.first.as_ref()) else { return Ok(()) };
         Err(Failure::other(format!("{kept} existing names were kept: {first}, …; drop --keep-old-files to replace them")))
     }
+}
+
+/// The directory, or the nearest one above it that exists; `None` for standard output.
+fn existing(output: &Path) -> Option<PathBuf> {
+    let output = Some(output).filter(|output| output.as_os_str() != "-")?;
+    std::path::absolute(output).ok()?.ancestors().find(|place| place.is_dir()).map(Path::to_owned)
 }
 
 /// All artifacts.

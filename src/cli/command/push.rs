@@ -191,7 +191,7 @@ impl Push {
         let content = ContentFlags { platform: self.platform.clone(), ..ContentFlags::default() };
         let (pushed, references) = resumable(
             async {
-                let reading = Reading { flags: &content, offline: false, by_digest: false, begins: true, passphrases };
+                let reading = Reading { begins: true, passphrases, ..Reading::of(&content) };
                 let push = wiring::destination(&source, &flags, environment)?;
                 let parts = wiring::over(push, &source, reading, &flags, &storage)?;
                 let packs = pushing::packs(&storage, &format!("push {source} {self:?}")).await?;

@@ -83,7 +83,7 @@ impl Warm {
         let passphrases = passphrases::read_all(&invocation.origins(&reaching.keys))?;
         let content = ContentFlags { platform: self.platform.clone(), ..ContentFlags::default() };
         let by_digest = reference::digest(&place.source).is_some();
-        let reading = Reading { flags: &content, offline: false, by_digest, begins: false, passphrases };
+        let reading = Reading { by_digest, passphrases, ..Reading::of(&content) };
         let fetched = async {
             let parts = wiring::build(&place.source, reading, &reaching.registry, &reaching.storage, environment)?;
             let (source, path) = place.in_source(parts.pull.as_ref()).await;

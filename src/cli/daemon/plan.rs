@@ -126,11 +126,11 @@ impl Plan {
     pub fn parts(&self) -> Result<Parts, Failure> {
         let by_digest = matches!(&self.source, Source::Artifact { version: Version::Digest(_), .. });
         let reading = Reading {
-            flags: &self.flags.content,
             offline: self.flags.access.offline,
             by_digest,
             begins: self.is_writable(),
             passphrases: self.passphrases.clone(),
+            ..Reading::of(&self.flags.content)
         };
         wiring::build(&self.source, reading, &self.flags.reaching.registry, &self.flags.reaching.storage, &self.environment)
     }

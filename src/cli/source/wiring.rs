@@ -1,6 +1,6 @@
 //! Builds the modules from settings: registry or layout, cache, content, artifacts. Sends no request.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -53,6 +53,26 @@ pub struct Reading<'a> {
     pub begins: bool,
     /// Passphrases, in order.
     pub passphrases: Vec<Passphrase>,
+    /// How the cache is used.
+    pub caching: Caching,
+}
+
+/// How the cache is used.
+pub enum Caching {
+    /// What is read is stored.
+    Filled,
+    /// What is there is used, and no content is stored. Whole blobs may wait, unnamed, on the file system of `spool` until they were decoded.
+    Unfilled {
+        /// An existing directory.
+        spool: Option<PathBuf>,
+    },
+}
+
+impl<'a> Reading<'a> {
+    /// Content of tags, read through the cache without passphrases.
+    pub fn of(flags: &'a ContentFlags) -> Self {
+        Self { flags, offline: false, by_digest: false, begins: false, passphrases: Vec::new(), caching: Caching::Filled }
+    }
 }
 
 /// Builds everything below the file system for a source.
@@ -97,7 +117,12 @@ fn assemble(
     let never_asked = reading.offline && !matches!(source, Source::Layout { .. });
     let pull: Arc<dyn Pull> = if never_asked { Arc::new(Offline::new(&*push)) } else { pull };
     let cache = open_cache(storage)?;
+    let (cache, spool) = match reading.caching {
+        Caching::Filled => (cache, None),
+        Caching::Unfilled { spool } => (cache.unfilled(spool.clone()), spool),
+    };
     let mut content = content::Config::new(Arc::clone(&pull), cache.clone());
+    content.spool = spool;
     content.keys = key_ring(reading.passphrases);
     content.verify = match reading.flags.verify.unwrap_or_default() {
         Verify::Auto => VerifyPolicy::Auto,

@@ -282,7 +282,7 @@ impl Reach<'_> {
         // Only the merged view can be edited.
         let content = ContentFlags { view: None, ..file.group(None)? };
         let writing: WriteFlags = file.group(None)?;
-        let reading = Reading { flags: &content, offline: self.offline, by_digest: false, begins: true, passphrases: passphrases.to_vec() };
+        let reading = Reading { offline: self.offline, begins: true, passphrases: passphrases.to_vec(), ..Reading::of(&content) };
         let parts = wiring::build(source, reading, &registry, self.storage, &self.invocation.environment)?;
         if let Some(origin) = origin.filter(|origin| *origin != parts.artifacts.origin()) {
             let message = format!("the edits belong to {origin}, but the flags point to {}", parts.artifacts.origin());
