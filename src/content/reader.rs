@@ -17,7 +17,7 @@ use super::shared::Shared;
 use super::{BlobSource, Verified, attached_index, names, plan};
 use crate::blocking::spawn_blocking;
 use crate::cache::{CachedStream, Layout, Protection, Trust};
-use crate::error::{Error, ErrorKind};
+use crate::error::Error;
 use crate::layer::{Form, LayerIndex, Restart, Span};
 use crate::oci::{Digest, Hasher};
 
