@@ -7,7 +7,8 @@
 //! # Files
 //!
 //! - `place` is a `directory` or an `archive`; `slice`, `local` and `blobs` read its files
-//! - `names` reads `index.json`, `entries` edits it, `push` writes, `sweep` removes, `hosting` is the store of `serve`
+//! - `names` reads `index.json`, `entries` edits it, `referrers` finds manifests by subject, `push` writes, `sweep` removes, `hosting` is the
+//!   store of `serve`
 
 mod archive;
 mod blobs;
@@ -18,6 +19,7 @@ mod local;
 mod names;
 mod place;
 mod push;
+mod referrers;
 mod slice;
 mod sweep;
 
@@ -26,7 +28,6 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use async_trait::async_trait;
-use bytes::Bytes;
 use parking_lot::Mutex;
 
 pub use self::hosting::{Collected, layout_directory};
@@ -37,10 +38,11 @@ use self::directory::Directory;
 use self::local::{INDEX, INDEX_LIMIT, MARKER, local};
 use self::names::Names;
 use self::place::{Place, Stamp};
-use super::{BlobStream, MANIFEST_LIMIT, Page, Pull, Resolved, Trust};
+use self::referrers::Untagged;
+use super::{BlobStream, Page, Pull, Resolved, Trust};
+use crate::blocking::blocking;
 use crate::error::{Error, ErrorKind};
-use crate::oci::{Descriptor, Digest, Hasher, LayoutForm, LayoutPlace, Manifest, Repository, Tag, Version};
-use crate::registry::of_manifest;
+use crate::oci::{Descriptor, Digest, LayoutForm, LayoutPlace, Manifest, Repository, Tag, Version};
 
 /// An OCI image layout: a directory or an archive.
 pub struct Layout {
@@ -48,6 +50,8 @@ pub struct Layout {
     blobs: Arc<Blobs>,
     /// The parsed `index.json` and its stamp. Never held across an await.
     names: Mutex<Option<(Stamp, Arc<Names>)>>,
+    /// Locked while manifests are read, on blocking threads only.
+    untagged: Arc<Mutex<Untagged>>,
 }
 
 impl Layout {
@@ -176,7 +180,7 @@ impl Layout {
         };
         let origin = LayoutPlace { form, path: canonical.to_path_buf() }.to_string();
         let blobs = Arc::new(Blobs::new(place, name.unwrap_or(&origin).to_owned()));
-        Self { blobs, origin, names: Mutex::new(None) }
+        Self { blobs, origin, names: Mutex::new(None), untagged: Arc::default() }
     }
 
     /// Whether the file `oci-layout` exists; it must then name version 1.
@@ -233,30 +237,6 @@ impl Layout {
         let names = self.names()?;
         let found = names.tags.get(tag.as_str()).cloned();
         found.ok_or_else(|| Error::new(ErrorKind::NotFound, format!("tag {tag} does not exist in {}", self.blobs.name())))
-    }
-
-    /// Reads a manifest by digest and hashes it.
-    fn manifest_of(&self, digest: &Digest) -> Result<Manifest, Error> {
-        let (_, raw) = self.blobs.small(&blobs::path(digest), MANIFEST_LIMIT)?;
-        let mut hasher = Hasher::new(digest.algorithm());
-        hasher.update(&raw);
-        if hasher.finish() != *digest {
-            return Err(self.broken(digest, "its bytes do not match its digest"));
-        }
-        Manifest::parse(Bytes::from(raw), *digest)
-            .map_err(|error| of_manifest(&format!("manifest {digest} of {}", self.blobs.name()), error))
-    }
-
-    fn broken(&self, digest: &Digest, what: &str) -> Error {
-        Error::new(ErrorKind::Integrity, format!("manifest {digest} of {}: {what}", self.blobs.name()))
-    }
-
-    /// The referrers tag schema: descriptors from the index under tag `sha256-<hex>`.
-    fn referrers_by_tag(&self, names: &Names, subject: &Digest) -> Result<Vec<Descriptor>, Error> {
-        match names.tags.get(&subject.path_name()) {
-            Some(entry) => Ok(self.manifest_of(&entry.digest)?.index().map(|index| index.manifests.clone()).unwrap_or_default()),
-            None => Ok(Vec::new()),
-        }
     }
 }
 
@@ -317,7 +297,7 @@ impl Pull for Layout {
             Version::Tag(tag) => self.tagged(tag)?.digest,
             Version::Digest(digest) => *digest,
         };
-        self.manifest_of(&digest)
+        self.blobs.manifest(&digest)
     }
 
     async fn blob(&self, _repository: &Repository, descriptor: &Descriptor, range: Range<u64>) -> Result<BlobStream, Error> {
@@ -344,20 +324,8 @@ impl Pull for Layout {
     }
 
     async fn referrers(&self, _repository: &Repository, subject: &Digest) -> Result<Vec<Descriptor>, Error> {
-        let names = self.names()?;
-        let mut found = self.referrers_by_tag(&names, subject)?;
-        for entry in &names.untagged {
-            if found.iter().any(|known| known.digest == entry.digest) {
-                continue;
-            }
-            match self.manifest_of(&entry.digest) {
-                Ok(manifest) if manifest.subject().is_some_and(|named| named.digest == *subject) => found.push(manifest.descriptor()),
-                Ok(_) => {}
-                // One broken manifest must not hide the others.
-                Err(error) => tracing::warn!(%error, "cannot read an untagged manifest; not listed as a referrer"),
-            }
-        }
-        Ok(found)
+        let (names, blobs, untagged, subject) = (self.names()?, Arc::clone(&self.blobs), Arc::clone(&self.untagged), *subject);
+        blocking(move || blobs.referrers(&names, &subject, &untagged)).await
     }
 
     async fn odd_names(&self, _repository: &Repository) -> Result<Vec<(String, Descriptor)>, Error> {

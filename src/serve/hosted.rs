@@ -58,7 +58,7 @@ pub(super) async fn answer(asked: Asked<'_>, route: &Route, request: &Parts, bod
             if !asked.store.exists(&asked.repository) {
                 return Ok(lists::referrers(&[], request));
             }
-            let found = asked.store.layout(&asked.repository)?.referring(digest).await;
+            let found = asked.store.layout(&asked.repository)?.referrers(&asked.repository, digest).await;
             Ok(lists::referrers(&found.map_err(|error| store::problem(&error, Code::NameUnknown))?, request))
         }
         _ => Err(Problem::unsupported("method not supported for this path")),

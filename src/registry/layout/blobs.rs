@@ -8,14 +8,14 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use bytes::Bytes;
 use futures_util::{StreamExt, stream};
 
-use super::super::BlobStream;
+use super::super::{BlobStream, MANIFEST_LIMIT, of_manifest};
 use super::directory::Directory;
 use super::local::local;
 use super::place::{Place, Stamp};
 use super::slice::Slice;
 use crate::blocking::spawn_blocking;
 use crate::error::{Error, ErrorKind};
-use crate::oci::{Descriptor, Digest};
+use crate::oci::{Descriptor, Digest, Hasher, Manifest};
 
 /// Piece size of a blob stream, in bytes: a span of a raw blob is one piece.
 const PIECE: u64 = 1 << 20;
@@ -89,6 +89,18 @@ impl Blobs {
             Error::new(ErrorKind::Integrity, message)
         };
         bytes.map(|bytes| (stamp, bytes)).ok_or_else(large)
+    }
+
+    /// Reads a manifest by digest and hashes it.
+    pub(super) fn manifest(&self, digest: &Digest) -> Result<Manifest, Error> {
+        let (_, raw) = self.small(&path(digest), MANIFEST_LIMIT)?;
+        let what = || format!("manifest {digest} of {}", self.name);
+        let mut hasher = Hasher::new(digest.algorithm());
+        hasher.update(&raw);
+        if hasher.finish() != *digest {
+            return Err(Error::new(ErrorKind::Integrity, format!("{}: its bytes do not match its digest", what())));
+        }
+        Manifest::parse(Bytes::from(raw), *digest).map_err(|error| of_manifest(&what(), error))
     }
 
     /// Opens a blob, which must have the size of its descriptor. Its reader verifies it.

@@ -10,13 +10,12 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use super::super::Pull;
 use super::Layout;
 use super::blobs::{self, Blobs};
 use super::entries::{self, Entries};
 use crate::blocking::blocking;
 use crate::error::{Error, ErrorKind};
-use crate::oci::{Algorithm, Descriptor, Digest, Manifest, Tag};
+use crate::oci::{Algorithm, Digest, Manifest, Tag};
 
 /// The result of a garbage collection.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -77,20 +76,6 @@ impl Layout {
             Ok(missing)
         })
         .await
-    }
-
-    /// The manifests that refer to a digest. Those without an artifact type get their config's type, as the distribution specification demands
-    /// for this list.
-    ///
-    /// # Errors
-    /// Those of [`Pull::referrers`].
-    pub async fn referring(&self, subject: &Digest) -> Result<Vec<Descriptor>, Error> {
-        let mut found = self.referrers(&Self::repository()?, subject).await?;
-        for referrer in found.iter_mut().filter(|referrer| referrer.artifact_type.is_none()) {
-            let manifest = self.blobs.parsed(&referrer.digest)?;
-            referrer.artifact_type = manifest.as_ref().and_then(Manifest::image).map(|image| image.config.media_type.clone());
-        }
-        Ok(found)
     }
 
     /// Removes a tag and nothing else.

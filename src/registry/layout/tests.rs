@@ -2,6 +2,7 @@
 
 use std::fs;
 
+use bytes::Bytes;
 use futures_util::TryStreamExt;
 use serde_json::json;
 

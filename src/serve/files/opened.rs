@@ -14,6 +14,7 @@ use super::address::Address;
 use crate::artifact::{Artifact, Artifacts, Description, Dialect, NodeId, ViewMode};
 use crate::error::{Error, ErrorKind};
 use crate::oci::{Descriptor, Digest, Platform, Repository, Version};
+use crate::registry::Pull;
 use crate::serve::api::Place;
 use crate::serve::metrics::UpstreamMetrics;
 use crate::serve::problem::{Code, Problem};
@@ -146,7 +147,7 @@ impl<'a> Opened<'a> {
         match self.place {
             Place::Upstream(upstream, repository) => upstream.referrers(repository, digest).await,
             Place::Store(store) => {
-                let found = store.existing(&self.repository)?.referring(digest).await;
+                let found = store.existing(&self.repository)?.referrers(&self.repository, digest).await;
                 found.map(Into::into).map_err(|error| store::problem(&error, Code::ManifestUnknown))
             }
         }

@@ -74,6 +74,6 @@ impl Pull for StorePull {
     }
 
     async fn referrers(&self, repository: &Repository, subject: &Digest) -> Result<Vec<Descriptor>, Error> {
-        self.layout(repository)?.referring(subject).await
+        self.layout(repository)?.referrers(repository, subject).await
     }
 }
