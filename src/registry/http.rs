@@ -147,6 +147,10 @@ impl Pull for HttpRegistry {
         self.http.exchange.away_since().map(tokio::time::Instant::into_std)
     }
 
+    fn unanswered(&self) -> Option<Error> {
+        self.http.exchange.unanswered()
+    }
+
     fn throttled(&self) -> Option<Duration> {
         self.http.exchange.throttled()
     }

@@ -122,6 +122,11 @@ pub trait Pull: Send + Sync {
         None
     }
 
+    /// Why the last attempt got no answer, if none has come since; an operation that is being retried has not failed yet.
+    fn unanswered(&self) -> Option<Error> {
+        None
+    }
+
     /// How long the source still asks for no requests, if it did (429).
     fn throttled(&self) -> Option<Duration> {
         None

@@ -82,6 +82,10 @@ impl Pull for Metered {
         self.pull.away_since()
     }
 
+    fn unanswered(&self) -> Option<Error> {
+        self.pull.unanswered()
+    }
+
     fn throttled(&self) -> Option<Duration> {
         self.pull.throttled()
     }

@@ -40,6 +40,23 @@ fn with_the_registry_stopped_cached_content_is_readable_and_the_rest_fails() {
     mount.unmount();
 }
 
+#[test]
+fn the_log_says_why_the_registry_cannot_be_reached() {
+    if lacks(&NEEDS) {
+        return;
+    }
+    let mut registry = two_files();
+    let home = Home::new();
+    let mount = home.mount(&format!("{}/team", registry.host()), &["--tag-ttl", "1s"]);
+    assert_eq!(mount.cat("app/v1/seen").unwrap(), b"read before\n");
+    registry.stop();
+    std::thread::sleep(Duration::from_millis(2200));
+    assert_eq!(mount.cat("app/v1/seen").unwrap(), b"read before\n");
+    let log = mount.log();
+    assert!(log.contains("using cached answers") && log.contains("connection refused") && !log.contains("no answer within"), "{log}");
+    mount.unmount();
+}
+
 /// The errno of reading a file, which must fail.
 fn refused(mount: &Mount, name: &str) -> i32 {
     mount.cat(name).expect_err(name).raw_os_error().unwrap()

@@ -24,7 +24,8 @@ impl RegistryCache {
         let look = {
             let outage = &mut self.memory.lock().outage;
             if met.is_some_and(|since| outage.met(since)) {
-                tracing::warn!("{} does not answer; using cached answers", self.pull.origin().escape_default());
+                let error = self.pull.unanswered().map(|error| format!(": {error}")).unwrap_or_default();
+                tracing::warn!("{} does not answer; using cached answers{error}", self.pull.origin().escape_default());
             }
             let Some(failed) = outage.failed else { return false };
             let look = runtime.is_some() && !outage.looking && failed.elapsed() >= AGAIN;
@@ -62,9 +63,16 @@ impl RegistryCache {
                 None => break,
             }
         }
-        let message = format!("{}: no answer within {} s", self.pull.origin().escape_default(), PATIENCE.as_secs());
-        self.unreached(&Error::new(ErrorKind::TimedOut, message), true);
+        self.unreached(&self.silence(), true);
         Ok(older)
+    }
+
+    /// Why the registry has not answered in time.
+    fn silence(&self) -> Error {
+        self.pull.unanswered().unwrap_or_else(|| {
+            let message = format!("{}: no answer within {} s", self.pull.origin().escape_default(), PATIENCE.as_secs());
+            Error::new(ErrorKind::TimedOut, message)
+        })
     }
 
     /// Records an answer.

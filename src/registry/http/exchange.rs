@@ -97,6 +97,8 @@ pub(super) struct Exchange {
     strayed: AtomicBool,
     /// When the registry was last found to be unreachable. Never held across an await.
     away: Mutex<Away>,
+    /// Why the last attempt got no answer. Locked only for a glance.
+    unanswered: Mutex<Option<Error>>,
     /// Until when the registry asked for no requests (429). Locked only for a glance.
     throttled: Mutex<Option<Instant>>,
 }
@@ -119,7 +121,18 @@ impl Exchange {
         namespace: Option<String>,
     ) -> Self {
         let strayed = AtomicBool::new(false);
-        Self { clients, authorizer, own, timing, rules, namespace, strayed, away: Mutex::default(), throttled: Mutex::default() }
+        Self {
+            clients,
+            authorizer,
+            own,
+            timing,
+            rules,
+            namespace,
+            strayed,
+            away: Mutex::default(),
+            unanswered: Mutex::default(),
+            throttled: Mutex::default(),
+        }
     }
 
     /// Whether a response came over plain text from another machine, and so may be forged.
@@ -143,6 +156,11 @@ impl Exchange {
         self.away.lock().any
     }
 
+    /// Why the last attempt got no answer, if none has come since.
+    pub(super) fn unanswered(&self) -> Option<Error> {
+        self.unanswered.lock().clone()
+    }
+
     /// How long the registry still asks for no requests.
     pub(super) fn throttled(&self) -> Option<Duration> {
         self.throttled.lock().map(|until| until.saturating_duration_since(Instant::now())).filter(|left| !left.is_zero())
@@ -155,6 +173,9 @@ impl Exchange {
     /// Waits before the next attempt, or returns the error if there is none.
     pub(super) async fn pause(&self, attempts: &mut Attempts, failure: Failure) -> Result<(), Error> {
         let silent = failure.is_silent();
+        if silent {
+            *self.unanswered.lock() = Some(failure.error().clone());
+        }
         let outcome = attempts.pause(failure).await;
         // A brief probe does not prolong the period, so that a slow registry gets its full time again.
         if silent && outcome.is_err() && !attempts.brief {
@@ -238,6 +259,7 @@ impl Exchange {
             answer => answer?,
         };
         *self.away.lock() = Away::default();
+        *self.unanswered.lock() = None;
         let status = answer.response.status();
         if is_passing(status.as_u16()) {
             let after = told_wait(answer.response.headers());

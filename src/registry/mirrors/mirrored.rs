@@ -305,6 +305,10 @@ impl Pull for Mirrored {
         if answers { None } else { self.inner.own.pull.away_since() }
     }
 
+    fn unanswered(&self) -> Option<Error> {
+        self.inner.own.pull.unanswered()
+    }
+
     fn throttled(&self) -> Option<Duration> {
         self.inner.own.pull.throttled()
     }

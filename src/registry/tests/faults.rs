@@ -264,6 +264,29 @@ async fn an_absent_registry_is_unreachable_and_not_hammered() {
 }
 
 #[tokio::test]
+async fn the_reason_of_an_outage_is_known_while_requests_are_still_retried() {
+    let server = Server::start(|_, _| reply(200, &[], b"")).await;
+    let authority = server.authority.clone();
+    drop(server);
+    let client = Arc::new(client(&authority));
+    assert!(client.unanswered().is_none());
+    let asking = {
+        let client = Arc::clone(&client);
+        tokio::spawn(async move { client.resolve(&repository(), &tag("v1")).await })
+    };
+    let reason = loop {
+        tokio::task::yield_now().await;
+        if let Some(reason) = client.unanswered() {
+            break reason;
+        }
+    };
+    assert!(reason.message.contains("connection refused"), "{reason}");
+    asking.abort();
+    let _server = Server::start_at(&authority, |_, _| reply(404, &[], b"")).await;
+    assert!(client.resolve(&repository(), &tag("v1")).await.is_err() && client.unanswered().is_none());
+}
+
+#[tokio::test]
 async fn a_manifest_is_at_most_4_mib_whatever_the_header_says() {
     let large = vec![b' '; 5 << 20];
     let chunks = [format!("{:x}\r\n", large.len()).into_bytes(), large.clone(), b"\r\n0\r\n\r\n".to_vec()].concat();

@@ -157,6 +157,10 @@ impl Pull for Relay {
         self.latest()?.pull.away_since()
     }
 
+    fn unanswered(&self) -> Option<Error> {
+        self.latest()?.pull.unanswered()
+    }
+
     fn throttled(&self) -> Option<Duration> {
         self.latest()?.pull.throttled()
     }
