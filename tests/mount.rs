@@ -100,6 +100,8 @@ mod serving_clients;
 mod serving_crashes;
 #[path = "mount/shortcuts.rs"]
 mod shortcuts;
+#[path = "mount/slips.rs"]
+mod slips;
 #[path = "mount/sources.rs"]
 mod sources;
 #[path = "mount/staging_faults.rs"]

@@ -22,7 +22,7 @@ const PATIENCE: Duration = Duration::from_secs(2);
 /// A command that succeeded. Its keys are stable.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Done {
-    /// `push`, `pull`, `cp`, `backup`, `restore` or `delete`.
+    /// `push`, `pull`, `cp`, `backup`, `restore`, `pack`, `tag`, `label`, `attach` or `delete`.
     #[serde(rename = "type")]
     pub command: String,
     /// When, RFC 3339.

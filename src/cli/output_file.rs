@@ -1,7 +1,7 @@
 //! Output for raw bytes: standard output, or a file that appears complete or not at all.
 
 use std::fs::Permissions;
-use std::io::{self, IsTerminal, Write};
+use std::io::{self, IsTerminal, Seek, Write};
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 
@@ -19,6 +19,8 @@ pub enum Destination {
     Stdout {
         /// The reader has closed it.
         closed: bool,
+        /// Something was written.
+        used: bool,
     },
     /// A temporary file and its final path.
     File(NamedTempFile, PathBuf),
@@ -30,7 +32,7 @@ impl Destination {
     /// # Errors
     /// The file's directory cannot be written to.
     pub fn new(path: Option<&Path>) -> Result<Self, Failure> {
-        let Some(path) = path.filter(|path| *path != Path::new(STDOUT)) else { return Ok(Self::Stdout { closed: false }) };
+        let Some(path) = path.filter(|path| *path != Path::new(STDOUT)) else { return Ok(Self::Stdout { closed: false, used: false }) };
         let directory = path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
         // The umask decides the final mode.
         let mode = Permissions::from_mode(0o666);
@@ -49,13 +51,30 @@ impl Destination {
     /// The write fails, for example because the disk is full.
     pub fn write(&mut self, bytes: &[u8]) -> Result<bool, Failure> {
         match self {
-            Self::Stdout { closed } => match io::stdout().lock().write_all(bytes) {
-                Err(error) if error.kind() == io::ErrorKind::BrokenPipe => *closed = true,
-                other => other.map_err(|error| failed(Path::new("standard output"), &error))?,
-            },
+            Self::Stdout { closed, used } => {
+                *used = true;
+                match io::stdout().lock().write_all(bytes) {
+                    Err(error) if error.kind() == io::ErrorKind::BrokenPipe => *closed = true,
+                    other => other.map_err(|error| failed(Path::new("standard output"), &error))?,
+                }
+            }
             Self::File(file, path) => file.as_file_mut().write_all(bytes).map_err(|error| failed(path, &error))?,
         }
-        Ok(!matches!(self, Self::Stdout { closed: true }))
+        Ok(!matches!(self, Self::Stdout { closed: true, .. }))
+    }
+
+    /// Drops what was written, to write it again. False if it has left this process.
+    ///
+    /// # Errors
+    /// The file cannot be truncated.
+    pub fn restart(&mut self) -> Result<bool, Failure> {
+        match self {
+            Self::Stdout { used, .. } => Ok(!*used),
+            Self::File(file, path) => {
+                let emptied = file.as_file_mut().set_len(0).and_then(|()| file.as_file_mut().rewind());
+                emptied.map(|()| true).map_err(|error| failed(path, &error))
+            }
+        }
     }
 
     /// Finishes: a file gets its final name.
@@ -64,8 +83,8 @@ impl Destination {
     /// As [`Destination::write`].
     pub fn finish(self) -> Result<(), Failure> {
         match self {
-            Self::Stdout { closed: true } => Ok(()),
-            Self::Stdout { closed: false } => match io::stdout().lock().flush() {
+            Self::Stdout { closed: true, .. } => Ok(()),
+            Self::Stdout { closed: false, .. } => match io::stdout().lock().flush() {
                 Err(error) if error.kind() != io::ErrorKind::BrokenPipe => Err(failed(Path::new("standard output"), &error)),
                 _ => Ok(()),
             },

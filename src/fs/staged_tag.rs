@@ -21,7 +21,7 @@ pub struct StagedTag {
     /// Staged bytes.
     pub bytes: u64,
     /// Names that a sync skips: leftovers such as `.DS_Store`, matches of `.ocifsignore`, sockets.
-    #[serde(rename = "droppings")]
+    #[serde(rename = "ignored")]
     pub ignored: u64,
     /// The tag was deleted here.
     pub deleted: bool,

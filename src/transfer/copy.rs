@@ -14,7 +14,7 @@ use futures_util::stream::{self, StreamExt, TryStreamExt};
 use parking_lot::Mutex;
 use tokio::sync::OnceCell;
 
-use super::remote_blob::RemoteBlob;
+use super::remote_blob::{RemoteBlob, read_small};
 use super::{Destination, Source};
 use crate::error::{Error, ErrorKind};
 use crate::oci::{Descriptor, Digest, Manifest, Platform, Repository, Tag, Version, media_type};
@@ -85,6 +85,25 @@ pub fn member_for(manifest: &Manifest, platform: &Platform) -> Result<Digest, Er
     })
 }
 
+/// The same for any manifest: one that is not an index must not name another platform in its config.
+///
+/// # Errors
+/// NotFound, naming the available platforms; those of reading the config.
+pub async fn fitting(source: &Source, manifest: &Manifest, platform: &Platform) -> Result<Digest, Error> {
+    let is_config = |kind: &str| matches!(kind, media_type::OCI_CONFIG | media_type::DOCKER_CONFIG);
+    if let Some(image) = manifest.image().filter(|image| is_config(&image.config.media_type)) {
+        let config = read_small(source, &image.config).await?;
+        if let Some(found) = Platform::of_config(&config).filter(|found| platform.rank(found).is_none()) {
+            let found = found.to_string();
+            return Err(Error::new(
+                ErrorKind::NotFound,
+                format!("{} is for {}, not for {platform}", manifest.digest, found.escape_debug()),
+            ));
+        }
+    }
+    member_for(manifest, platform)
+}
+
 /// Sets a tag on a manifest at the destination, and verifies it.
 ///
 /// # Errors
@@ -148,7 +167,7 @@ impl Copier {
     /// The member of an index for a platform; a manifest that is not an index is its own member.
     async fn member(&self, root: Manifest, platform: &Platform) -> Result<Manifest, Error> {
         let Source { pull, repository } = &self.source;
-        match member_for(&root, platform)? {
+        match fitting(&self.source, &root, platform).await? {
             digest if digest == root.digest => Ok(root),
             digest => Ok(pull.manifest(repository, &Version::Digest(digest)).await?),
         }

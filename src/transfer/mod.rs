@@ -14,7 +14,7 @@ use std::sync::Arc;
 use crate::oci::Repository;
 use crate::registry::{Pull, Push};
 
-pub use copy::{Copied, Copier, Options, Tally, member_for, put_tag};
+pub use copy::{Copied, Copier, Options, Tally, fitting, member_for, put_tag};
 pub use remote_blob::{RemoteBlob, read_small};
 
 /// Where artifacts are copied from.

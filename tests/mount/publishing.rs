@@ -118,11 +118,11 @@ fn a_new_tag_is_shown_compared_and_published_once() {
     let staged = rows[0]["staged"].as_array().unwrap();
     let keys: Vec<&str> = staged[0].as_object().unwrap().keys().map(String::as_str).collect();
     let wanted =
-        "added as_staged bytes changed conflict deleted droppings edited encrypted error estimated path reference removed suspects writers";
+        "added as_staged bytes changed conflict deleted edited encrypted error estimated ignored path reference removed suspects writers";
     assert_eq!(keys, wanted.split_whitespace().collect::<Vec<_>>());
     let of = |reference: &str| staged.iter().find(|tag| tag["reference"] == reference).unwrap().clone();
     assert_eq!((of(&v1)["changed"].as_u64(), of(&v1)["path"].as_str()), (Some(1), Some("app/v1")));
-    assert_eq!((of(&v2)["droppings"].as_u64(), of(&v2)["deleted"].as_bool()), (Some(1), Some(false)));
+    assert_eq!((of(&v2)["ignored"].as_u64(), of(&v2)["deleted"].as_bool()), (Some(1), Some(false)));
     let shown = prints(&home, &["status", root]);
     assert!(shown.contains(&v1) && shown.contains(&v2) && shown.contains("1 ignored"), "{shown}");
 

@@ -35,7 +35,9 @@ pub async fn check(source: &Source, push: &dyn Push, credentials: &Credentials) 
     if let Some(repository) = &repository {
         findings.push(tags(push, repository).await);
         findings.push(uploads(push, repository).await);
-        if reference::version(source).is_some() {
+        if reference::version(source).is_some()
+            && findings.iter().all(|finding| finding.step != "tags" || finding.verdict == super::Verdict::Ok)
+        {
             findings.extend(artifact(source, push).await);
         }
     }
@@ -142,6 +144,10 @@ async fn tags(push: &dyn Push, repository: &Repository) -> Finding {
         Ok(page) => {
             let more = if page.next.is_some() { " and more" } else { "" };
             Finding::ok("tags", format!("{}{more} in {repository}", units::show_count(page.names.len(), "tag")))
+        }
+        Err(error) if error.kind == ErrorKind::NotFound => {
+            let advice = "it appears with its first push; otherwise check the name; some registries also say this when access is denied";
+            Finding::warning("tags", format!("there is no repository {repository} yet"), advice)
         }
         Err(error) => failed("tags", error),
     }

@@ -7,6 +7,7 @@ use clap::Args;
 use serde::Serialize;
 
 use crate::cli::exit::Failure;
+use crate::cli::history::{self, Done};
 use crate::cli::runtime::{blocking, resumable};
 use crate::cli::settings::flags::{Concurrency, ContentFlags, Output, Reaching};
 use crate::cli::settings::invocation::Invocation;
@@ -134,6 +135,7 @@ impl Attach {
             artifact_type: self.artifact_type.clone(),
             size: manifest.raw.len() as u64,
         };
+        history::add(Done::now("attach", &report.reference, None, manifest.digest), environment);
         self.output.show(&report, text)
     }
 
@@ -142,7 +144,8 @@ impl Attach {
         let (repository, version) = reference::named(source, parts.push.as_ref()).await?;
         let mut manifest = parts.push.manifest(&repository, &version).await?;
         if let Some(platform) = &self.platform {
-            let digest = transfer::member_for(&manifest, platform)?;
+            let from = transfer::Source { pull: parts.push.clone(), repository: repository.clone() };
+            let digest = transfer::fitting(&from, &manifest, platform).await?;
             if digest != manifest.digest {
                 manifest = parts.push.manifest(&repository, &Version::Digest(digest)).await?;
             }

@@ -15,8 +15,9 @@ use crate::cli::settings::flags::{Format, RegistryFlags};
 use crate::cli::settings::invocation::Invocation;
 use crate::cli::source::{inputs, reference, wiring};
 use crate::cli::terminal::{escape, output, prompt};
+use crate::error::{Error, ErrorKind};
 use crate::oci::{Algorithm, Descriptor, Digest, Hasher, Repository, Source, Version, document, media_type};
-use crate::registry::{BlobPlacer, FileSource, Placed, Push};
+use crate::registry::{BlobPlacer, FileSource, Placed, Pull, Push};
 use crate::transfer::{self, RemoteBlob};
 
 /// Bytes read at a time.
@@ -162,26 +163,55 @@ impl Get {
             return Err(Failure::usage("refusing to write a blob to a terminal; use -o FILE or a pipe"));
         }
         until_interrupted(async {
-            let size = pull.blob_size(&repository, &digest).await?;
+            let size = match pull.blob_size(&repository, &digest).await {
+                Err(error) if error.kind == ErrorKind::NotFound => {
+                    return Err(absent(&source, pull.as_ref(), &repository, digest, error).await);
+                }
+                size => size?,
+            };
             let descriptor = Descriptor::new(media_type::OCTET_STREAM, digest, size);
             let Some(mut destination) = destination.take() else {
                 return output::line(&document::text(&document::descriptor(&descriptor)));
             };
-            let blob = RemoteBlob::new(transfer::Source { pull, repository }, descriptor);
-            let mut offset = 0;
-            while offset < size {
-                // The last piece arrives only after the digest has been verified.
-                let piece = blob.piece(offset, PIECE).await?;
-                if piece.is_empty() {
-                    return Err(Failure::other(format!("blob {digest} ends after {offset} of {size} bytes")));
-                }
-                offset += piece.len() as u64;
-                if !destination.write(&piece)? {
-                    return Ok(());
+            let from = transfer::Source { pull, repository };
+            loop {
+                let blob = RemoteBlob::new(from.clone(), descriptor.clone());
+                match write(&blob, size, &mut destination).await {
+                    // A mirror lied: the next place is asked.
+                    Err(_) if blob.is_elsewhere() && destination.restart()? => {}
+                    written => break written?,
                 }
             }
             destination.finish()
         })
+    }
+}
+
+/// Writes a blob until its end, or until the reader closes the output.
+async fn write(blob: &RemoteBlob, size: u64, destination: &mut Destination) -> Result<(), Failure> {
+    let mut offset = 0;
+    while offset < size {
+        // The last piece arrives only after the digest has been verified.
+        let piece = blob.piece(offset, PIECE).await?;
+        if piece.is_empty() {
+            return Err(Failure::other(format!("the blob ends after {offset} of {size} bytes")));
+        }
+        offset += piece.len() as u64;
+        if !destination.write(&piece)? {
+            break;
+        }
+    }
+    Ok(())
+}
+
+/// Explains that there is no such blob: it may be a manifest.
+async fn absent(source: &Source, pull: &dyn Pull, repository: &Repository, digest: Digest, error: Error) -> Failure {
+    match pull.resolve(repository, &Version::Digest(digest)).await {
+        Ok(_) => {
+            let shown = escape::terminal(&source.to_string()).into_owned();
+            Failure::new(Code::NotFound, format!("{digest} is a manifest, not a blob; `ocifs manifest get {shown}` prints it"))
+        }
+        Err(_) => error.into(),
     }
 }
 

@@ -8,7 +8,7 @@ use crate::cli::settings::flags::TagFlags;
 use crate::cli::settings::invocation::Invocation;
 use crate::cli::staged::peer::{Asking, Peer};
 use crate::cli::staged::summary;
-use crate::cli::staged::target::AtMount;
+use crate::cli::staged::target::{self, AtMount};
 use crate::cli::terminal::{escape, message, output, prompt};
 
 /// Discard staged edits
@@ -31,12 +31,22 @@ impl Discard {
     pub fn run(self, invocation: Invocation) -> Result<(), Failure> {
         let asking = Asking::new(self.tags.reaching, &invocation)?;
         let target = asking.finder().find(self.tags.target.as_deref())?;
+        let unknown = target.unknown_reference();
         let references = asking.ask(target, async |peer| discard(peer, self.yes).await)?;
         if references.is_empty() {
+            unknown.as_deref().iter().for_each(|reference| target::note_unknown(reference));
             return output::line("nothing is staged");
         }
-        references.iter().try_for_each(|reference| output::line(&format!("discarded the edits of {}", escape::terminal(reference))))
+        references.iter().try_for_each(|reference| report(reference))
     }
+}
+
+/// Prints that the edits of a tag were discarded.
+///
+/// # Errors
+/// Standard output cannot be written.
+pub fn report(reference: &str) -> Result<(), Failure> {
+    output::line(&format!("discarded the edits of {}", escape::terminal(reference)))
 }
 
 /// Discards edits of a mount and returns the references of their tags.

@@ -4,16 +4,17 @@ use clap::{Args, Subcommand};
 use serde_json::{Map, Value, json};
 
 use crate::cli::exit::{Code, Failure};
+use crate::cli::history::{self, Done};
 use crate::cli::listing::labels;
 use crate::cli::runtime::until_interrupted;
-use crate::cli::settings::flags::RegistryFlags;
+use crate::cli::settings::flags::{Format, RegistryFlags};
 use crate::cli::settings::invocation::Invocation;
 use crate::cli::source::{reference, wiring};
 use crate::cli::terminal::{escape, message, output};
 use crate::oci::{InvalidManifest, Manifest, Version, document, media_type};
 use crate::transfer::{self, Destination};
 
-/// Set and remove labels (annotations) of an artifact; its layers do not change
+/// List, set and remove labels (annotations) of an artifact; its layers do not change
 ///
 /// `ocifs ls REPOSITORY` shows the labels of its tags, `--label` filters by them.
 #[derive(Args, Clone, Debug)]
@@ -26,13 +27,32 @@ pub struct Label {
 /// The actions.
 #[derive(Clone, Debug, Subcommand)]
 enum Action {
+    /// List the labels of an artifact
+    #[command(visible_alias = "ls")]
+    List(List),
     /// Set labels: REF KEY=VALUE…
     Set(Labels),
     /// Remove labels: REF KEY…
     Unset(Labels),
 }
 
-/// Flags of both actions.
+/// Flags of `list`.
+#[derive(Args, Clone, Debug)]
+struct List {
+    /// repository:tag, repository@digest or oci:DIRECTORY:tag
+    #[arg(value_name = "REF")]
+    reference: String,
+
+    /// Output format
+    #[arg(long, value_enum, default_value_t)]
+    format: Format,
+
+    /// How registries are reached.
+    #[command(flatten)]
+    registry: RegistryFlags,
+}
+
+/// Flags of the actions that change labels.
 #[derive(Args, Clone, Debug)]
 struct Labels {
     /// repository:tag or oci:DIRECTORY:tag, then KEY=VALUE to set or KEY to remove
@@ -62,6 +82,7 @@ impl Label {
     /// A label is reserved by a format, the tag moved meanwhile, or the registry refuses the manifest.
     pub fn run(self, invocation: Invocation) -> Result<(), Failure> {
         let (flags, sets) = match self.command {
+            Action::List(flags) => return flags.run(&invocation),
             Action::Set(flags) => (flags, true),
             Action::Unset(flags) => (flags, false),
         };
@@ -100,7 +121,26 @@ impl Label {
             }
             Ok((tag.clone(), after.digest))
         })?;
-        output::line(&format!("{}  {digest}", escape::terminal(&reference::with_version(&source, &Version::Tag(tag)))))
+        let reference = reference::with_version(&source, &Version::Tag(tag));
+        output::line(&format!("{}  {digest}", escape::terminal(&reference)))?;
+        history::add(Done::now("label", reference, None, digest), environment);
+        Ok(())
+    }
+}
+
+impl List {
+    fn run(self, invocation: &Invocation) -> Result<(), Failure> {
+        let source = reference::parse(&self.reference, &invocation.environment)?;
+        let flags = invocation.registry(reference::registry(&source))?;
+        let pull = wiring::readable(&source, &flags, &invocation.environment)?;
+        let found = until_interrupted(async {
+            let (repository, version) = reference::named(&source, pull.as_ref()).await?;
+            Ok(labels::of(&pull.manifest(&repository, &version).await?))
+        })?;
+        match self.format {
+            format @ (Format::Json | Format::Yaml) => output::data(format, &found),
+            Format::Text => found.iter().try_for_each(|(key, value)| output::line(&escape::terminal(&format!("{key}={value}")))),
+        }
     }
 }
 

@@ -14,7 +14,7 @@ use crate::cli::terminal::{escape, output};
 /// Print the manual page, or write those of all commands to a directory
 #[derive(Args, Clone, Debug)]
 pub struct Man {
-    /// Write one page per command to this directory
+    /// Write one page per command to this directory; created if missing
     #[arg(value_name = "DIR")]
     directory: Option<PathBuf>,
 }
@@ -29,7 +29,11 @@ impl Man {
         // This fills in the names and inherited flags of subcommands.
         command.build();
         match self.directory {
-            Some(directory) => write(&command, &directory),
+            Some(directory) => {
+                let made = fs::create_dir_all(&directory);
+                made.map_err(|error| Failure::other(format!("cannot make {}: {error}", escape::path(&directory))))?;
+                write(&command, &directory)
+            }
             None => output::bytes(&page(&command)?),
         }
     }

@@ -10,6 +10,7 @@ use serde::Serialize;
 
 use crate::cli::copies;
 use crate::cli::exit::Failure;
+use crate::cli::history::{self, Done};
 use crate::cli::runtime::{blocking, until_interrupted};
 use crate::cli::settings::environment;
 use crate::cli::settings::flags::{Concurrency, Output, RegistryFlags, Storage};
@@ -174,6 +175,10 @@ impl Pack {
                 reused: pair(&tally.reused),
             })
         })?;
+        let place = Some(self.file.as_path()).filter(|file| *file != Path::new(inputs::STDIN)).and_then(history::place);
+        for reference in &report.references {
+            history::add(Done::now("pack", reference, place.clone(), &report.digest), environment);
+        }
         self.how.output.show(&report, PackReport::text)
     }
 
@@ -203,11 +208,11 @@ impl Unpack {
         let report = until_interrupted(async {
             let (repository, version) = reference::named(&source, pull.as_ref()).await?;
             let mut whole = pull.manifest(&repository, &version).await?;
-            if let Some(platform) = &self.platform {
-                let member = Version::Digest(transfer::member_for(&whole, platform)?);
-                whole = pull.manifest(&repository, &member).await?;
-            }
             let from = transfer::Source { pull, repository };
+            if let Some(platform) = &self.platform {
+                let member = Version::Digest(transfer::fitting(&from, &whole, platform).await?);
+                whole = from.pull.manifest(&from.repository, &member).await?;
+            }
             let Unpacked { files, members, is_same } = recipe::unpack(&from, &whole, &directory, self.how.concurrency.get()).await?;
             Ok::<_, Failure>(UnpackReport {
                 reference: reference::with_version(&source, &Version::Digest(whole.digest)),

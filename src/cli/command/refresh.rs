@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use clap::Args;
 
 use crate::cli::exit::Failure;
-use crate::cli::mounts;
+use crate::cli::mounts::{self, health};
 use crate::cli::settings::flags::StateDirectory;
 use crate::cli::settings::invocation::Invocation;
 use crate::cli::terminal::escape;
@@ -37,7 +37,12 @@ impl Refresh {
                 let rest = rest.to_string_lossy().into_owned();
                 (vec![mount], (!rest.is_empty()).then_some(rest))
             }
-            None => (mounts::all()?, None),
+            None => {
+                // Dead mounts, and those of others, are no reason to fail.
+                let client = |mount: &Mount| mounts::client(mount, state_directory.as_deref(), &environment);
+                let living = |mount: &Mount| mounts::is_own(mount) && !health::is_gone(&client(mount), mount);
+                (mounts::all()?.into_iter().filter(living).collect(), None)
+            }
         };
         if found.is_empty() {
             return Err(Failure::mount("nothing is mounted"));

@@ -9,7 +9,7 @@ use crate::cli::settings::flags::{AsKind, Format, TagFlags};
 use crate::cli::settings::invocation::Invocation;
 use crate::cli::staged::peer::{Asking, Peer};
 use crate::cli::staged::report;
-use crate::cli::staged::target::{AtMount, Target};
+use crate::cli::staged::target::{self, AtMount, Target};
 use crate::cli::terminal::{escape, output, prompt};
 use crate::oci::Tag;
 use crate::publish::{Options, Report};
@@ -80,6 +80,7 @@ impl Sync {
         let asking = Asking::new(self.tags.reaching, &invocation)?;
         let target = asking.finder().find(self.tags.target.as_deref())?;
         let passphrases = if matches!(target, Target::Mount(_)) { asking.passphrases()? } else { Vec::new() };
+        let unknown = target.unknown_reference();
         let is_asked = !self.yes && !options.dry_run && prompt::has_terminal();
         let done = asking.ask(target, async |peer| {
             if is_asked {
@@ -87,6 +88,9 @@ impl Sync {
             }
             peer.sync(&options, passphrases).await
         })?;
+        if let Some(reference) = unknown.filter(|_| done.is_empty()) {
+            target::note_unknown(&reference);
+        }
         print(&done, options.dry_run, self.format)?;
         report::outcome(&done)
     }

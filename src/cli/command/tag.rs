@@ -3,6 +3,7 @@
 use clap::Args;
 
 use crate::cli::exit::Failure;
+use crate::cli::history::{self, Done};
 use crate::cli::runtime::until_interrupted;
 use crate::cli::settings::flags::RegistryFlags;
 use crate::cli::settings::invocation::Invocation;
@@ -44,7 +45,9 @@ impl Tag {
             let destination = Destination { push, repository };
             for tag in tags {
                 transfer::put_tag(&destination, &manifest, &tag).await?;
-                output::line(&format!("{}  {}", reference::with_version(&source, &Version::Tag(tag)), manifest.digest))?;
+                let reference = reference::with_version(&source, &Version::Tag(tag));
+                output::line(&format!("{reference}  {}", manifest.digest))?;
+                history::add(Done::now("tag", reference, None, manifest.digest), environment);
             }
             Ok(())
         })

@@ -191,7 +191,8 @@ fn publish_or_discard(flags: &Umount, mount: &Mount, client: &Client) -> Result<
     let selection = target::selection(mounts::below_root(mount));
     let target = || AtMount { mount: mount.clone(), client: client.clone(), selection: selection.clone() };
     if flags.discard {
-        discard::at_mount(target(), flags.yes)?;
+        let discarded = discard::at_mount(target(), flags.yes)?;
+        discarded.iter().try_for_each(|reference| discard::report(reference))?;
     }
     let push = !flags.discard && !flags.no_sync;
     client.ask(&Request::PublishAtEnd { push }, PATIENCE)?;

@@ -45,6 +45,11 @@ pub fn is_dead(mount: &Mount) -> bool {
     health(mount) == Health::Dead
 }
 
+/// The same for a mount whose daemon may be known, without touching the mount then.
+pub fn is_gone(client: &Client, mount: &Mount) -> bool {
+    client.daemon().is_none() && is_dead(mount)
+}
+
 /// The staged tags of a mount.
 ///
 /// # Errors

@@ -10,7 +10,7 @@ use crate::cli::mounts::{self, health};
 use crate::cli::settings::environment::Environment;
 use crate::cli::source::{mounted, reference, root};
 use crate::cli::staged::orphaned::{Found, Wanted};
-use crate::cli::terminal::escape;
+use crate::cli::terminal::{escape, message};
 use crate::control::Client;
 use crate::fs::{Scope, Selection, StagedTag};
 use crate::oci::Source;
@@ -22,6 +22,22 @@ pub enum Target {
     Mount(Box<AtMount>),
     /// In a state directory, without a daemon.
     Orphaned(Option<PathBuf>, Wanted),
+}
+
+impl Target {
+    /// The reference that the user named, if neither a mount nor a daemon shows it.
+    pub fn unknown_reference(&self) -> Option<String> {
+        match self {
+            Self::Orphaned(_, Wanted { selection: Selection::Reference(reference), .. }) => Some(reference.clone()),
+            _ => None,
+        }
+    }
+}
+
+/// Says that nothing is known about a reference without staged edits: it may be a slip.
+pub fn note_unknown(reference: &str) {
+    let reference = escape::terminal(reference);
+    message::report(&format!("no mount shows {reference}, and no edits of it are left; `ocifs status` lists mounts and edits"));
 }
 
 /// Tags of a mount.
@@ -75,6 +91,11 @@ impl Finder<'_> {
             return self.in_mount(mount, PathBuf::new());
         }
         let mut found = distinct()?;
+        // A dead mount without a record here was made with other directories: its edits cannot be found.
+        found.retain(|mount| {
+            let client = self.client(mount);
+            client.record().is_some() || !health::is_gone(&client, mount)
+        });
         match (found.pop(), found.is_empty()) {
             (None, _) => Ok(Target::Orphaned(self.state_directory.map(Path::to_owned), Wanted::all())),
             (Some(only), true) => self.in_mount(only, PathBuf::new()),
@@ -92,7 +113,7 @@ impl Finder<'_> {
     pub fn in_mount(&self, mount: Mount, rest: PathBuf) -> Result<Target, Failure> {
         let client = self.client(&mount);
         let selection = selection(rest);
-        if !is_dead(&client, &mount) {
+        if !health::is_gone(&client, &mount) {
             return Ok(Target::Mount(Box::new(AtMount { mount, client, selection })));
         }
         let shown = escape::path(&mount.mount_point);
@@ -121,7 +142,7 @@ impl Finder<'_> {
         let mut states = vec![self.state_directory.map(Path::to_owned)];
         for mount in distinct()?.into_iter().filter(|mount| scope_of(mount, |scope| scope.overlaps(&reference)) == Some(true)) {
             let client = self.client(&mount);
-            if is_dead(&client, &mount) {
+            if health::is_gone(&client, &mount) {
                 states.extend(mounts::recorded_state(client.record()).map(Some));
             } else {
                 covering.push(AtMount { mount, client, selection: selection.clone() });
@@ -197,11 +218,6 @@ fn whole(source: Source) -> Source {
         Source::Registry { registry, .. } | Source::Artifact { registry, .. } => Source::Registry { registry, prefix: None },
         Source::Layout { place, .. } => Source::Layout { place, name: None },
     }
-}
-
-/// Whether the daemon of a mount is gone for good.
-fn is_dead(client: &Client, mount: &Mount) -> bool {
-    client.daemon().is_none() && health::is_dead(mount)
 }
 
 /// This user's mounts, one per daemon: bind mounts repeat them. Other users' mounts are reachable by path only; otherwise any user could

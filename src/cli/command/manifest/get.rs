@@ -84,7 +84,8 @@ impl Get {
         let (repository, version) = reference::named(&source, pull.as_ref()).await?;
         let manifest = pull.manifest(&repository, &version).await?;
         let Some(platform) = &self.platform else { return Ok((pull, repository, manifest)) };
-        match transfer::member_for(&manifest, platform)? {
+        let from = transfer::Source { pull: pull.clone(), repository: repository.clone() };
+        match transfer::fitting(&from, &manifest, platform).await? {
             digest if digest == manifest.digest => Ok((pull, repository, manifest)),
             digest => {
                 let member = pull.manifest(&repository, &Version::Digest(digest)).await?;
