@@ -47,7 +47,7 @@ const ANNOUNCED: usize = 50;
 /// How long background work may take to stop.
 const SHUTDOWN: Duration = Duration::from_secs(1);
 /// The kernel's read-ahead, where we may set it, in KiB.
-const READ_AHEAD_KIB: u32 = 1024;
+const READ_AHEAD_KIB: u32 = 2048;
 
 /// Receiver of the startup outcome.
 pub enum Announce {
