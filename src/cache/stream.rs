@@ -262,12 +262,14 @@ impl Stream {
         let verified = self.verified.get(span as usize)?;
         let replaced = self.replaced.load(Ordering::SeqCst);
         let bytes = if verified.load(Ordering::Relaxed) == state.word() {
-            self.read_stored(wanted.clone())
+            self.read_stored(wanted.clone()).map(Bytes::from)
         } else {
             self.read_stored(whole.clone()).map(|bytes| self.checked(span, bytes)).and_then(|bytes| {
-                let bytes = bytes.ok_or(io::ErrorKind::InvalidData)?;
+                let bytes = Bytes::from(bytes.ok_or(io::ErrorKind::InvalidData)?);
                 let at = |offset: u64| usize::try_from(offset - whole.start).unwrap_or(usize::MAX);
-                bytes.get(at(wanted.start)..at(wanted.end)).map(<[u8]>::to_vec).ok_or(io::ErrorKind::InvalidData.into())
+                let part = bytes.get(at(wanted.start)..at(wanted.end)).ok_or(io::ErrorKind::InvalidData)?;
+                // A small part must not keep the whole span in memory.
+                Ok(if part.len() < bytes.len() / 2 { Bytes::copy_from_slice(part) } else { bytes.slice_ref(part) })
             })
         };
         // If the span was evicted or replaced during the read, discard what was read.
@@ -279,7 +281,7 @@ impl Stream {
             Ok(bytes) if same => {
                 verified.store(state.word(), Ordering::Relaxed);
                 self.table.touch(span, self.shared.ledger.now(), self.shared.coarse());
-                Some(Bytes::from(bytes))
+                Some(bytes)
             }
             Err(error) if same => {
                 self.drop_broken(span, state, &error);
