@@ -3,6 +3,7 @@
 
 use std::io;
 use std::ops::Range;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use axum::body::Body;
 use axum::http::request::Parts;
@@ -39,6 +40,9 @@ pub(super) async fn file(
     let (mut response, range) = respond::ranged(request, &etag(&identity(artifact, node, address)), size);
     let name = address.path.last().map(Vec::as_slice).unwrap_or_default();
     describe(&mut response, name, address.is_pinned());
+    if let Some(modified) = modified(artifact, node) {
+        response.headers_mut().insert(header::LAST_MODIFIED, modified);
+    }
     if let Some(range) = range {
         let reader = opened.reader(artifact, node).await?;
         let sending = Sending { reader, is_whole: range == (0..size), range, metrics: opened.metrics() };
@@ -58,6 +62,14 @@ pub(super) fn describe(response: &mut Response<Body>, name: &[u8], is_pinned: bo
     // A tag may move; the entity tag shows it.
     let caching = if is_pinned { respond::IMMUTABLE } else { "private, no-cache" };
     headers.insert(header::CACHE_CONTROL, HeaderValue::from_static(caching));
+}
+
+/// The time of a file, unless that is in the future, which HTTP forbids. Not for comparisons: a tag may move to older content.
+fn modified(artifact: &Artifact, node: NodeId) -> Option<HeaderValue> {
+    let (seconds, _) = artifact.tree.node(node)?.metadata.mtime?;
+    let time = UNIX_EPOCH.checked_add(Duration::from_secs(u64::try_from(seconds).ok()?))?;
+    let shown = (time <= SystemTime::now()).then(|| httpdate::fmt_http_date(time))?;
+    HeaderValue::from_str(&shown).ok()
 }
 
 /// A digest that identifies the bytes of a file: their own if known, else one of everything that determines them.

@@ -93,6 +93,7 @@ async fn a_file_in_an_archive_is_sent_whole_in_part_or_not_at_all() {
     let whole = server.get(path).await;
     let etag = format!("\"{}\"", Digest::of(&data));
     assert_eq!(header(&whole, "etag"), Some(etag.as_str()));
+    assert_eq!(header(&whole, "last-modified"), Some("Thu, 29 Feb 2024 10:30:15 GMT"));
     assert_eq!((header(&whole, "accept-ranges"), header(&whole, "cache-control")), (Some("bytes"), Some("private, no-cache")));
     assert_eq!(whole.bytes().await.unwrap(), data);
     let asked = |name: &'static str, value: &str| server.request(Method::GET, path).header(name, value.to_owned());
