@@ -25,10 +25,15 @@ pub enum Target {
 }
 
 impl Target {
-    /// The reference that the user named, if neither a mount nor a daemon shows it.
+    /// The reference that the user named, if no mount, not even a dead one, shows it.
     pub fn unknown_reference(&self) -> Option<String> {
         match self {
-            Self::Orphaned(_, Wanted { selection: Selection::Reference(reference), .. }) => Some(reference.clone()),
+            Self::Orphaned(_, Wanted { selection: Selection::Reference(reference), .. }) => {
+                let covers = |mount: &Mount| scope_of(mount, |scope| scope.overlaps(reference)) == Some(true);
+                // A dead mount counts: what it left may have been published.
+                let is_known = distinct().is_ok_and(|mounts| mounts.iter().any(covers));
+                (!is_known).then(|| reference.clone())
+            }
             _ => None,
         }
     }
