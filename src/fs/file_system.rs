@@ -15,10 +15,10 @@ use super::handle::{Handles, OpenDirectory, OpenFile};
 use super::location::{Location, Locations};
 use super::namespace::Namespace;
 use super::open_files::OpenFiles;
+use super::ready_files::ReadyFiles;
 use super::selection::{Scope, Selection};
 use super::staged_tags::StagedTags;
 use super::tag_table::TagTable;
-use super::unopened::Unopened;
 use super::{Caller, Entry, Lookup, StagedTag};
 use crate::artifact::Artifacts;
 use crate::content::Lent;
@@ -74,7 +74,7 @@ impl FileSystem {
         let tags =
             StagedTags { namespace: Arc::clone(&namespace), publisher, publishing: Semaphore::new(1), handles: Arc::clone(&handles) };
         let tags = Arc::new(tags);
-        let files = OpenFiles { namespace: Arc::clone(&namespace), tags: Arc::clone(&tags), handles, unopened: Unopened::default() };
+        let files = OpenFiles { namespace: Arc::clone(&namespace), tags: Arc::clone(&tags), handles, unopened: ReadyFiles::default() };
         Ok(Self { namespace, tags, files })
     }
 

@@ -34,6 +34,7 @@ mod names;
 mod namespace;
 mod open_files;
 mod operations;
+mod ready_files;
 mod refusals;
 mod resolve;
 mod selection;

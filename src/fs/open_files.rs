@@ -4,8 +4,8 @@ use std::sync::Arc;
 
 use super::handle::Handles;
 use super::namespace::Namespace;
+use super::ready_files::ReadyFiles;
 use super::staged_tags::StagedTags;
-use super::unopened::Unopened;
 
 /// Operations on handles, and those that depend on open handles.
 pub(super) struct OpenFiles {
@@ -13,5 +13,5 @@ pub(super) struct OpenFiles {
     pub(super) tags: Arc<StagedTags>,
     pub(super) handles: Arc<Handles>,
     /// Files read without a handle, if the kernel opens none.
-    pub(super) unopened: Unopened,
+    pub(super) unopened: ReadyFiles,
 }

@@ -3,55 +3,15 @@
 //! An inode stands for one digest, and the kernel keeps it while a program has the file open, so a read by inode returns what a read
 //! through a handle would. The files read last stay ready.
 
-use std::sync::{Arc, OnceLock};
-use std::time::{Duration, Instant};
-
 use bytes::Bytes;
 
 use super::Entry;
 use super::handle::{Body, File};
 use super::location::Location;
 use super::open_files::OpenFiles;
-use crate::bounded::BoundedMap;
+use super::ready_files::Ready;
 use crate::error::{Error, ErrorKind};
 use crate::view::Reader;
-
-/// Most files that stay ready.
-const READY: usize = 64;
-/// How long bytes that failed verification stay an error without another fetch: until the kernel has repeated the read.
-const FAILED: Duration = Duration::from_secs(1);
-
-/// A file read lately.
-#[derive(Clone)]
-struct Ready {
-    file: Arc<File>,
-    /// When its bytes failed verification.
-    failed: Arc<OnceLock<Instant>>,
-}
-
-impl Ready {
-    fn is_usable(&self) -> bool {
-        self.failed.get().is_none_or(|since| since.elapsed() < FAILED)
-    }
-}
-
-/// The files read lately, by inode number.
-#[derive(Default)]
-pub(super) struct Unopened(BoundedMap<u64, Ready, READY>);
-
-impl Unopened {
-    fn keep(&self, file: File) -> Ready {
-        let number = file.number;
-        let ready = Ready { file: Arc::new(file), failed: Arc::default() };
-        self.0.put(number, ready.clone());
-        ready
-    }
-
-    /// Forgets all files.
-    pub(super) fn clear(&self) {
-        self.0.clear();
-    }
-}
 
 impl OpenFiles {
     /// Bytes of a file that was not opened, fewer than requested only at its end.
@@ -59,7 +19,7 @@ impl OpenFiles {
         let ready = self.ready(number).await?;
         let result = self.read_file(&ready.file, offset, length).await;
         if result.as_ref().is_err_and(|error| error.kind == ErrorKind::Integrity) {
-            ready.failed.get_or_init(Instant::now);
+            ready.fail();
         }
         result
     }
@@ -79,7 +39,7 @@ impl OpenFiles {
     }
 
     async fn ready(&self, number: u64) -> Result<Ready, Error> {
-        if let Some(ready) = self.unopened.0.get_if(&number, Ready::is_usable) {
+        if let Some(ready) = self.unopened.get(number) {
             return Ok(ready);
         }
         let (file, _) = self.readable(number).await?;
