@@ -7,7 +7,6 @@ use crate::support::mounting::{Home, Mount, text};
 use crate::support::skip::{Need, lacks};
 use rustix::process::{Signal, kill_process};
 use std::fs::File;
-use std::os::fd::AsRawFd;
 use std::os::unix::fs::FileExt;
 use std::path::Path;
 use std::process::{Command, Stdio};
@@ -81,14 +80,14 @@ fn the_profile_for_small_files_is_refused_where_it_would_show_stale_or_unverifie
     refused(&["--read-only", "--verify=auto"], "--verify strict");
 }
 
-/// Reads an open file in two ways, and prints whether both have these bytes. It is not the standard input: Python would ask the daemon whether that
-/// is a terminal.
+/// Reads an open file in two ways, and prints whether both have these bytes. It is not the standard input of Python, which would ask the daemon
+/// whether that is a terminal.
 fn reads_of(file: &File, expected: &Path) -> Command {
-    let script = "import mmap, os, sys\nfile, expected = int(sys.argv[1]), open(sys.argv[2], 'rb').read()\n\
-        print(os.pread(file, 1 << 30, 0) == expected, mmap.mmap(file, 0, prot=mmap.PROT_READ)[:] == expected)";
-    rustix::io::fcntl_setfd(file, rustix::io::FdFlags::empty()).unwrap();
-    let mut program = Command::new("python3");
-    program.args(["-c", script, &file.as_raw_fd().to_string()]).arg(expected);
+    let script = "import mmap, os, sys\nexpected = open(sys.argv[1], 'rb').read()\n\
+        print(os.pread(3, 1 << 30, 0) == expected, mmap.mmap(3, 0, prot=mmap.PROT_READ)[:] == expected)";
+    let mut program = Command::new("sh");
+    // Programs of other tests must not inherit the file.
+    program.args(["-c", "exec python3 -c \"$0\" \"$1\" 3<&0 </dev/null", script]).arg(expected).stdin(file.try_clone().unwrap());
     program
 }
 
