@@ -215,7 +215,8 @@ fn one_broken_manifest_hides_no_other_tag() {
     }
     let home = Home::new();
     let registry = registry(&home, &[("oras-files", "app")]);
-    let digest = prints(&home, &["resolve", &format!("{}/app:v2", registry.host())]);
+    // With a cache of its own, which would otherwise have the manifest.
+    let digest = prints(&Home::new(), &["resolve", &format!("{}/app:v2", registry.host())]);
     std::fs::write(registry.blob_file(digest.trim()), "{}").unwrap();
     let output = home.run(&["ls", &format!("{}/app", registry.host())]);
     assert_ne!(output.status.code(), Some(0));

@@ -184,9 +184,10 @@ fn thirty_two_readers_of_a_hung_registry_make_few_requests_and_later_ones_only_p
     };
     // Requests waiting for their turn learn the outcome of the first ones.
     let first = refused_for_all();
-    assert!(first <= 32, "each file is asked for once: {first} requests");
+    // A file that was fetched ahead in vain may be asked for again by its reader.
+    assert!(first <= 48, "each file is asked for about once: {first} requests");
     let next = refused_for_all();
-    assert!(next <= 32, "and once more to look: {next} requests");
+    assert!(next <= 48, "and about once more to look: {next} requests");
     println!("32 readers of a registry that hangs: {first} requests, the next 32: {next}");
     let log = mount.log();
     assert!(log.contains("within 0.4 s"), "the next ones only look: {log}");
