@@ -54,7 +54,7 @@ struct CachedBlob {
     layout: Layout,
 }
 
-/// What comes next in a range.
+/// The next part of a range.
 enum Next {
     Cached(Bytes),
     /// Not cached up to this offset.

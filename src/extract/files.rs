@@ -86,7 +86,7 @@ impl Files {
         share(from)
     }
 
-    /// What to do for a file. Opens its directory, unless that is the current one.
+    /// The job of a file. Opens its directory, unless that is the current one.
     pub fn job(&self, tree: &Tree, root: &Directory, file: &File, current: &mut Current) -> Result<Job, Error> {
         let absent = || Error::new(ErrorKind::Other, "a file vanished from the tree");
         let (name, node) = name_of(&self.places, tree, *file).ok_or_else(absent)?;

@@ -104,7 +104,7 @@ impl Warm {
         resumable(fetched, "what is fetched stays in the cache")
     }
 
-    /// What to fetch of a place, whose path is empty or selects by itself.
+    /// The files to fetch of a place: those at its path, else those that the globs match.
     fn selection(&self, text: &str, path: &str) -> Result<Selection, Failure> {
         match (path.is_empty(), self.paths.is_empty()) {
             (false, false) => {

@@ -40,7 +40,7 @@ pub struct Access {
     #[arg(long)]
     pub read_only: bool,
 
-    /// What to be fast at; `small-files` needs a read-only mount and implies --verify strict [default: general]
+    /// Access pattern to optimize for; `small-files` needs a read-only mount and implies --verify strict [default: general]
     #[arg(long, value_name = "PROFILE", env = "OCIFS_PROFILE", hide_env = true)]
     pub profile: Option<Profile>,
 }

@@ -59,9 +59,9 @@ pub struct Reading<'a> {
 
 /// How the cache is used.
 pub enum Caching {
-    /// What is read is stored.
+    /// Stores the content that is read.
     Filled,
-    /// What is there is used, and no content is stored. Whole blobs may wait, unnamed, on the file system of `spool` until they were decoded.
+    /// Uses the content that is there, and stores none. Whole blobs may wait, unnamed, on the file system of `spool` until they were decoded.
     Unfilled {
         /// An existing directory.
         spool: Option<PathBuf>,

@@ -130,7 +130,7 @@ impl Rest {
     }
 }
 
-/// What tells whether a file is still the same: its strong entity tag, else when it was modified.
+/// Identifies the version of a file: its strong entity tag, else when it was modified.
 fn validator(response: &Response) -> Option<HeaderValue> {
     let headers = response.headers();
     let tag = headers.get(ETAG).filter(|tag| !tag.as_bytes().starts_with(b"W/"));

@@ -14,14 +14,14 @@ const KEPT: usize = 8 << 20;
 /// Bytes of a descriptor besides its annotations.
 const DESCRIPTOR: usize = 512;
 
-/// What an untagged manifest refers to.
+/// The subject of an untagged manifest.
 struct Known {
     subject: Option<Digest>,
     /// Its own descriptor, if it has a subject and there was room.
     descriptor: Option<Descriptor>,
 }
 
-/// What the untagged manifests of a layout refer to, as far as they were read. At most as many entries as its `index.json` has.
+/// The subjects of the untagged manifests of a layout, as far as they were read. At most as many entries as its `index.json` has.
 #[derive(Default)]
 pub(super) struct Untagged {
     known: HashMap<Digest, Known>,

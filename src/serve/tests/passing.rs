@@ -219,7 +219,7 @@ async fn a_login_is_checked_once_and_used_only_for_its_own_requests() {
     for path in &paths[..3] {
         assert_eq!(status(&server, "alice", path).await, 200);
     }
-    assert_eq!(guarded.requests_of("alice").len(), asked, "what is cached and granted asks nobody");
+    assert_eq!(guarded.requests_of("alice").len(), asked, "cached and granted content causes no request");
     status(&server, "bob", "/v2/up/b/app/manifests/v1").await;
     assert_eq!((guarded.requests_of("bob").contains(&"a/app".to_owned()), guarded.requests_of("").len()), (false, 0));
     assert!(guarded.requests_of("alice").iter().all(|repository| repository == "a/app"));
