@@ -165,8 +165,8 @@ impl SpanCache {
         documents::load(&self.shared, kind, key, protection)
     }
 
-    /// Stores a document: written once, renamed into place; held in memory if the cache is not filled. It counts against the budget; if that is full, spans are evicted first, then the least
-    /// recently used documents.
+    /// Stores a document: written once, renamed into place; held by this process if the cache is not filled. It counts against the budget: if
+    /// that is full, spans are evicted first, then the least recently used documents.
     ///
     /// # Errors
     /// NoSpace if it is larger than a quarter of the budget, or everything there is pinned or in flight.
@@ -213,7 +213,8 @@ impl SpanCache {
         upkeep::forget_stream(&self.shared, blob)
     }
 
-    /// Storage for large arrays under construction: files of this cache that count against its budget, unless it is not filled. Not for data of encrypted artifacts.
+    /// Storage for large arrays under construction: files of this cache that count against its budget, unless it is not filled. Not for data
+    /// of encrypted artifacts.
     pub fn scratch(&self) -> Scratch {
         match &self.held {
             Some(held) => held.scratch.clone(),

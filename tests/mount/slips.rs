@@ -1,4 +1,4 @@
-//! What commands say and do in the everyday cases around their main one: an outage, a wrong name, a dead mount, a list.
+//! Commands beyond their main case: an outage, a wrong name, a dead mount, a list.
 
 use serde_json::json as value;
 

@@ -87,7 +87,7 @@ fn a_verified_file_is_leased_again_without_reading_it() {
     let lease = || fixture.open().stream(&blob(1), &layout, &Protection::Plain).unwrap().lease(&first_member());
     let first = lease().unwrap();
     let (times, path) = (first.metadata().unwrap(), fixture.data_files());
-    // Changed behind the back of the file system, as far as that can be simulated: with the same time.
+    // Simulates bytes that rot on the disk: they change, and the modification time does not.
     first.write_all_at(&[0; 4096], 4096).unwrap();
     first.set_modified(times.modified().unwrap()).unwrap();
     drop(first);

@@ -185,7 +185,10 @@ fn pin(mut flags: Pin, invocation: &Invocation) -> Result<(), Failure> {
 async fn find(flags: &Pin, source: &Source, passphrases: Vec<Passphrase>, environment: &Environment) -> Result<Resolved, Failure> {
     let content = ContentFlags { platform: flags.platform.clone(), ..ContentFlags::default() };
     let reading = Reading { by_digest: true, passphrases, ..Reading::of(&content) };
-    Resolved::find(source, wiring::build(source, reading, &flags.reaching.registry, &flags.reaching.storage, environment)?).await
+    let parts = wiring::build(source, reading, &flags.reaching.registry, &flags.reaching.storage, environment)?;
+    // A pin keeps the manifests and indexes that lead to the artifact.
+    parts.cache.record_documents();
+    Resolved::find(source, parts).await
 }
 
 fn unpin(mut flags: Pin, invocation: &Invocation) -> Result<(), Failure> {

@@ -19,12 +19,11 @@ pub struct Resolved {
 }
 
 impl Resolved {
-    /// Looks an artifact up. Everything read on the way is recorded, for a pin.
+    /// Looks an artifact up.
     ///
     /// # Errors
     /// The artifact does not exist, or the registry does not answer.
     pub async fn find(source: &Source, parts: Parts) -> Result<Self, Failure> {
-        parts.cache.record_documents();
         let (repository, version) = reference::named(source, parts.pull.as_ref()).await?;
         // This also records the tag for when the registry is unreachable.
         let digest = match &version {
