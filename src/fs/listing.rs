@@ -1,6 +1,6 @@
 //! Lists a directory of the namespace: tags, child repositories, and which of them a tag hides.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Instant;
 
@@ -39,20 +39,18 @@ impl Catalog<'_> {
 
     /// Whether the repository or one below it is listed.
     pub(super) fn leads_to(&self, repository: &Repository) -> bool {
-        self.has(repository) || self.listed.below(Some(repository)).next().is_some() || !self.staged_below(Some(repository)).is_empty()
+        self.has(repository)
+            || self.listed.below(Some(repository)).next().is_some()
+            || self.staged.is_some_and(|staged| staged.has_repository_below(repository))
     }
 
     /// The first components below a path.
     fn children(&self, path: Option<&Repository>) -> BTreeSet<String> {
         let start = path.map_or(0, |path| path.as_str().len() + 1);
-        let staged = self.staged_below(path);
+        let staged = self.staged.map(|staged| staged.repositories_below(path)).unwrap_or_default();
         let below = self.listed.below(path).chain(staged.iter().map(String::as_str));
         let first = below.filter_map(|name| name.get(start..)?.split('/').next());
         first.filter(|child| Repository::is_component(child)).map(str::to_owned).collect()
-    }
-
-    fn staged_below(&self, path: Option<&Repository>) -> BTreeSet<String> {
-        self.staged.map(|staged| staged.repositories_below(path)).unwrap_or_default()
     }
 }
 
@@ -160,14 +158,14 @@ impl Namespace {
     async fn odd_names(&self, path: &Option<Repository>, tags: &[String]) -> Result<Vec<(String, Digest)>, Error> {
         let Some(repository) = path.as_ref().filter(|_| self.is_layout()) else { return Ok(Vec::new()) };
         let list = self.context.artifacts.odd_names(repository).await?;
-        let mut shown: Vec<(String, Digest)> = Vec::new();
+        let mut shown: BTreeMap<String, Digest> = BTreeMap::new();
         for (name, descriptor) in list.iter() {
             let Some(name) = shown_name(name) else { continue };
-            let taken = shown.iter().any(|(other, _)| *other == name) || tags.contains(&name);
+            let taken = shown.contains_key(&name) || tags.binary_search(&name).is_ok();
             let name = if taken { format!("{name}~{}", descriptor.digest.short()) } else { name };
-            shown.push((name, descriptor.digest));
+            shown.entry(name).or_insert(descriptor.digest);
         }
-        Ok(shown)
+        Ok(shown.into_iter().collect())
     }
 
     /// Warns once per mount that a tag hides a repository.

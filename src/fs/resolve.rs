@@ -109,8 +109,7 @@ impl Namespace {
     async fn find_odd(&self, path: &Option<Repository>, name: &str) -> Result<Option<Finding>, Error> {
         let Some(repository) = path else { return Ok(None) };
         let names = self.names(path).await?;
-        let digest = names.odd.iter().find(|(shown, _)| shown == name).map(|(_, digest)| *digest);
-        Ok(digest.map(|digest| Finding::certain(self.odd_item(repository, name, digest))))
+        Ok(names.odd(name).map(|digest| Finding::certain(self.odd_item(repository, name, digest))))
     }
 
     pub(super) fn odd_item(&self, repository: &Repository, name: &str, digest: Digest) -> Item {
@@ -243,7 +242,7 @@ impl Namespace {
 
     /// Whether SOURCE itself is a repository with tags; requested once per tag TTL if there is no catalog.
     async fn source_holds_tags(&self, source: &Repository) -> Result<bool, Error> {
-        if self.staged.of_repository(source).iter().any(|(_, deleted)| !deleted) {
+        if self.staged.has_tags(source) {
             return Ok(true);
         }
         let kept = *self.source_tags();

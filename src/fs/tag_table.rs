@@ -5,6 +5,7 @@
 //! the kernel forgets. A tag without an entry follows upstream if a view shows it; otherwise it was not seen yet.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::ops::Bound;
 use std::sync::Arc;
 
 use parking_lot::Mutex;
@@ -38,10 +39,14 @@ struct Entry {
 }
 
 impl Entry {
+    fn is_deleted(&self) -> bool {
+        matches!(self.state, TagState::Deleted { .. })
+    }
+
     fn shown(&self) -> StagedView {
         StagedView {
             view: Arc::clone(&self.view),
-            deleted: matches!(self.state, TagState::Deleted { .. }),
+            deleted: self.is_deleted(),
             new: self.view.binding().is_some_and(|binding| binding.expected.is_none()),
             conflict: self.conflict.clone(),
         }
@@ -84,6 +89,17 @@ fn key(name: &TagName) -> Key {
 }
 
 impl Inner {
+    fn of_repository(&self, repository: &Repository) -> impl Iterator<Item = (&Tag, &Entry)> {
+        let tags = self.tags.range((Bound::Included((repository.clone(), Tag::first())), Bound::Unbounded));
+        tags.take_while(move |((of, _), _)| of == repository).map(|((_, tag), entry)| (tag, entry))
+    }
+
+    fn repositories_below<'a>(&'a self, path: Option<&'a Repository>) -> impl Iterator<Item = &'a Repository> {
+        let tagged = self.tags.iter().filter(|(_, entry)| !entry.is_deleted()).map(|((repository, _), _)| repository);
+        let is_below = move |other: &&Repository| path.is_none_or(|path| *other != path && other.is_within(path.as_str()));
+        tagged.chain(self.made.keys()).filter(is_below)
+    }
+
     /// The state of a tag. The caller drops the view with no lock held.
     fn state(&self, views: &Views, name: &TagName) -> (TagState, Option<Arc<View>>) {
         if let Some(entry) = self.tags.get(name) {
@@ -231,8 +247,7 @@ impl TagTable {
     /// The tags of a repository, and whether each is deleted.
     pub fn of_repository(&self, repository: &Repository) -> Vec<(Tag, bool)> {
         let inner = self.inner.lock();
-        let tags = inner.tags.iter().filter(|((of, _), _)| of == repository);
-        tags.map(|((_, tag), entry)| (tag.clone(), matches!(entry.state, TagState::Deleted { .. }))).collect()
+        inner.of_repository(repository).map(|(tag, entry)| (tag.clone(), entry.is_deleted())).collect()
     }
 
     /// Notes that the edits of a tag are unreadable.
@@ -287,15 +302,21 @@ impl TagTable {
 
     /// Repositories below a path that exist because of staged tags.
     pub fn repositories_below(&self, path: Option<&Repository>) -> BTreeSet<String> {
-        let inner = self.inner.lock();
-        let tagged = inner.tags.iter().filter(|(_, entry)| !matches!(entry.state, TagState::Deleted { .. }));
-        let all = tagged.map(|((repository, _), _)| repository).chain(inner.made.keys());
-        let is_below = |other: &&Repository| path.is_none_or(|path| *other != path && other.is_within(path.as_str()));
-        all.filter(is_below).map(ToString::to_string).collect()
+        self.inner.lock().repositories_below(path).map(ToString::to_string).collect()
+    }
+
+    /// Whether any repository below a path exists because of staged tags.
+    pub fn has_repository_below(&self, path: &Repository) -> bool {
+        self.inner.lock().repositories_below(Some(path)).next().is_some()
+    }
+
+    /// Whether a repository has tags that are staged and not deleted.
+    pub fn has_tags(&self, repository: &Repository) -> bool {
+        self.inner.lock().of_repository(repository).any(|(_, entry)| !entry.is_deleted())
     }
 
     /// Whether a repository exists because of staged tags.
     pub fn has_repository(&self, repository: &Repository) -> bool {
-        self.is_made(repository) || self.of_repository(repository).iter().any(|(_, deleted)| !deleted)
+        self.is_made(repository) || self.has_tags(repository)
     }
 }

@@ -126,7 +126,7 @@ impl StagedTags {
     /// Whether tags are staged in a repository, or in repositories below it.
     fn holds_staged(&self, repository: &Repository) -> bool {
         let staged = &self.namespace.staged;
-        !staged.repositories_below(Some(repository)).is_empty() || staged.of_repository(repository).iter().any(|(_, deleted)| !deleted)
+        staged.has_repository_below(repository) || staged.has_tags(repository)
     }
 
     /// `rmdir` of a tag: one that is only staged is removed, one that exists upstream is deleted by the next sync.

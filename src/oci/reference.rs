@@ -157,6 +157,11 @@ impl Tag {
         Ok(Self(text.to_owned()))
     }
 
+    /// The first of all tags in their order.
+    pub fn first() -> Self {
+        Self("0".to_owned())
+    }
+
     /// The tag as text.
     pub fn as_str(&self) -> &str {
         &self.0

@@ -28,12 +28,10 @@ impl RegistryCache {
             if let Some(seen) = last.as_ref().filter(|seen| is_fresh(seen.checked, self.options.tag_ttl)) {
                 return Ok(seen.value.clone());
             }
-            let listed = |tag: &&Tag| !tag.is_bookkeeping();
-            let known: Vec<String> = state.tags.keys().filter(listed).map(|tag| tag.as_str().to_owned()).collect();
-            match last {
-                Some(seen) => Some(partial(&seen.value, &known)),
-                None => (!known.is_empty()).then(|| partial(&unknown(None), &known)),
-            }
+            let mut known = state.tags.keys().filter(|tag| !tag.is_bookkeeping()).map(Tag::as_str).peekable();
+            let is_known = last.is_some() || known.peek().is_some();
+            let list = last.map_or_else(|| unknown(None), |seen| seen.value);
+            is_known.then(|| partial(&list, known))
         };
         if away && let Some(last) = last {
             return Ok(last);
@@ -82,16 +80,16 @@ impl RegistryCache {
         }
     }
 
-    /// All repositories, by their full names. A list of which all is known is shared, not copied: every lookup asks for it.
+    /// All repositories, by their full names. The names are shared, not copied: every lookup asks for them.
     pub async fn repositories(self: &Arc<Self>) -> Lookup<Listing> {
         self.load_catalog();
         let away = self.is_away();
-        let (fresh, last) = {
+        let (fresh, last, is_known) = {
             let memory = self.memory.lock();
-            let fresh = memory.catalog.as_ref().is_some_and(|seen| is_fresh(seen.checked, self.options.tag_ttl));
-            (fresh, memory.catalog.as_ref().map(|seen| seen.value.clone()))
+            let last = memory.catalog();
+            let is_known = last.is_some() || !self.options.repositories.is_empty() || !memory.learned().is_empty();
+            (last.is_some_and(|seen| is_fresh(seen.checked, self.options.tag_ttl)), last.map(|seen| seen.value.clone()), is_known)
         };
-        let is_known = last.is_some() || !self.options.repositories.is_empty() || !self.memory.lock().learned.is_empty();
         let list = match last {
             Some(list) if fresh => list,
             last if self.options.offline => unknown(last),
@@ -108,14 +106,7 @@ impl RegistryCache {
         if list.complete {
             return Ok(list);
         }
-        let memory = self.memory.lock();
-        let known = self.options.repositories.iter().chain(&memory.learned).map(Repository::as_str);
-        let further: BTreeSet<&str> = known.filter(|name| !list.has(name)).collect();
-        if further.is_empty() {
-            return Ok(list);
-        }
-        let names: BTreeSet<&str> = list.names.iter().map(String::as_str).chain(further).collect();
-        Ok(Listing { names: names.into_iter().map(str::to_owned).collect(), complete: false })
+        Ok(Listing { names: self.memory.lock().known_repositories(&self.options.repositories), complete: false })
     }
 
     async fn ask_repositories(self: &Arc<Self>, last: Option<Listing>, is_known: bool) -> Lookup<Listing> {
@@ -134,7 +125,7 @@ impl RegistryCache {
             Err(error) => return Err(error),
         };
         self.reached();
-        self.memory.lock().catalog = Some(Seen { value: list.clone(), checked: Some(std::time::Instant::now()) });
+        self.memory.lock().set_catalog(list.clone(), Some(std::time::Instant::now()));
         self.mark(Dirty::Catalog);
         Ok(list)
     }
@@ -151,8 +142,8 @@ impl RegistryCache {
     fn is_repository(&self, repository: &Repository) -> bool {
         self.load_catalog();
         let memory = self.memory.lock();
-        let in_catalog = memory.catalog.as_ref().is_some_and(|seen| seen.value.has(repository.as_str()));
-        in_catalog || memory.learned.contains(repository) || self.options.repositories.contains(repository)
+        let in_catalog = memory.catalog().is_some_and(|seen| seen.value.has(repository.as_str()));
+        in_catalog || memory.learned().contains(repository) || self.options.repositories.contains(repository)
     }
 
     /// A complete list: names that break the grammar are hidden and counted.
@@ -180,9 +171,13 @@ impl RegistryCache {
 }
 
 /// An older list, extended by other known names; incomplete.
-fn partial(list: &Listing, known: &[String]) -> Listing {
-    let names: BTreeSet<&String> = list.names.iter().chain(known).collect();
-    Listing { names: names.into_iter().cloned().collect(), complete: false }
+fn partial<'a>(list: &'a Listing, known: impl Iterator<Item = &'a str>) -> Listing {
+    let mut further = known.filter(|name| !list.has(name)).peekable();
+    if further.peek().is_none() {
+        return Listing { names: Arc::clone(&list.names), complete: false };
+    }
+    let names: BTreeSet<&str> = list.names.iter().map(String::as_str).chain(further).collect();
+    Listing { names: names.into_iter().map(str::to_owned).collect(), complete: false }
 }
 
 fn unknown(last: Option<Listing>) -> Listing {

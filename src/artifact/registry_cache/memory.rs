@@ -52,9 +52,12 @@ pub(super) struct Memory {
     /// How often this program itself moved each tag, and (without a tag) any tag of each repository: an answer to an earlier request is older than such a
     /// write.
     writes: HashMap<(Repository, Option<Tag>), u64>,
-    pub catalog: Option<Seen<Listing>>,
-    pub learned: BTreeSet<Repository>,
+    catalog: Option<Seen<Listing>>,
+    /// Repositories that exist but are not in the catalog.
+    learned: BTreeSet<Repository>,
     pub learned_loaded: bool,
+    /// The catalog and all other known repositories, merged at the first use after a change: every lookup needs it.
+    merged: Option<Arc<[String]>>,
     pub(super) outage: Outage,
 }
 
@@ -113,8 +116,8 @@ impl Memory {
         self.writes.get(&(repository.clone(), tag.cloned())).copied().unwrap_or(0)
     }
 
-    /// Records a write by this program to a tag; `None` means deleted.
-    pub fn write_tag(&mut self, repository: &Repository, tag: &Tag, digest: Option<Digest>) {
+    /// Records a write by this program to a tag; `None` means deleted. Returns whether the catalog has changed.
+    pub fn write_tag(&mut self, repository: &Repository, tag: &Tag, digest: Option<Digest>) -> bool {
         for key in [Some(tag.clone()), None] {
             *self.writes.entry((repository.clone(), key)).or_default() += 1;
         }
@@ -127,16 +130,52 @@ impl Memory {
             }
         }
         if tag.is_bookkeeping() {
-            return;
+            return false;
         }
         if let Some(seen) = &mut self.repository(repository).list {
             seen.value.names = with_name(&seen.value.names, tag.as_str(), digest.is_some());
         }
         if digest.is_some()
             && let Some(seen) = &mut self.catalog
+            && !seen.value.has(repository.as_str())
         {
             seen.value.names = with_name(&seen.value.names, repository.as_str(), true);
+            self.merged = None;
+            return true;
         }
+        false
+    }
+
+    /// The last list of repositories.
+    pub fn catalog(&self) -> Option<&Seen<Listing>> {
+        self.catalog.as_ref()
+    }
+
+    pub fn set_catalog(&mut self, list: Listing, checked: Option<Instant>) {
+        self.catalog = Some(Seen { value: list, checked });
+        self.merged = None;
+    }
+
+    /// Repositories that exist but were not in the catalog when they were found.
+    pub fn learned(&self) -> &BTreeSet<Repository> {
+        &self.learned
+    }
+
+    pub fn load_learned(&mut self, learned: impl Iterator<Item = Repository>) {
+        self.learned.extend(learned);
+        self.merged = None;
+    }
+
+    /// The names of all known repositories: of the catalog, learned ones, and those in `named`, which must always be the same. Shared until
+    /// one of them changes.
+    pub fn known_repositories(&mut self, named: &[Repository]) -> Arc<[String]> {
+        let (catalog, learned) = (&self.catalog, &self.learned);
+        let merge = || {
+            let listed = catalog.iter().flat_map(|seen| seen.value.names.iter().map(String::as_str));
+            let names: BTreeSet<&str> = listed.chain(named.iter().chain(learned).map(Repository::as_str)).collect();
+            names.into_iter().map(str::to_owned).collect()
+        };
+        Arc::clone(self.merged.get_or_insert_with(merge))
     }
 
     /// Expires the referrers of a digest.
@@ -161,12 +200,22 @@ impl Memory {
                 self.repositories.remove(repository);
             }
         }
-        self.learned.remove(repository)
+        let known = self.learned.remove(repository);
+        if known {
+            self.merged = None;
+        }
+        known
     }
 
+    /// Records that a repository exists; returns whether that is to be stored.
     pub fn learn_repository(&mut self, repository: &Repository) -> bool {
         self.absent_repositories.remove(repository);
-        !self.learned.contains(repository) && self.learned.insert(repository.clone())
+        let listed = self.catalog.as_ref().is_some_and(|seen| seen.value.has(repository.as_str()));
+        if listed || self.learned.contains(repository) {
+            return false;
+        }
+        self.merged = None;
+        self.learned.insert(repository.clone())
     }
 
     /// Whether the referrers are fresh, and the last known list.

@@ -68,10 +68,8 @@ impl RegistryCache {
             Dirty::Catalog => {
                 let (list, learned) = {
                     let memory = self.memory.lock();
-                    (
-                        memory.catalog.as_ref().map(|seen| seen.value.clone()),
-                        memory.learned.iter().map(|name| name.as_str().to_owned()).collect(),
-                    )
+                    let learned = memory.learned().iter().map(|name| name.as_str().to_owned()).collect();
+                    (memory.catalog().map(|seen| seen.value.clone()), learned)
                 };
                 let list = list.unwrap_or(Listing { names: Arc::new([]), complete: false });
                 self.put_json(&["catalog"], &StoredList::of(&list, learned));
@@ -125,9 +123,9 @@ impl RegistryCache {
         }
         let Some(stored) = self.get_json::<StoredList>(&["catalog"]) else { return };
         let mut memory = self.memory.lock();
-        memory.learned.extend(stored.learned.iter().filter_map(|name| Repository::parse(name).ok()));
-        if memory.catalog.is_none() && !stored.names.is_empty() {
-            memory.catalog = Some(Seen { value: stored.listing(), checked: None });
+        memory.load_learned(stored.learned.iter().filter_map(|name| Repository::parse(name).ok()));
+        if memory.catalog().is_none() && !stored.names.is_empty() {
+            memory.set_catalog(stored.listing(), None);
         }
     }
 
@@ -165,7 +163,7 @@ impl RegistryCache {
     }
 
     /// A key from origin and object. No part can contain a line break, so different parts never give the same key.
-    fn key(&self, parts: &[&str]) -> String {
+    pub(super) fn key(&self, parts: &[&str]) -> String {
         Digest::of(format!("{}\n{}", self.pull.origin(), parts.join("\n")).as_bytes()).hex()
     }
 }

@@ -312,11 +312,48 @@ async fn a_registry_without_a_catalog_lists_known_names() {
     assert_eq!(rig.requests()[3], 1);
 }
 
-#[tokio::test]
-async fn a_fresh_list_is_shared_by_all_lookups() {
-    let cache = Rig::new().fresh();
+/// Asserts that two lookups get the same names, not equal ones.
+async fn assert_shared(cache: &Arc<RegistryCache>, expected: &[&str]) {
     let (one, other) = (cache.repositories().await.unwrap(), cache.repositories().await.unwrap());
-    assert!(one.complete && std::ptr::eq(&*one.names, &*other.names));
+    assert_eq!(names(&one), expected);
+    assert!(std::ptr::eq(&*one.names, &*other.names), "{expected:?} were copied");
+}
+
+#[tokio::test]
+async fn known_repositories_are_shared_by_all_lookups_in_every_state() {
+    let rig = Rig::new();
+    let cache = rig.fresh();
+    assert_shared(&cache, &["team/app"]).await;
+    cache.flush().await;
+    let other = Repository::parse("other").unwrap();
+    for cache in [rig.cache(Duration::ZERO, true), rig.stale()] {
+        rig.cut();
+        assert_shared(&cache, &["team/app", "team/named"]).await;
+        cache.learned(&other);
+        assert_shared(&cache, &["other", "team/app", "team/named"]).await;
+    }
+    let rig = Rig::new();
+    rig.registry.set_catalog(false);
+    let cache = rig.fresh();
+    assert_shared(&cache, &["team/named"]).await;
+    cache.tag(&app(), &tag("v1")).await.unwrap();
+    assert_shared(&cache, &["team/app", "team/named"]).await;
+}
+
+#[tokio::test]
+async fn the_catalog_is_not_stored_again_for_a_repository_that_it_lists() {
+    let rig = Rig::new();
+    let cache = rig.fresh();
+    cache.repositories().await.unwrap();
+    cache.flush().await;
+    cache.cache.forget_document("seen", &cache.key(&["catalog"])).unwrap();
+    cache.tag(&app(), &tag("v1")).await.unwrap();
+    cache.flush().await;
+    assert!(cache.document("seen", &["catalog"]).is_none());
+    let new = Repository::parse("new").unwrap();
+    cache.published(&new, &tag("v1"), cache.manifest(&app(), &cache.tag(&app(), &tag("v1")).await.unwrap()).await.unwrap());
+    cache.flush().await;
+    assert_eq!(names(&rig.cache(Duration::ZERO, true).repositories().await.unwrap()), ["new", "team/app", "team/named"]);
 }
 
 #[tokio::test]

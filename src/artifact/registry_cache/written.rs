@@ -30,15 +30,17 @@ impl RegistryCache {
     }
 
     fn write(self: &Arc<Self>, repository: &Repository, tag: &Tag, digest: Option<Digest>) {
-        let listed = {
+        let (is_new, listed) = {
             let mut memory = self.memory.lock();
-            memory.write_tag(repository, tag, digest);
-            memory.repository(repository).list.is_some()
+            (memory.write_tag(repository, tag, digest), memory.repository(repository).list.is_some())
         };
         self.pull.report_written(repository);
         self.mark(Dirty::Tags(repository.clone()));
         if listed {
             self.mark(Dirty::List(repository.clone()));
+        }
+        if is_new {
+            self.mark(Dirty::Catalog);
         }
     }
 
