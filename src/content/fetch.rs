@@ -22,7 +22,7 @@ use crate::layer::{Codec, Form, Restart, Span};
 
 /// Most spans per request.
 const RUN: usize = 8;
-/// Most spans decoded on the way to the wanted one that are stored too.
+/// Most spans decoded on the way to the wanted one that are kept too: in the cache, or else among the recent ones.
 const ON_THE_WAY: u32 = 16;
 
 /// Resources held by a running fetch.
@@ -202,7 +202,7 @@ async fn fetch(
         let span = reader.span(number).ok_or_else(|| inconsistent(reader, number))?;
         let blob = input.take(&span.blob).await.map_err(|error| describe(reader, number, &error))?;
         let pending_span = open.remove(&number);
-        let keeps = reader.keeps() && spans.end - number <= ON_THE_WAY;
+        let keeps = spans.end - number <= ON_THE_WAY;
         let task = Task { number, span, blob, pending_span, keeps, how, were_cached: input.were_cached() };
         decoder = match work(reader, task, decoder).await? {
             Worked::Done(decoder) => decoder,
@@ -310,11 +310,12 @@ fn work_here(reader: &Reader, task: Task, mut decoder: Option<SequentialDecoder>
             return Err(error);
         }
     };
-    let kept = keeps && reader.store(number, &data, trust);
-    if keeps {
+    let stores = keeps && reader.keeps();
+    let kept = stores && reader.store(number, &data, trust);
+    if stores {
         reader.note_room(kept, how.rank);
     }
-    if !kept && pending_span.is_some() {
+    if keeps && !kept {
         reader.shared.recent.put(reader.number, number, data.clone());
     }
     if let Some(pending_span) = pending_span {

@@ -204,6 +204,23 @@ async fn a_manifest_that_claims_another_size_than_the_checked_blob_is_refused() 
     assert_eq!(error.kind, ErrorKind::Integrity, "{error}");
 }
 
+#[tokio::test(flavor = "multi_thread")]
+async fn spans_decoded_on_the_way_are_kept_for_slower_readers_even_if_the_cache_is_not_filled() {
+    let fixture = ContentFixture::new();
+    let archive = tar(&[("big", &noise(15 * MIB as usize, 32))]);
+    let source = fixture.add(Form::Archive, &zstd(&archive));
+    fixture.contents().index(&source).await.unwrap();
+    fixture.cache(1 << 30).forget_stream(&source.descriptor.digest).unwrap();
+    let cache = fixture.cache(1 << 30).unfilled(None);
+    let stream = Contents::new(Config { cache, ..fixture.config(1 << 30) }).open(&source).await.unwrap();
+    fixture.memory.forget_requests();
+    // One frame: decoding starts at its beginning only.
+    for from in [14, 9, 5, 1].map(|mebibytes| mebibytes * MIB) {
+        assert!(stream.read(from..from + 1000).await.unwrap() == archive[from as usize..][..1000]);
+    }
+    assert_eq!(fixture.requests(), 1);
+}
+
 /// One frame without a content size, as `zstd --long` writes it to a pipe.
 fn zstd_with_window(data: &[u8], window_log: u32) -> Vec<u8> {
     let mut encoder = zstd::stream::write::Encoder::new(Vec::new(), 1).unwrap();
