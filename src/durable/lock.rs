@@ -53,12 +53,7 @@ impl RangeLock {
 
     /// Whether `path` still names the locked file: it was not removed or replaced between opening and locking.
     pub fn is_at(&self, path: &Path) -> io::Result<bool> {
-        let own = self.file.metadata()?;
-        match std::fs::symlink_metadata(path) {
-            Ok(there) => Ok((own.dev(), own.ino()) == (there.dev(), there.ino())),
-            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(false),
-            Err(error) => Err(error),
-        }
+        is_at(&self.file, path)
     }
 
     /// Replaces the content of the locked file, which identifies the holder to others.
@@ -67,9 +62,20 @@ impl RangeLock {
         self.file.write_all_at(text, 0)
     }
 
-    /// Whether an existing file is locked. Takes no lock.
+    /// Whether an existing file is locked. Takes no lock. NotFound if the file is removed or replaced meanwhile, as holders do before they unlock.
     pub fn is_held(path: &Path) -> io::Result<bool> {
-        is_locked(&File::open(path)?, WHOLE)
+        let file = File::open(path)?;
+        let is_held = is_locked(&file, WHOLE)?;
+        if is_held || is_at(&file, path)? { Ok(is_held) } else { Err(io::ErrorKind::NotFound.into()) }
+    }
+}
+
+fn is_at(file: &File, path: &Path) -> io::Result<bool> {
+    let own = file.metadata()?;
+    match std::fs::symlink_metadata(path) {
+        Ok(there) => Ok((own.dev(), own.ino()) == (there.dev(), there.ino())),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(false),
+        Err(error) => Err(error),
     }
 }
 

@@ -63,15 +63,18 @@ fn is_free_after_its_end(directory: &Path) -> bool {
     }
 }
 
-/// The process that holds an upper, if any; 0 if its pid cannot be read. Takes no lock.
-pub(super) fn holder(directory: &Path) -> Result<Option<u32>, Error> {
+/// The process that holds an upper, if any; 0 if its pid cannot be read. Takes no lock. NotFound if the upper is removed or replaced meanwhile.
+pub(super) fn holder(directory: &Path) -> io::Result<Option<u32>> {
     let path = directory.join(NAME);
-    match RangeLock::is_held(&path) {
-        Ok(false) => Ok(None),
-        Ok(true) if is_free_after_its_end(directory) => Ok(None),
-        Ok(true) => Ok(Some(written_holder(directory).unwrap_or(0))),
-        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
-        Err(error) => Err(system("cannot look at", &path, &error)),
+    loop {
+        match RangeLock::is_held(&path) {
+            Ok(false) => return Ok(None),
+            // It may be removed by now.
+            Ok(true) if is_free_after_its_end(directory) => {}
+            Ok(true) => return Ok(Some(written_holder(directory).unwrap_or(0))),
+            Err(error) if error.kind() == io::ErrorKind::NotFound && directory.exists() && !path.exists() => return Ok(None),
+            Err(error) => return Err(error),
+        }
     }
 }
 

@@ -52,7 +52,7 @@ impl Uppers {
             } else if is_directory_name(&name)
                 && let Ok(about) = About::read(&path)
                 && about.tag_key.directory_name() != name
-                && holder(&path)?.is_none()
+                && holder(&path).map_err(|error| system("cannot look at", &path, &error))?.is_none()
             {
                 self.rename(&path, &self.directory(&about.tag_key))?;
             }
@@ -85,11 +85,18 @@ impl Uppers {
     /// All uppers. One that cannot be read is reported beside the others.
     pub fn list(&self) -> Result<Vec<Result<Listed, Error>>, Error> {
         let entries = self.entries()?.into_iter().filter(|(name, _)| is_directory_name(name));
-        let look = |directory: PathBuf| match About::read(&directory) {
-            // Removed since its name was read.
-            Err(_) if !directory.exists() => None,
-            Err(error) => Some(Err(error)),
-            Ok(about) => Some(holder(&directory).map(|holder| Listed { tag_key: about.tag_key, holder, directory })),
+        let look = |directory: PathBuf| loop {
+            let tag_key = match About::read(&directory) {
+                // Removed since its name was read.
+                Err(_) if !directory.exists() => return None,
+                Err(error) => return Some(Err(error)),
+                Ok(about) => about.tag_key,
+            };
+            match holder(&directory) {
+                Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+                Err(error) => return Some(Err(system("cannot look at", &directory, &error))),
+                Ok(holder) => return Some(Ok(Listed { tag_key, holder, directory })),
+            }
         };
         Ok(entries.filter_map(|(_, directory)| look(directory)).collect())
     }

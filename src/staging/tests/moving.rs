@@ -302,3 +302,23 @@ fn a_retired_upper_cannot_be_reacquired() {
     assert!(upper.retire(&tag_key("v1@1-1")).unwrap());
     assert_eq!(upper.reclaim().unwrap_err().kind, ErrorKind::Gone);
 }
+
+#[test]
+fn an_upper_that_its_holder_removes_meanwhile_is_never_listed_as_free() {
+    let directory = tempfile::tempdir().unwrap();
+    let (uppers, seen) = (open(directory.path()), open(directory.path()));
+    let is_over = std::sync::atomic::AtomicBool::new(false);
+    std::thread::scope(|scope| {
+        scope.spawn(|| {
+            for _ in 0..60 {
+                uppers.create(&tag_key("v1"), bound(), None).unwrap().remove().unwrap();
+            }
+            is_over.store(true, std::sync::atomic::Ordering::Relaxed);
+        });
+        while !is_over.load(std::sync::atomic::Ordering::Relaxed) {
+            for listed in seen.list().unwrap() {
+                assert!(listed.unwrap().holder.is_some());
+            }
+        }
+    });
+}
