@@ -65,7 +65,7 @@ fn every_command_and_flag_is_in_the_help_under_a_heading() {
     for heading in ["Content:", "Permissions:", "Writing:", "Cache and state:", "Registry:", "Encrypted artifacts:", "Logging:"] {
         assert!(help.contains(heading), "{heading}");
     }
-    let flags = "--foreground --cache-dir --cache-size --cache-min-free --memory-limit --state-dir --tag-ttl --io-timeout --verify --view \
+    let flags = "--foreground --cache-dir --cache-size --cache-min-free --memory-limit --state-dir --tag-ttl --io-timeout --verify --trust-index --view \
         --platform --repo --allow-other --uid --gid --file-mode --dir-mode --plain-http --insecure --ca-file --cert-file --key-file \
         --registry-config --passphrase-file --passphrase-fd --passphrase-command --read-only --offline --options --allow-delete --plaintext --no-index --staging-size --exit-timeout --as-kind --concurrency";
     for flag in flags.split_whitespace() {

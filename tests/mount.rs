@@ -82,6 +82,8 @@ mod publishing_faults;
 mod pull_caching;
 #[path = "mount/pulling.rs"]
 mod pulling;
+#[path = "mount/pushed_index.rs"]
+mod pushed_index;
 #[path = "mount/pushing.rs"]
 mod pushing;
 #[path = "mount/raw_objects.rs"]

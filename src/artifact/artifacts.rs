@@ -115,16 +115,18 @@ impl Artifacts {
     }
 
     pub(super) fn key(&self, repository: &Repository, manifest: Digest, view: ViewMode, layer: Option<usize>) -> Key {
-        Key { repository: repository.clone(), manifest, view, platform: Arc::clone(&self.platform), layer }
+        let referred = self.options().trust_referrers;
+        Key { repository: repository.clone(), manifest, view, platform: Arc::clone(&self.platform), layer, referred }
     }
 
-    pub(super) async fn get(&self, key: Key, strict: bool) -> Result<Arc<Artifact>, Error> {
+    pub(super) async fn get(&self, mut key: Key, strict: bool) -> Result<Arc<Artifact>, Error> {
+        let strict = strict || self.options().strict;
+        key.referred &= !strict;
         // A tree whose attached index turned out wrong is rebuilt.
         let trusted = |artifact: &Arc<Artifact>| artifact.sources.iter().all(|source| self.inner.contents.trusts(source));
         if let Some(artifact) = self.inner.kept.get(&key).filter(trusted) {
             return Ok(artifact);
         }
-        let strict = strict || self.inner.registry_cache.options.strict;
         let built = self.inner.flight.run(key.clone(), || {
             let inner = Arc::clone(&self.inner);
             async move { inner.build(&key, strict).await }
@@ -171,7 +173,7 @@ impl Artifacts {
     pub async fn blob(&self, repository: &Repository, descriptor: &Descriptor, strict: bool) -> Result<ContentStream, Error> {
         let strict = strict || self.inner.registry_cache.options.strict;
         let (repository, descriptor) = (repository.clone(), descriptor.clone());
-        self.open(&BlobSource { repository, descriptor, form: Form::Raw, sealing: Sealing::None, strict, index: None }).await
+        self.open(&BlobSource { repository, descriptor, form: Form::Raw, sealing: Sealing::None, strict, guide: None }).await
     }
 
     pub(super) async fn open(&self, source: &BlobSource) -> Result<ContentStream, Error> {

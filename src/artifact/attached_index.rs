@@ -1,7 +1,8 @@
 //! How the index of a layer is attached to an artifact: media types and annotations, for reading and writing.
 //!
 //! Among titled layers, the index is a layer of its own right after its data layer. Other manifests cannot hold extra layers: there the data layer's
-//! descriptor names a blob, which a referrer keeps alive. Pure: the result is a claim, which `content` verifies when the index arrives.
+//! descriptor names a blob, which a referrer keeps alive. Where a manifest names no index, a referrer may: each of its layers is the index of a layer of
+//! its subject, and an annotation says so in the list of referrers too. Pure: the result is a claim, which `content` verifies when the index arrives.
 
 use crate::oci::{Descriptor, Digest};
 
@@ -15,6 +16,9 @@ pub const INDEX_OF: &str = "dev.ocifs.index.of";
 pub const INDEX_DIGEST: &str = "dev.ocifs.index";
 /// On a data layer: the size of its index blob in bytes, in decimal.
 pub const INDEX_SIZE: &str = "dev.ocifs.index.size";
+
+/// On a referrer: all index blobs with their layers, `LAYER=INDEX/SIZE` separated by commas, so that a reader need not fetch the referrer.
+pub const INDEX_LIST: &str = "dev.ocifs.index.list";
 
 /// Prefix of the media types of index layers, including those of later versions; none is ever shown.
 const INDEX_LAYER: &str = "application/vnd.ocifs.index.v1+";
@@ -42,13 +46,34 @@ pub fn index_of(layers: &[Descriptor], number: usize) -> Option<Descriptor> {
     let layer = layers.get(number).filter(|layer| !is_index_layer(layer))?;
     let neighbour = layers.get(number + 1).filter(|next| next.media_type == INDEX_MEDIA_TYPE);
     if let Some(index) = neighbour
-        && index.annotation(INDEX_OF).and_then(|of| Digest::parse(of).ok()) == Some(layer.digest)
+        && layer_of(index) == Some(layer.digest)
     {
         return Some(index.clone());
     }
     let digest = Digest::parse(layer.annotation(INDEX_DIGEST)?).ok()?;
     let size = layer.annotation(INDEX_SIZE)?.parse().ok()?;
     Some(Descriptor::new(INDEX_MEDIA_TYPE, digest, size))
+}
+
+/// The value of [`INDEX_LIST`] for the index layers of a referrer.
+pub fn list(layers: &[Descriptor]) -> String {
+    let entry = |layer: &Descriptor| Some(format!("{}={}/{}", layer.annotation(INDEX_OF)?, layer.digest, layer.size));
+    layers.iter().filter_map(entry).collect::<Vec<_>>().join(",")
+}
+
+/// The index layers that a referrer lists in its annotations, in the form that [`index_layer`] gives them; `None` if it lists none.
+pub fn listed(referrer: &Descriptor) -> Option<Vec<Descriptor>> {
+    let entry = |text: &str| {
+        let (of, index) = text.split_once('=')?;
+        let (index, size) = index.split_once('/')?;
+        Some(index_layer(&Digest::parse(of).ok()?, Digest::parse(index).ok()?, size.parse().ok()?))
+    };
+    referrer.annotation(INDEX_LIST).map(|list| list.split(',').filter_map(entry).collect())
+}
+
+/// The layer that an index layer belongs to.
+pub fn layer_of(index: &Descriptor) -> Option<Digest> {
+    Digest::parse(index.annotation(INDEX_OF)?).ok()
 }
 
 #[cfg(test)]
@@ -85,5 +110,17 @@ mod tests {
             broken.annotations.insert(key.to_owned(), value.to_owned());
             assert_eq!(index_of(&[broken], 0), None, "{key} {value}");
         }
+    }
+
+    #[test]
+    fn a_referrer_lists_its_index_layers_and_a_broken_entry_hides_no_other() {
+        let indexes = [index_layer(&Digest::of(b"one"), Digest::of(b"i"), 5), index_layer(&Digest::of(b"two"), Digest::of(b"j"), 6)];
+        let mut referrer = layer(b"referrer");
+        assert_eq!(listed(&referrer), None);
+        referrer.annotations.insert(INDEX_LIST.to_owned(), list(&indexes));
+        assert_eq!(listed(&referrer), Some(indexes.to_vec()));
+        assert_eq!(indexes.each_ref().map(layer_of), [Some(Digest::of(b"one")), Some(Digest::of(b"two"))]);
+        referrer.annotations.insert(INDEX_LIST.to_owned(), format!("x=y/1,{},sha256:../a=b", list(&indexes[1..])));
+        assert_eq!(listed(&referrer), Some(indexes[1..].to_vec()));
     }
 }

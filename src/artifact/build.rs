@@ -15,7 +15,7 @@ use super::tree::{self, Tree};
 use super::{Artifact, Dialect};
 use crate::blocking::spawn_blocking;
 use crate::cache::Protection;
-use crate::content::{BlobSource, Sealing, Use};
+use crate::content::{BlobSource, Guide, Sealing, Use};
 use crate::error::{Error, ErrorKind};
 use crate::layer::{Form, LayerIndex};
 use crate::oci::{Digest, Manifest, Repository};
@@ -50,6 +50,9 @@ impl Inner {
         strict: bool,
     ) -> Result<(Artifact, bool), Error> {
         let Outline { shown, platform, mut plan, directories, mut whole } = outline;
+        if key.referred {
+            self.refer(&mut plan, &shown, &key.repository).await;
+        }
         let mut sources: Vec<BlobSource> = plan.steps.iter().map(|step| source_of(step, &key.repository, strict)).collect();
         let dropped = self.drop_distrusted(&mut plan.steps, &mut sources);
         let protection = self.protection(&sources).await?;
@@ -90,14 +93,14 @@ impl Inner {
         tree.map_or_else(Vec::new, |tree| tree.warnings().map(str::to_owned).collect())
     }
 
-    /// Drops the indexes that turned out wrong; returns their layers.
+    /// Drops the guides that are not to be followed; returns the layers of those that turned out wrong.
     fn drop_distrusted(&self, steps: &mut [Step], sources: &mut [BlobSource]) -> Vec<Digest> {
-        let mut dropped = Vec::new();
-        for (step, source) in steps.iter_mut().zip(sources).filter(|(_, source)| !self.contents.trusts(source)) {
-            dropped.push(step.descriptor.digest);
-            (step.index, source.index) = (None, None);
+        let mut wrong = Vec::new();
+        for (step, source) in steps.iter_mut().zip(sources).filter(|(_, source)| !self.contents.follows(source)) {
+            wrong.extend((!self.contents.trusts(source)).then_some(step.descriptor.digest));
+            (step.guide, source.guide) = (None, None);
         }
-        dropped
+        wrong
     }
 
     /// Builds the tree, and stores it if it has a name. Protected content stays in memory until sealed.
@@ -111,6 +114,7 @@ impl Inner {
     ) -> Result<Tree, Error> {
         let (me, key) = (Arc::clone(self), key.clone());
         let is_plain = matches!(protection, Protection::Plain);
+        let is_referred = steps.iter().any(|step| step.guide.as_ref().is_some_and(Guide::is_referred));
         let scratch = self.contents.resources(if is_plain { Sealing::None } else { Sealing::OciSync }).scratch;
         let indexed: u64 = indexes.iter().flatten().map(|index| index.as_bytes().len() as u64).sum();
         let memory = if is_plain { 0 } else { indexed.saturating_mul(TREE_COPIES) };
@@ -131,7 +135,8 @@ impl Inner {
                 Some(tree) => tree,
                 None => Tree::open(Arc::new(composed.bytes))?,
             };
-            if matches!(protection, Protection::Plain) {
+            // Nothing is known to be equal because a stranger says so.
+            if matches!(protection, Protection::Plain) && !is_referred {
                 me.store_identity(&key, &tree);
             }
             Ok(tree)
@@ -198,9 +203,12 @@ impl Inner {
     /// A short name for everything that determines the bytes of a tree.
     fn document_name(&self, key: &Key, shown: &Manifest, plan: &Plan, dropped: &[Digest]) -> String {
         let platform = if plan.dialect == Dialect::Members { key.platform.to_string() } else { String::new() };
-        let dropped: String = dropped.iter().map(|layer| format!("\n{layer}")).collect();
+        let mut guided: String = dropped.iter().map(|layer| format!("\n{layer}")).collect();
+        // Everything else follows from the manifest.
+        let referred = plan.steps.iter().filter_map(|step| step.guide.as_ref()).filter(|guide| guide.is_referred());
+        guided.extend(referred.map(|guide| format!("\nby {}", guide.key())));
         let parts = format!(
-            "{}\n{}\n{:?}\n{:?}\n{:?}\n{platform}\n{}{dropped}",
+            "{}\n{}\n{:?}\n{:?}\n{:?}\n{platform}\n{}{guided}",
             key.manifest,
             shown.digest,
             plan.dialect,
@@ -219,11 +227,11 @@ fn apply(steps: &mut [Step], sources: &mut [BlobSource], indexes: &mut [Option<L
         match (&mut step.shape, index.is_some()) {
             (Shape::Archive { .. }, true) => {}
             (Shape::Archive { .. }, false) => {
-                (source.form, source.sealing, source.index, whole) = (Form::Raw, Sealing::None, None, false);
+                (source.form, source.sealing, source.guide, whole) = (Form::Raw, Sealing::None, None, false);
             }
             (Shape::File(wanted), _) => match index.take() {
                 Some(index) => wanted.raw.describe(&index),
-                None => whole &= step.index.is_none(),
+                None => whole &= step.guide.is_none(),
             },
         }
     }
@@ -241,7 +249,7 @@ pub(super) fn source_of(step: &Step, repository: &Repository, strict: bool) -> B
         form,
         sealing: step.sealing,
         strict,
-        index: step.index.clone(),
+        guide: step.guide.clone(),
     }
 }
 

@@ -65,8 +65,12 @@ impl Artifacts {
         let mut reader = Reader::new(&self.inner, repository, (ViewMode::Merged, &self.platform), true);
         let outline = reader.outline(Arc::clone(&manifest)).await?;
         let Outline { shown, platform, mut plan, .. } = outline;
-        let mut sources: Vec<BlobSource> = plan.steps.iter().map(|step| source_of(step, repository, true)).collect();
         let key = self.key(repository, *digest, ViewMode::Merged, None);
+        if key.referred {
+            self.inner.refer(&mut plan, &shown, repository).await;
+        }
+        let strict = self.options().strict;
+        let mut sources: Vec<BlobSource> = plan.steps.iter().map(|step| source_of(step, repository, strict)).collect();
         let warnings = self.inner.known_warnings(&key, &shown, &mut plan, &mut sources);
         let manifests = manifests(&plan.steps);
         Ok(Description { manifest, shown, dialect: plan.dialect, platform, sources, manifests, warnings })

@@ -11,7 +11,6 @@ mod index;
 mod modelpack;
 mod oci_sync;
 mod steps;
-mod time;
 mod title;
 
 pub(super) use image::needs_config;
@@ -27,8 +26,8 @@ use steps::{archive_step, file_step, title_of, wanted};
 
 use super::ViewMode;
 use super::merge::Placing;
-use crate::content::Sealing;
-use crate::oci::{Descriptor, Digest, ImageManifest, Manifest};
+use crate::content::{Guide, Sealing};
+use crate::oci::{Descriptor, Digest, ImageManifest, Manifest, time};
 use crate::seal::SEAL_ANNOTATION;
 
 /// The manifest annotation with the creation time.
@@ -99,7 +98,7 @@ fn with_indexes(mut plan: Plan, image: &ImageManifest) -> Plan {
     let mut steps = plan.steps.iter_mut().filter(|step| !step.is_manifest).peekable();
     for (number, layer) in image.layers.iter().enumerate() {
         if let Some(step) = steps.next_if(|step| step.descriptor == *layer) {
-            step.index = index_of(&image.layers, number).filter(|_| step.sealing == Sealing::None);
+            step.guide = index_of(&image.layers, number).filter(|_| step.sealing == Sealing::None).map(Guide::Index);
         }
     }
     plan
@@ -140,7 +139,7 @@ pub(super) fn one_layer(whole: &Plan, layer: &Descriptor) -> Plan {
             step
         }
     };
-    let step = Step { index: known.and_then(|known| known.index.clone()), ..step };
+    let step = Step { guide: known.and_then(|known| known.guide.clone()), ..step };
     Plan { dialect: whole.dialect, steps: vec![step] }
 }
 

@@ -23,6 +23,8 @@ pub(super) struct Key {
     pub platform: Arc<Platform>,
     /// A single layer of it, by position in the manifest.
     pub layer: Option<usize>,
+    /// Whether indexes are used that only referrers name.
+    pub referred: bool,
 }
 
 /// Artifacts in memory, most recent last.

@@ -5,6 +5,7 @@ use super::error::of_blob;
 use super::merge::{Mark, Placing, find_directory, mark, place_of};
 use super::tree::{Kind, NodeId};
 use super::{Artifact, Artifacts};
+use crate::content::{BlobSource, LARGEST_INDEX};
 use crate::error::Error;
 use crate::layer::{Entry, FileKind, Form, LayerIndex};
 use crate::oci::{Descriptor, Repository};
@@ -124,6 +125,26 @@ impl Artifact {
 }
 
 impl Artifacts {
+    /// Largest attached index that is read, in bytes.
+    pub const LARGEST_INDEX: u64 = LARGEST_INDEX;
+
+    /// The index of a layer, built here from all of its bytes, whatever guide it has.
+    ///
+    /// # Errors
+    /// Errors of the registry; Integrity and Unsupported if the layer is no readable archive.
+    pub async fn own_index(&self, source: &BlobSource) -> Result<LayerIndex, Error> {
+        let source = BlobSource { guide: None, ..source.clone() };
+        self.inner.contents.index(&source).await.map_err(|error| of_blob("a layer", &source.descriptor, error))
+    }
+
+    /// The index that a layer's guide gives; `None` without a usable guide.
+    ///
+    /// # Errors
+    /// Those of a registry that could not be reached.
+    pub async fn guide_index(&self, source: &BlobSource) -> Result<Option<LayerIndex>, Error> {
+        self.inner.contents.attached_index(source).await.map_err(|error| of_blob("a layer", &source.descriptor, error))
+    }
+
     /// The index of an artifact's layer, by position in the manifest: always for an unpacked layer, for a file only if one is attached.
     ///
     /// # Errors

@@ -37,6 +37,11 @@ impl Artifact {
         self.sources.get(blob as usize)
     }
 
+    /// Whether its entries, or some of them, are what a referrer says and the manifest does not vouch for.
+    pub fn is_referred(&self) -> bool {
+        self.sources.iter().any(BlobSource::is_referred)
+    }
+
     /// All blobs that the tree reads from.
     pub fn sources(&self) -> &[BlobSource] {
         &self.sources

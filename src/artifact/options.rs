@@ -32,6 +32,8 @@ pub struct Options {
     pub offline: bool,
     /// The user trusts digests (`--verify strict`, or mounted by digest).
     pub strict: bool,
+    /// Use indexes that only referrers of a manifest name.
+    pub trust_referrers: bool,
     /// Repositories named by the user, for registries without a catalog.
     pub repositories: Vec<Repository>,
 }

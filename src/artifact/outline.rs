@@ -105,7 +105,7 @@ impl<'a> Reader<'a> {
             form: Form::Raw,
             sealing: Sealing::None,
             strict: self.strict,
-            index: None,
+            guide: None,
         };
         let stream = self.inner.contents.open(&source).await.map_err(|error| of_blob("config", &image.config, error))?;
         let bytes = stream.read(0..image.config.size).await.map_err(|error| of_blob("config", &image.config, error))?;

@@ -55,7 +55,7 @@ impl Artifacts {
         index: &LayerIndex,
     ) {
         let (repository, descriptor) = (repository.clone(), layer.clone());
-        let source = BlobSource { repository, descriptor, form: Form::Archive, sealing: Sealing::OciSync, strict: false, index: None };
+        let source = BlobSource { repository, descriptor, form: Form::Archive, sealing: Sealing::OciSync, strict: false, guide: None };
         let (contents, key, index) = (self.inner.contents.clone(), key.clone(), index.clone());
         let kept = spawn_blocking(move || contents.adopt_sealed(&source, header, &key, &index)).await;
         if let Ok(Err(error)) = kept {

@@ -28,15 +28,27 @@ pub(super) fn artifacts(pull: Arc<dyn Pull>, directory: &Path, offline: bool, se
         let source = move || Ok(Some(Passphrase::new(secret.as_bytes().to_vec())));
         config.keys = KeyRing::new(vec![Arc::new(source)]);
     }
-    let options = Options {
+    Artifacts::new(pull, Contents::new(config), cache, options(offline))
+}
+
+/// Artifacts of `pull` with an option of their own.
+fn artifacts_with(pull: Arc<dyn Pull>, directory: &Path, change: impl FnOnce(&mut Options)) -> Artifacts {
+    let cache = SpanCache::open(cache::Config { directory: directory.to_owned(), size: 1 << 30, min_free: 0 }).unwrap();
+    let mut options = options(false);
+    change(&mut options);
+    Artifacts::new(Arc::clone(&pull), Contents::new(content::Config::new(pull, cache.clone())), cache, options)
+}
+
+fn options(offline: bool) -> Options {
+    Options {
         tag_ttl: Duration::from_secs(3600),
         platform: "linux/amd64".parse().unwrap(),
         view: ViewMode::Merged,
         offline,
         strict: false,
+        trust_referrers: false,
         repositories: Vec::new(),
-    };
-    Artifacts::new(pull, Contents::new(config), cache, options)
+    }
 }
 
 fn fixtures() -> PathBuf {

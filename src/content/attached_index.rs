@@ -24,12 +24,12 @@ use crate::oci::{Descriptor, Digest, Hasher};
 use crate::sys::array::Array;
 
 /// Largest index blob that is fetched, in bytes.
-const LARGEST: u64 = 64 << 20;
+pub const LARGEST_INDEX: u64 = 64 << 20;
 /// Most bytes of a blob per span: they are held in memory while verified.
 const WIDEST: u64 = 8 << 20;
 /// The attached index named by a source. That of a sealed layer would reveal names and is not used.
 fn named(source: &BlobSource) -> Option<(&Descriptor, Attachment)> {
-    let index = source.index.as_ref().filter(|_| source.sealing == Sealing::None)?;
+    let index = source.guide.as_ref().filter(|_| source.sealing == Sealing::None)?.index();
     Some((index, (source.descriptor.digest, index.digest)))
 }
 
@@ -139,7 +139,7 @@ fn is_useless(kind: ErrorKind) -> bool {
 }
 
 async fn arrive(shared: &Arc<Shared>, source: &BlobSource, index: &Descriptor, name: &str) -> Result<LayerIndex, Error> {
-    if index.size == 0 || index.size > LARGEST {
+    if index.size == 0 || index.size > LARGEST_INDEX {
         return Err(Error::new(ErrorKind::Unsupported, format!("its claimed size is {} bytes", index.size)));
     }
     let mut places = Places::All;

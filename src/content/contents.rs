@@ -11,14 +11,14 @@ use super::readers::{ReaderKey, Readers};
 use super::sealed::envelope;
 use super::sealed::probe::Opened;
 use super::shared::Shared;
-use super::{BlobSource, Config, Lent, Sealing, Verified, attached_index, fetch, names, pass};
+use super::{BlobSource, Config, Lent, Sealing, Verified, VerifyPolicy, attached_index, fetch, names, pass};
 use crate::blocking::spawn_blocking;
 use crate::cache::Protection;
 use crate::error::{Error, ErrorKind};
 use crate::flight::Flight;
 use crate::layer::{Form, LayerIndex, Resources};
 use crate::oci::{Descriptor, Digest, Hasher};
-use crate::registry::Pull;
+use crate::registry::{Pull, Trust};
 use crate::seal::{EnvelopeHeader, EnvelopeKey, Passphrase};
 
 struct Inner {
@@ -131,6 +131,25 @@ impl Contents {
     pub fn trusts(&self, source: &BlobSource) -> bool {
         use super::verdicts::Verdict;
         matches!(attached_index::verdict(&self.inner.shared, source), None | Some(Verdict::Fine | Verdict::Missing))
+    }
+
+    /// Whether all blobs are verified whole, whatever the manifest says.
+    pub fn is_strict(&self) -> bool {
+        let shared = &self.inner.shared;
+        shared.policy() == VerifyPolicy::Strict || shared.policy() == VerifyPolicy::Auto && shared.pull.trust() == Trust::Digest
+    }
+
+    /// Whether the index built here from a whole plain blob is present.
+    pub fn is_indexed(&self, source: &BlobSource) -> bool {
+        self.inner.shared.has_index(source)
+    }
+
+    /// Whether a blob should be shown by its guide. Not if that turned out wrong; and not by one that the manifest does not vouch for if the user wants
+    /// everything verified, or if the index built here from the whole blob is present.
+    pub fn follows(&self, source: &BlobSource) -> bool {
+        let shared = &self.inner.shared;
+        let needed = || !shared.strict(source) && !shared.has_index(source);
+        self.trusts(source) && (!source.is_referred() || needed())
     }
 
     /// Stores the index of a layer just packed here, so that nothing of it has to be fetched; `attached_index` is the digest of its index blob. Not for
@@ -254,7 +273,7 @@ impl Contents {
         // Content shown through an index that turned out wrong is first compared with the blob's own.
         let comparable = source.form == Form::Raw || trusted || attached_index::is_harmless(&self.inner.shared, source);
         let indexed = if comparable { get(Plan::Indexed) } else { None };
-        let attached = || if trusted && source.index.is_some() { get(Plan::Attached) } else { None };
+        let attached = || if trusted && source.guide.is_some() { get(Plan::Attached) } else { None };
         let checked = || get(Plan::Unchecked).filter(|reader| reader.verified() == Verified::Whole);
         indexed.or_else(attached).or_else(checked)
     }

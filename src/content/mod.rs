@@ -9,7 +9,7 @@
 //! - `plan` chooses how a blob is read, `contents` opens it, `readers` and `reader` share it, `stream` is what callers hold
 //! - `reading` answers a range from cached spans, `in_flight` ones and new ones from `fetch`; `prefetch` looks ahead, `recent` remembers
 //! - `pass` reads a blob once completely and indexes it; `running_check` verifies a raw one while it is served; `download` bypasses the cache
-//! - `blob_bytes` reads a blob as stored; `input` and `decode` turn that into stream bytes; `sealed` opens envelopes; `attached_index` and `verdicts` use indexes of others
+//! - `blob_bytes` reads a blob as stored; `input` and `decode` turn that into stream bytes; `sealed` opens envelopes; `guide`, `attached_index` and `verdicts` use indexes of others
 //! - `spool` holds whole blobs for a pull, which does not fill the cache
 //! - `budget` bounds memory, `names` are keys of the cache, `shared` is the state of a mount
 
@@ -20,6 +20,7 @@ mod contents;
 mod decode;
 mod download;
 mod fetch;
+mod guide;
 mod in_flight;
 mod input;
 mod names;
@@ -43,9 +44,11 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
+pub use attached_index::LARGEST_INDEX;
 pub use budget::{Budget, Granted, MEMORY_LEAST, MEMORY_LIMIT, Use, trim};
 pub use contents::Contents;
 pub use download::Download;
+pub use guide::Guide;
 pub use names::stream_keys;
 pub use sealed::keys::{KeyRing, Lent, PassphraseSource};
 pub use stream::ContentStream;
@@ -78,14 +81,19 @@ pub struct BlobSource {
     pub sealing: Sealing,
     /// The user trusts a digest, so nothing is served before the whole blob is verified.
     pub strict: bool,
-    /// The blob that the manifest names as its index.
-    pub index: Option<Descriptor>,
+    /// What lets it be read by ranges at once.
+    pub guide: Option<Guide>,
 }
 
 impl BlobSource {
     /// Whether it is raw and a single span: its own digest verifies it, so it needs no index.
     pub fn is_small(&self) -> bool {
         plan::is_single(self.form, self.sealing != Sealing::None, self.descriptor.size)
+    }
+
+    /// Whether the manifest does not vouch for what lets it be read at once.
+    pub fn is_referred(&self) -> bool {
+        self.guide.as_ref().is_some_and(Guide::is_referred)
     }
 
     /// The blob's name in messages.
@@ -99,6 +107,8 @@ impl BlobSource {
 pub enum Verified {
     /// All of it, or every span by its own digest.
     Whole,
+    /// Every span by its own digest, in an index that only a referrer vouches for.
+    Index,
     /// Only the transport vouches for the bytes being read.
     Partial,
     /// Nothing was read yet, and nothing will be served before it is verified.

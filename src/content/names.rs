@@ -16,7 +16,7 @@ pub(super) const ENVELOPE: &str = "envelope";
 pub fn stream_keys(source: &BlobSource) -> Vec<Digest> {
     let blob = &source.descriptor;
     let mut keys = Vec::new();
-    keys.extend(source.index.as_ref().map(|index| attached(&blob.digest, &index.digest)));
+    keys.extend(source.guide.as_ref().map(|guide| attached(&blob.digest, &guide.key())));
     for form in [Form::Archive, Form::Raw] {
         for sealing in [Sealing::None, Sealing::OciSync] {
             keys.push(stream(&blob.digest, form, sealing));
@@ -75,6 +75,7 @@ fn suffix(form: Form, sealing: Sealing) -> &'static str {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::content::Guide;
     use crate::oci::Descriptor;
 
     #[test]
@@ -85,7 +86,7 @@ mod tests {
             form: Form::Raw,
             sealing: Sealing::None,
             strict: false,
-            index: index.map(|index| Descriptor::new("a/b", Digest::of(index), 1)),
+            guide: index.map(|index| Guide::Index(Descriptor::new("a/b", Digest::of(index), 1))),
         };
         let mut keys = stream_keys(&source(b"x", Some(b"i")));
         keys.extend(stream_keys(&source(b"y", Some(b"i"))));

@@ -101,8 +101,8 @@ impl Reader {
     /// Unsupported for a raw blob of more than 1 TiB.
     pub(super) fn open(shared: &Arc<Shared>, source: &BlobSource, mode: Mode) -> Result<Arc<Self>, Error> {
         let layout = mode.index().map_or_else(|| plan::raw_layout(source.descriptor.size), |index| Ok(layout_of(index)))?;
-        let key = match (&mode, &source.index) {
-            (Mode::Attached(_), Some(index)) => names::attached(&source.descriptor.digest, &index.digest),
+        let key = match (&mode, &source.guide) {
+            (Mode::Attached(_), Some(guide)) => names::attached(&source.descriptor.digest, &guide.key()),
             _ => names::stream(&source.descriptor.digest, source.form, source.sealing),
         };
         let protection = match &mode {

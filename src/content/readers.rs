@@ -6,7 +6,7 @@ use std::sync::{Arc, Weak};
 use super::budget::trim;
 use super::plan::Plan;
 use super::reader::Reader;
-use super::{BlobSource, Sealing};
+use super::{BlobSource, Guide, Sealing};
 use crate::layer::Form;
 use crate::oci::{Digest, Repository};
 
@@ -24,8 +24,8 @@ pub(super) struct ReaderKey {
     is_archive: bool,
     sealing: Sealing,
     plan: Plan,
-    /// The attached index, if it is read through that.
-    index: Option<Digest>,
+    /// The guide, if it is read by that.
+    guide: Option<Digest>,
 }
 
 impl ReaderKey {
@@ -37,7 +37,7 @@ impl ReaderKey {
             is_archive: source.form == Form::Archive,
             sealing: source.sealing,
             plan,
-            index: source.index.as_ref().filter(|_| plan == Plan::Attached).map(|index| index.digest),
+            guide: source.guide.as_ref().filter(|_| plan == Plan::Attached).map(Guide::key),
         }
     }
 }

@@ -209,6 +209,11 @@ impl Shared {
         Ok(None)
     }
 
+    /// Whether the index built here from a whole blob is present.
+    pub(super) fn has_index(&self, source: &BlobSource) -> bool {
+        matches!(self.cache.document(names::INDEX, &names::index(source), &Protection::Plain), Ok(Some(_)))
+    }
+
     /// Compares a manifest's claims with the actual blob.
     pub(super) fn check_size(&self, source: &BlobSource, index: &LayerIndex) -> Result<(), Error> {
         let found = index.blob_length() + source.sealing.overhead();

@@ -87,7 +87,10 @@ impl ContentStream {
     /// How much of it is verified.
     pub fn verified(&self) -> Verified {
         match &*self.inner {
-            Inner::Blob(blob) => blob.reader().map_or(Verified::Unread, |reader| reader.verified()),
+            Inner::Blob(blob) => match blob.reader().map_or(Verified::Unread, |reader| reader.verified()) {
+                Verified::Whole if blob.source.is_referred() => Verified::Index,
+                verified => verified,
+            },
             Inner::Bytes(_) => Verified::Whole,
         }
     }

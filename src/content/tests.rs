@@ -57,7 +57,13 @@ impl ContentFixture {
     fn add(&self, form: Form, data: &[u8]) -> BlobSource {
         let descriptor = self.memory.add_blob(REPOSITORY, "a/b", data.to_vec());
         let repository = Repository::parse(REPOSITORY).unwrap();
-        BlobSource { repository, descriptor, form, sealing: Sealing::None, strict: false, index: None }
+        BlobSource { repository, descriptor, form, sealing: Sealing::None, strict: false, guide: None }
+    }
+
+    /// The index of a blob that is not in this registry yet.
+    async fn contents_of(&self, source: &BlobSource, data: &[u8]) -> LayerIndex {
+        self.memory.add_blob(REPOSITORY, "a/b", data.to_vec());
+        self.contents().index(source).await.unwrap()
     }
 
     /// Blob requests so far.

@@ -143,7 +143,7 @@ impl Work<'_> {
         // If a blob was used while being verified, its last read waits for the digest.
         match reader.verified() {
             Verified::Partial => Err(Error::new(ErrorKind::Integrity, "a file of the artifact was read but not verified")),
-            Verified::Whole | Verified::Unread => Ok(()),
+            Verified::Whole | Verified::Index | Verified::Unread => Ok(()),
         }
     }
 

@@ -146,6 +146,7 @@ impl World {
             view: ViewMode::Merged,
             offline: false,
             strict: false,
+            trust_referrers: false,
             repositories: Vec::new(),
         };
         let artifacts = Artifacts::new(self.memory.clone(), Contents::new(config), cache, options);

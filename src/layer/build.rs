@@ -74,6 +74,8 @@ pub(super) struct Blob {
     pub(super) blob_length: u64,
     pub(super) codec: Codec,
     pub(super) is_archive: bool,
+    /// Digests of spans are those of the stream, not of the blob.
+    pub(super) of_content: bool,
 }
 
 impl Builder {
@@ -289,7 +291,8 @@ pub(super) fn header(blob: &Blob, counts: &Counts, total: u64) -> Draft<{ format
     let mut draft = Draft::new();
     draft.put(header::MAGIC, &format::MAGIC);
     draft.u32(header::VERSION, format::VERSION);
-    draft.u32(header::FLAGS, if blob.is_archive { header::IS_ARCHIVE } else { 0 });
+    let flag = |is_set: bool, flag: u32| if is_set { flag } else { 0 };
+    draft.u32(header::FLAGS, flag(blob.is_archive, header::IS_ARCHIVE) | flag(blob.of_content, header::OF_CONTENT));
     draft.u64(header::TOTAL, total);
     let algorithm = match blob.digest.algorithm() {
         Algorithm::Sha256 => 0,

@@ -43,6 +43,8 @@ pub(super) mod header {
 
     /// Flag: the stream is a tar.
     pub(in crate::layer) const IS_ARCHIVE: u32 = 1;
+    /// Flag: digests of spans are those of the stream.
+    pub(in crate::layer) const OF_CONTENT: u32 = 2;
 }
 
 /// Fields of an entry record.

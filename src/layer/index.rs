@@ -93,6 +93,12 @@ impl LayerIndex {
         self.layout.is_archive
     }
 
+    /// Whether the digest of a span is that of its part of the stream rather than of the blob, and the stream consists of the files' contents alone:
+    /// it was made from a table of contents.
+    pub fn is_of_content(&self) -> bool {
+        self.layout.of_content
+    }
+
     /// Number of entries.
     pub fn entry_count(&self) -> u32 {
         self.layout.counts.entries
@@ -188,7 +194,7 @@ impl LayerIndex {
             .collect()
     }
 
-    /// Whether no records overlap, and there are neither windows nor warnings; see [`validate::check_packed`].
+    /// Whether no records overlap, and there are no warnings; see [`validate::check_packed`].
     pub(super) fn check_packed(&self) -> Result<(), Error> {
         validate::check_packed(self.as_bytes(), &self.layout)
     }

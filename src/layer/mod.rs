@@ -42,7 +42,7 @@ pub use limits::{Limits, Resources, WINDOW_MOST, Windows, WindowsUpTo};
 pub use metadata::{Metadata, Xattrs, owned_xattrs};
 pub use pack::{
     ATTACHED_INDEX_MOST, PackEntry, Packed, Packer, Packing, SPAN, attached_index_memory, compressible, decode_attached, encode_attached,
-    sample_ranges,
+    open_attached, sample_ranges,
 };
 pub use scan::{Form, Scan, raw_index};
 pub use sink::SpanSink;

@@ -38,6 +38,7 @@ fn copy(index: &LayerIndex, digest: Digest, counts: Counts, scratch: &Scratch) -
         blob_length: index.blob_length(),
         codec: index.codec(),
         is_archive: index.is_archive(),
+        of_content: index.is_of_content(),
     };
     let impossible = || Error::other(format!("the index of {digest} cannot be copied"));
     let (old, new) = (index.layout.sections, Sections::of(&counts).ok_or_else(impossible)?);

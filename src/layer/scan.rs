@@ -142,7 +142,14 @@ pub fn raw_index(digest: Digest, length: u64, spans: &[[u8; 32]], resources: &Re
         let range = start..length.min(start + RAW_SPAN);
         builder.span(&Span { stream: range.clone(), blob: range, restart: Restart::Clean, digest: Some(*digest) }, &[])?;
     }
-    builder.finish(&Blob { digest, stream_length: length, blob_length: length, codec: Codec::Identity, is_archive: false })
+    builder.finish(&Blob {
+        digest,
+        stream_length: length,
+        blob_length: length,
+        codec: Codec::Identity,
+        is_archive: false,
+        of_content: false,
+    })
 }
 
 /// The codec detected from an archive's first bytes.
@@ -229,6 +236,7 @@ impl Running {
             blob_length: self.cutter.blob_position(),
             codec: self.codec,
             is_archive: self.walker.is_some(),
+            of_content: false,
         };
         builder.finish(&blob)
     }

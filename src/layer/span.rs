@@ -39,6 +39,6 @@ pub struct Span {
     pub blob: Range<u64>,
     /// Whether decoding can start here.
     pub restart: Restart,
-    /// SHA-256 of the bytes of `blob`, once recorded by a verified pass.
+    /// SHA-256 of the bytes of `blob`, once recorded by a verified pass; or of the bytes of `stream`, see [`super::LayerIndex::is_of_content`].
     pub digest: Option<[u8; 32]>,
 }

@@ -22,6 +22,7 @@ pub(super) struct Layout {
     pub(super) digest: Digest,
     pub(super) codec: Codec,
     pub(super) is_archive: bool,
+    pub(super) of_content: bool,
     pub(super) stream_length: u64,
     pub(super) blob_length: u64,
 }
@@ -80,6 +81,7 @@ fn check_header(bytes: &[u8]) -> Result<Layout, Error> {
             _ => return Err(bad("unknown codec")),
         },
         is_archive: record.u32(header::FLAGS) & header::IS_ARCHIVE != 0,
+        of_content: record.u32(header::FLAGS) & header::OF_CONTENT != 0,
         stream_length: record.u64(header::STREAM_LENGTH),
         blob_length: record.u64(header::BLOB_LENGTH),
     })
@@ -224,8 +226,8 @@ impl<'a> Checker<'a> {
     }
 }
 
-/// Checks that the records of a valid index are consecutive and do not overlap, and that it has neither windows nor warnings. So the total size of
-/// everything in its records is no more than its length.
+/// Checks that the records of a valid index are consecutive and do not overlap, and that it has no warnings. So the total size of everything in its
+/// records is no more than its length.
 pub(super) fn check_packed(bytes: &[u8], layout: &Layout) -> Result<(), Error> {
     let (mut strings, mut extents, mut xattrs) = (0_u64, 0_u64, 0_u32);
     let mut next = |record: Record<'_>, at: usize, length: usize| {
@@ -249,9 +251,17 @@ pub(super) fn check_packed(bytes: &[u8], layout: &Layout) -> Result<(), Error> {
             xattrs = xattrs.saturating_add(1);
         }
     }
+    let mut windows = 0_u64;
+    for number in 0..layout.counts.spans {
+        let span = record(bytes, layout.sections.spans, format::SPAN, number);
+        if span.u64(span::WINDOW) != windows {
+            return Err(bad("windows are not in order"));
+        }
+        windows = windows.saturating_add(span.u32(span::WINDOW_LENGTH).into());
+    }
     let counts = &layout.counts;
     let all = strings == counts.strings && extents == u64::from(counts.extents) && xattrs == counts.xattrs;
-    if all && counts.warnings == 0 && counts.windows == 0 { Ok(()) } else { Err(bad("unreferenced records")) }
+    if all && counts.warnings == 0 && counts.windows == windows { Ok(()) } else { Err(bad("unreferenced records")) }
 }
 
 fn range(first: u64, count: u32, of: u32) -> Result<(), Error> {

@@ -12,6 +12,7 @@ pub mod media_type;
 mod platform;
 mod reference;
 mod source;
+pub mod time;
 
 pub use descriptor::Descriptor;
 pub use digest::{Algorithm, Digest, Hasher, InvalidDigest};

@@ -144,6 +144,7 @@ fn artifacts(store: Arc<Store>, cache: SpanCache, budget: Budget) -> Artifacts {
         view: ViewMode::Merged,
         offline: false,
         strict: true,
+        trust_referrers: false,
         repositories: Vec::new(),
     };
     Artifacts::new(pull, Contents::new(reading), cache, options)

@@ -369,7 +369,7 @@ impl View {
                 unverified.insert(node);
                 false
             }
-            Verified::Whole | Verified::Unread => !unverified.remove(&node),
+            Verified::Whole | Verified::Index | Verified::Unread => !unverified.remove(&node),
         }
     }
 }

@@ -141,10 +141,12 @@ impl View {
                 let strict = self.strict(context);
                 context.artifacts.stream(self.repository(), artifact, content.blob, strict).await?.verified()
             }
+            _ if artifact.is_referred() => Verified::Index,
             _ => Verified::Whole,
         };
         let text: &[u8] = match verified {
             Verified::Whole => b"whole",
+            Verified::Index => b"index",
             Verified::Partial | Verified::Unread => b"partial",
         };
         Ok(Some(text.to_vec()))

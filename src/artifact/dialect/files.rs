@@ -52,5 +52,5 @@ fn directory(layer: &Descriptor, text: &str, base: &[u8]) -> Step {
     };
     let instead = Some(wanted(layer, title.refused(), base));
     let placing = Placing { at, strip: as_prefix(text), ..Placing::default() };
-    Step { descriptor: layer.clone(), sealing: Sealing::None, shape: Shape::Archive { placing, instead }, is_manifest: false, index: None }
+    Step { descriptor: layer.clone(), sealing: Sealing::None, shape: Shape::Archive { placing, instead }, is_manifest: false, guide: None }
 }

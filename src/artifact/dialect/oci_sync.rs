@@ -20,7 +20,7 @@ pub(super) fn plan(image: &ImageManifest, base: &[u8]) -> Option<Plan> {
         sealing,
         shape: Shape::Archive { placing, instead: None },
         is_manifest: false,
-        index: None,
+        guide: None,
     });
     Some(Plan { dialect: Dialect::OciSync, steps: steps.into_iter().collect() })
 }

@@ -4,7 +4,7 @@ use super::modelpack;
 use super::title::Title;
 use crate::artifact::attached_index::is_index_layer;
 use crate::artifact::merge::{Placing, RawFile};
-use crate::content::Sealing;
+use crate::content::{Guide, Sealing};
 use crate::oci::{Algorithm, Descriptor, ImageManifest, media_type};
 
 /// The rule for reading an artifact; shown as `user.oci.view`.
@@ -52,8 +52,8 @@ pub(in crate::artifact) struct Step {
     pub shape: Shape,
     /// Whether it is a manifest, which registries do not store as a blob.
     pub is_manifest: bool,
-    /// The blob that the manifest names as its index.
-    pub index: Option<Descriptor>,
+    /// What lets the blob be read by ranges at once.
+    pub guide: Option<Guide>,
 }
 
 /// How a blob appears in the tree.
@@ -109,7 +109,7 @@ pub(super) fn file_step(descriptor: &Descriptor, title: Title, base: &[u8]) -> S
         sealing: Sealing::None,
         shape: Shape::File(wanted(descriptor, title, base)),
         is_manifest: false,
-        index: None,
+        guide: None,
     }
 }
 
@@ -119,6 +119,6 @@ pub(super) fn archive_step(descriptor: &Descriptor, placing: Placing) -> Step {
         sealing: Sealing::None,
         shape: Shape::Archive { placing, instead: None },
         is_manifest: false,
-        index: None,
+        guide: None,
     }
 }

@@ -52,7 +52,11 @@ fn open(pull: Arc<dyn Pull>, cache: &Path, tag_ttl: Duration, offline: bool) -> 
     let cache = SpanCache::open(cache::Config { directory: cache.to_owned(), size: 1 << 30, min_free: 0 }).unwrap();
     let repositories = vec![Repository::parse("team/named").unwrap()];
     let platform = "linux/amd64".parse().unwrap();
-    Arc::new(RegistryCache::new(pull, cache, Options { tag_ttl, platform, view: ViewMode::Merged, offline, strict: false, repositories }))
+    Arc::new(RegistryCache::new(
+        pull,
+        cache,
+        Options { tag_ttl, platform, view: ViewMode::Merged, offline, strict: false, trust_referrers: false, repositories },
+    ))
 }
 
 fn app() -> Repository {

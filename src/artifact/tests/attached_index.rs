@@ -190,3 +190,38 @@ async fn the_tree_of_a_lying_index_is_rebuilt_once_a_span_does_not_match() {
         assert_eq!(bytes_of(&artifacts, &repository("r"), &after, find(&after, "a").unwrap()).await.unwrap(), truth);
     }
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_referred_index_is_used_on_request_only_and_its_tree_is_its_own() {
+    let (registry, _) = memory();
+    let truth = [(file("a", b"data"), &b"data"[..])];
+    let layer = publish(&registry, Packing::Tar, ".", &truth);
+    let digest = tag_layers(&registry, "v1", media_type::OCI_EMPTY, &[&layer.descriptor], json!({}));
+    let (other, _) = pack_entries(Packing::Tar, &[(file("z", b"data"), b"data")]);
+    let lie = encode_attached(&other.index.of_blob(layer.descriptor.digest).unwrap()).unwrap();
+    let stored = registry.add_blob("r", attached_index::INDEX_MEDIA_TYPE, lie);
+    let index = attached_index::index_layer(&layer.descriptor.digest, stored.digest, stored.size);
+    let subject = json!({ "mediaType": media_type::OCI_MANIFEST, "digest": digest.to_string(), "size": 1 });
+    let config = registry.add_blob("r", media_type::OCI_EMPTY, &b"{}"[..]);
+    for annotations in [json!({}), json!({ attached_index::INDEX_LIST: attached_index::list(std::slice::from_ref(&index)) })] {
+        let cache = tempfile::TempDir::new().unwrap();
+        let referrer = json!({
+            "schemaVersion": 2, "mediaType": media_type::OCI_MANIFEST, "artifactType": attached_index::INDEX_ARTIFACT_TYPE,
+            "config": json_of(&config), "layers": [json_of(&index)], "subject": subject, "annotations": annotations,
+        });
+        let referrer = registry.add_manifest("r", referrer.to_string());
+        let trusting = artifacts_with(Arc::clone(&registry) as Arc<dyn Pull>, cache.path(), |options| options.trust_referrers = true);
+        let artifact = shown(&trusting, &repository("r"), "v1").await.unwrap();
+        assert!(find(&artifact, "z").is_some() && artifact.is_referred());
+        // The same process shows what digests alone say.
+        let strict = trusting.artifact(&repository("r"), &digest, ViewMode::Merged, true).await.unwrap();
+        assert!(find(&strict, "a").is_some() && !strict.is_referred());
+        let careful = artifacts(Arc::clone(&registry) as Arc<dyn Pull>, cache.path(), false, None);
+        let artifact = shown(&careful, &repository("r"), "v1").await.unwrap();
+        assert!(find(&artifact, "a").is_some() && find(&artifact, "z").is_none());
+        // By now the layer was read whole here, which is better than what others say.
+        let again = artifacts_with(Arc::clone(&registry) as Arc<dyn Pull>, cache.path(), |options| options.trust_referrers = true);
+        assert!(find(&shown(&again, &repository("r"), "v1").await.unwrap(), "a").is_some());
+        registry.remove_manifest("r", &referrer);
+    }
+}

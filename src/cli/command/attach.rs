@@ -1,7 +1,6 @@
 //! `ocifs attach`: attaches files or annotations to an artifact as a referrer.
 
 use std::path::PathBuf;
-use std::time::Duration;
 
 use clap::Args;
 use serde::Serialize;
@@ -14,12 +13,9 @@ use crate::cli::settings::invocation::Invocation;
 use crate::cli::source::wiring::{self, Parts, Reading};
 use crate::cli::source::{inputs, pushing, reference};
 use crate::cli::terminal::escape;
-use crate::oci::{Descriptor, Platform, Repository, Source, Tag, Version};
+use crate::oci::{Descriptor, Platform, Repository, Source, Version};
 use crate::publish::{Metadata, NewKind, Packs, Pushing};
 use crate::transfer;
-
-/// Longest time between another writer's read of the referrers list and its own write, which would drop our entry.
-const SETTLED: Duration = Duration::from_millis(300);
 
 /// Attach files or annotations to an artifact: signatures, SBOMs, notes; `discover` finds them
 ///
@@ -118,7 +114,7 @@ impl Attach {
                 let publisher = pushing::publisher(&source, &parts, false, false);
                 let pushed = publisher.push(&wanted, &pushing::listener(self.output.quiet)).await?;
                 packs.finish();
-                keep_listed(&parts, &repository, &subject, &pushed.manifest.descriptor()).await?;
+                pushing::keep_listed(&*parts.push, &repository, &subject, &pushed.manifest.descriptor()).await?;
                 parts.artifacts.flush().await;
                 Ok((pushed, subject))
             },
@@ -177,18 +173,6 @@ impl Attach {
             no_ignore: true,
         })
     }
-}
-
-/// Keeps a referrer in the list of a registry that has the list as a tag: a writer that read it before our entry was there may have overwritten it
-/// by now; if so, the entry is added again.
-async fn keep_listed(parts: &Parts, repository: &Repository, subject: &Descriptor, referrer: &Descriptor) -> Result<(), Failure> {
-    parts.push.link_referrer(repository, &subject.digest, referrer).await?;
-    let list = Version::Tag(Tag::parse(&subject.digest.path_name())?);
-    if parts.push.resolve(repository, &list).await.is_ok() {
-        tokio::time::sleep(SETTLED).await;
-        parts.push.link_referrer(repository, &subject.digest, referrer).await?;
-    }
-    Ok(())
 }
 
 fn text(report: &Report) -> String {

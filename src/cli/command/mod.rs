@@ -14,6 +14,7 @@ mod diff;
 mod discard;
 mod discover;
 mod doctor;
+mod index;
 mod inspect;
 mod label;
 mod list;
@@ -99,6 +100,7 @@ commands! {
     Rm: rm,
     Label: label,
     Attach: attach,
+    Index: index,
     Manifest: manifest,
     Blob: blob,
     Login: login,

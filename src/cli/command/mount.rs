@@ -37,6 +37,7 @@ impl Mount {
         process::raise_open_file_limit();
         let Invocation { environment, verbose, inherited, .. } = invocation;
         let plan = Plan { flags: self, source, target, passphrases, environment, verbose, inherited }.with_profile()?;
+        plan.check_trust()?;
         if plan.flags.check_only {
             plan.mount_point()?;
             return serve::check(&plan);

@@ -8,7 +8,7 @@ use crate::cli::daemon::log;
 use crate::cli::daemon::mount_point::{self, MountPoint};
 use crate::cli::exit::Failure;
 use crate::cli::settings::environment::Environment;
-use crate::cli::settings::flags::{Profile, Verify, View};
+use crate::cli::settings::flags::{Profile, TrustIndex, Verify, View};
 use crate::cli::settings::mount::Mount;
 use crate::cli::source::wiring::{self, Parts, Reading};
 use crate::oci::{LayoutForm, LayoutName, Source, Version};
@@ -85,6 +85,19 @@ impl Plan {
             Some(Verify::Auto) => Err(Failure::usage("--profile small-files implies --verify strict; drop --verify auto")),
             None | Some(Verify::Strict) => Ok(self),
         }
+    }
+
+    /// Checks that `--trust-index` weakens nothing that is to be verified by digest alone.
+    ///
+    /// # Errors
+    /// It does.
+    pub fn check_trust(&self) -> Result<(), Failure> {
+        let reason = match self.flags.content.trust_index {
+            Some(TrustIndex::Referrer) if self.flags.content.verify == Some(Verify::Strict) => "--verify strict trusts digests alone",
+            Some(TrustIndex::Referrer) if self.is_by_digest() => "a source named by digest is trusted by that digest alone",
+            _ => return Ok(()),
+        };
+        Err(Failure::usage(format!("--trust-index referrer uses indexes that no digest vouches for, but {reason}; drop one of the two")))
     }
 
     /// Whether the kernel need not open files.

@@ -14,6 +14,16 @@ pub enum Verify {
     Strict,
 }
 
+/// `--trust-index`.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
+pub enum TrustIndex {
+    /// Only indexes that manifests name
+    #[default]
+    Manifest,
+    /// Also those that anyone with push access attached (`ocifs index push`)
+    Referrer,
+}
+
 /// `--profile`.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
 pub enum Profile {

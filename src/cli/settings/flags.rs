@@ -13,7 +13,7 @@ use clap::builder::{PathBufValueParser, TypedValueParser};
 use clap::{ArgAction, Args};
 use tempfile::TempDir;
 
-pub use super::choices::{AsKind, Format, LogFormat, Profile, Verify, View};
+pub use super::choices::{AsKind, Format, LogFormat, Profile, TrustIndex, Verify, View};
 use super::environment::Environment;
 use super::login::LoginFlags;
 use super::{custom, passphrases};
@@ -56,6 +56,10 @@ pub struct ContentFlags {
     /// When to verify content: `strict` verifies whole blobs before the first byte [default: auto]
     #[arg(long, value_name = "MODE", env = "OCIFS_VERIFY", hide_env = true)]
     pub verify: Option<Verify>,
+
+    /// Indexes of layers to read by: `referrer` also uses those attached later (`ocifs index push`), which the digest does not cover [default: manifest]
+    #[arg(long, value_name = "SOURCE", env = "OCIFS_TRUST_INDEX", hide_env = true)]
+    pub trust_index: Option<TrustIndex>,
 
     /// How to show artifacts: merged as their kind implies, one directory per layer, or one file per blob [default: merged]
     #[arg(long, value_name = "VIEW", env = "OCIFS_VIEW", hide_env = true)]

@@ -14,9 +14,13 @@ use crate::cli::output_file::Destination;
 use crate::cli::runtime::blocking;
 use crate::cli::settings::flags::{Concurrency, Storage, WriteFlags};
 use crate::cli::terminal::progress::Progress;
-use crate::oci::Source;
+use crate::oci::{Descriptor, Repository, Source, Tag, Version};
 use crate::publish::{ArtifactKind, Listener, Metadata, Packs, Publisher, Sizes};
+use crate::registry::Push;
 use crate::view::Context;
+
+/// Longest time between another writer's read of the referrers list and its own write, which would drop our entry.
+const SETTLED: Duration = Duration::from_millis(300);
 
 /// The publisher for a source. `encrypted`: there is a passphrase.
 pub fn publisher(source: &Source, parts: &Parts, encrypted: bool, attach_index: bool) -> Publisher {
@@ -74,6 +78,21 @@ pub fn dated(mut metadata: Metadata, source_date: Option<i64>) -> Metadata {
         metadata.annotations.entry(name).or_insert(time);
     }
     metadata
+}
+
+/// Links a referrer, and keeps it in the list of a registry that has the list as a tag: a writer that read it before our entry was there may have
+/// overwritten it by now; if so, the entry is added again.
+///
+/// # Errors
+/// Errors of the registry.
+pub async fn keep_listed(push: &dyn Push, repository: &Repository, subject: &Descriptor, referrer: &Descriptor) -> Result<(), Failure> {
+    push.link_referrer(repository, &subject.digest, referrer).await?;
+    let list = Version::Tag(Tag::parse(&subject.digest.path_name())?);
+    if push.resolve(repository, &list).await.is_ok() {
+        tokio::time::sleep(SETTLED).await;
+        push.link_referrer(repository, &subject.digest, referrer).await?;
+    }
+    Ok(())
 }
 
 /// Writes a manifest to the `--export-manifest` file.

@@ -8,7 +8,7 @@ use crate::artifact::{self, Artifacts, ViewMode};
 use crate::cache::{self, SpanCache};
 use crate::cli::exit::Failure;
 use crate::cli::settings::environment::Environment;
-use crate::cli::settings::flags::{Concurrency, ContentFlags, RegistryFlags, Storage, Verify, View, WriteFlags};
+use crate::cli::settings::flags::{Concurrency, ContentFlags, RegistryFlags, Storage, TrustIndex, Verify, View, WriteFlags};
 use crate::cli::source::{access, mirrors};
 use crate::cli::terminal::escape;
 use crate::content::{self, Budget, Contents, KeyRing, MEMORY_LIMIT, PassphraseSource, VerifyPolicy};
@@ -140,6 +140,7 @@ fn assemble(
         },
         offline: reading.offline,
         strict: reading.by_digest || reading.flags.verify == Some(Verify::Strict),
+        trust_referrers: reading.flags.trust_index == Some(TrustIndex::Referrer),
         repositories: repositories(source, &reading.flags.repositories)?,
     };
     let artifacts = Artifacts::new(Arc::clone(&pull), Contents::new(content), cache.clone(), options);

@@ -124,7 +124,7 @@ fn proof_of(key: &EnvelopeKey) -> Vec<u8> {
 
 /// The same blob in its stored form.
 pub(in crate::content) fn as_stored(source: &BlobSource) -> BlobSource {
-    BlobSource { form: Form::Raw, sealing: Sealing::None, index: None, ..source.clone() }
+    BlobSource { form: Form::Raw, sealing: Sealing::None, guide: None, ..source.clone() }
 }
 
 /// Verifies the tag over a blob whose digest was verified earlier.

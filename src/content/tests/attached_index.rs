@@ -53,7 +53,7 @@ pub(crate) fn pack_entries(packing: Packing, entries: &[(PackEntry, &[u8])]) -> 
 /// A blob in the registry that names an index in the registry.
 fn add(fixture: &ContentFixture, form: Form, blob: &[u8], index: &[u8]) -> BlobSource {
     let index = fixture.memory.add_blob(REPOSITORY, "index", index.to_vec());
-    BlobSource { index: Some(index), ..fixture.add(form, blob) }
+    BlobSource { guide: Some(Guide::Index(index)), ..fixture.add(form, blob) }
 }
 
 fn form_of(packing: Packing) -> Form {
@@ -130,12 +130,12 @@ async fn a_blob_whose_index_is_gone_flipped_or_too_long_is_read_whole() {
     for what in ["gone", "flipped", "longer", "huge"] {
         let fixture = ContentFixture::new();
         let mut source = add(&fixture, Form::Archive, &blob, &good);
-        let index = source.index.clone().unwrap();
+        let index = source.guide.as_ref().unwrap().index().clone();
         match what {
             "gone" => fixture.memory.remove_blob(REPOSITORY, &index.digest),
             "flipped" => fixture.memory.plan(RequestKind::Blob, 0, 1, Fault::Flipped(30)),
-            "longer" => source.index = Some(Descriptor { size: index.size - 1, ..index }),
-            _ => source.index = Some(Descriptor { size: u64::MAX, ..index }),
+            "longer" => source.guide = Some(Guide::Index(Descriptor { size: index.size - 1, ..index })),
+            _ => source.guide = Some(Guide::Index(Descriptor { size: u64::MAX, ..index })),
         }
         let index = fixture.contents().index(&source).await.unwrap_or_else(|error| panic!("{what}: {error}"));
         assert_eq!((index.entry_count(), ranges(&fixture, &source).len()), (1, 1), "{what}");
@@ -147,7 +147,7 @@ async fn a_large_raw_blob_whose_index_is_gone_is_read_as_if_it_named_none() {
     let data = noise(4 * MIB as usize, 28);
     let fixture = ContentFixture::new();
     let source = add(&fixture, Form::Raw, &data, b"gone");
-    fixture.memory.remove_blob(REPOSITORY, &source.index.as_ref().unwrap().digest);
+    fixture.memory.remove_blob(REPOSITORY, &source.guide.as_ref().unwrap().key());
     let stream = fixture.contents().open(&source).await.unwrap();
     assert_eq!(stream.read(3 * MIB..3 * MIB + 10).await.unwrap(), data[3 * MIB as usize..3 * MIB as usize + 10]);
     assert_eq!((stream.verified(), ranges(&fixture, &source).len()), (Verified::Partial, 1));
@@ -237,7 +237,7 @@ async fn an_index_with_wrong_entries_serves_no_byte_and_its_files_stay_errors() 
     }
     // Opened again, here and by the next mount, it shows the blob's own entries.
     assert!(!contents.trusts(&source));
-    let plain = BlobSource { index: None, ..source };
+    let plain = BlobSource { guide: None, ..source };
     for contents in [contents, Contents::new(fixture.config(1 << 30))] {
         let index = contents.index(&plain).await.unwrap();
         assert!(contents.open(&plain).await.unwrap().read(extent(&index, "a")).await.unwrap() == data);
@@ -251,7 +251,7 @@ async fn an_index_is_used_only_by_artifacts_that_name_it() {
     let fixture = ContentFixture::new();
     let lying = add(&fixture, Form::Archive, &blob, &lie(packed.blob.0, "z", data.len()));
     let honest = add(&fixture, Form::Archive, &blob, &encode_attached(&packed.index).unwrap());
-    let plain = BlobSource { index: None, ..honest.clone() };
+    let plain = BlobSource { guide: None, ..honest.clone() };
     let contents = fixture.contents();
     assert_eq!(contents.index(&lying).await.unwrap().entry(0).unwrap().path, b"z");
     let stream = contents.open(&lying).await.unwrap();
@@ -327,4 +327,27 @@ fn decoded(blob: &[u8]) -> Vec<u8> {
     let mut out = Vec::new();
     std::io::Read::read_to_end(&mut flate2::read::GzDecoder::new(blob), &mut out).unwrap();
     out
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_index_that_only_a_referrer_names_is_followed_by_nobody_who_is_strict_or_knows_better() {
+    let data = noise(9 * MIB as usize, 31);
+    let layer = gzip(&tar(&[("a", &data), ("b", b"b")]));
+    let fixture = ContentFixture::new();
+    let plain = fixture.add(Form::Archive, &layer);
+    // Compressed by others, so most spans start inside deflate.
+    let own = ContentFixture::new().contents_of(&plain, &layer).await;
+    let index = fixture.memory.add_blob(REPOSITORY, "index", encode_attached(&own).unwrap());
+    let referred = BlobSource { guide: Some(Guide::Referred(index)), ..plain.clone() };
+    let contents = fixture.contents();
+    assert!(contents.follows(&referred) && !contents.follows(&BlobSource { strict: true, ..referred.clone() }));
+    let shown = contents.index(&referred).await.unwrap();
+    let stream = contents.open(&referred).await.unwrap();
+    let wanted = extent(&shown, "a").start + 5 * MIB;
+    assert!(stream.read(wanted..wanted + 4096).await.unwrap() == data[5 * MIB as usize..][..4096]);
+    assert_eq!(stream.verified(), Verified::Index);
+    let asked: u64 = ranges(&fixture, &plain).iter().map(|range| range.end - range.start).sum();
+    assert!(asked < 4 * MIB, "{asked}");
+    contents.index(&plain).await.unwrap();
+    assert!(!contents.follows(&referred) && contents.follows(&plain));
 }

@@ -123,7 +123,7 @@ async fn an_attached_index_and_what_it_describes_are_read_from_stored_blobs() {
         let encoded = crate::layer::tests::encode_attached(&packed.index).unwrap();
         let described = fixture.add(Form::Archive, &blob);
         let named = fixture.add(Form::Raw, &encoded);
-        let source = BlobSource { index: Some(named.descriptor.clone()), ..described.clone() };
+        let source = BlobSource { guide: Some(Guide::Index(named.descriptor.clone())), ..described.clone() };
         relay(&fixture, &named).await;
         if flipped {
             store(&fixture, &described, &vec![7; blob.len()], &[1]);

@@ -183,6 +183,7 @@ impl TestMount {
             view: setup.view,
             offline: setup.offline,
             strict: setup.strict,
+            trust_referrers: false,
             repositories: setup.repositories.iter().map(|name| repository(name)).collect(),
         };
         let authority = match &setup.root {

@@ -1,14 +1,14 @@
 //! The attached form of an index: the content of an index layer, and its validation on arrival.
 //!
 //! An attached index may come from anywhere. Guarantees: nothing is allocated by a declared length, the index belongs to the caller's blob, every span
-//! can be fetched and verified on its own, and no records overlap, so that reading all of it costs no more than its length.
+//! can be verified on its own, and no records overlap, so that reading all of it costs no more than its length.
 
 use std::io::{Read, Write};
 use std::sync::Arc;
 
 use crate::error::Error;
 use crate::layer::tar::path::TARGET;
-use crate::layer::{FileKind, LayerIndex, Resources, Restart};
+use crate::layer::{FileKind, LayerIndex, Resources};
 use crate::oci::Digest;
 use crate::sys::array::{Array, Scratch};
 
@@ -38,8 +38,8 @@ const SPAN_BLOB: u64 = 8 << 20;
 /// The attached form of an index: the content of an index layer. Deterministic.
 ///
 /// # Errors
-/// Unsupported for an index that would not help a reader: if the layer needs windows, a span has no digest, or it exceeds [`ATTACHED_INDEX_MOST`].
-/// Such a layer is published without one. NoSpace and Other if there is no scratch space.
+/// Unsupported for an index that would not help a reader: if a span has no digest of its bytes in the blob, or it exceeds [`ATTACHED_INDEX_MOST`]. Such
+/// a layer is published without one. NoSpace and Other if there is no scratch space.
 pub fn encode_attached(index: &LayerIndex, scratch: &Scratch) -> Result<Array<u8>, Error> {
     let plain = index.without_warnings(scratch)?;
     check(&plain).map_err(|problem| Error::unsupported(format!("the index of {} cannot be attached: {problem}", plain.blob_digest())))?;
@@ -73,21 +73,30 @@ fn compress(plain: &[u8], scratch: &Scratch) -> std::io::Result<Array<u8>> {
 /// # Errors
 /// Integrity for broken bytes or another blob's index; Unsupported for a newer version.
 pub fn decode_attached(bytes: &[u8], blob: &Digest, resources: &Resources) -> Result<LayerIndex, Error> {
-    let broken = |problem: &str| Error::integrity(format!("the index attached to {blob} is refused: {problem}"));
+    let refused = |error: Error| error.context(format_args!("the index attached to {blob} is refused"));
+    let index = open_attached(bytes, resources).map_err(refused)?;
+    if index.blob_digest() != *blob {
+        return Err(refused(Error::integrity(format!("it belongs to {}", index.blob_digest()))));
+    }
+    Ok(index)
+}
+
+/// Opens an attached index, whichever blob it describes.
+///
+/// # Errors
+/// As [`decode_attached`].
+pub fn open_attached(bytes: &[u8], resources: &Resources) -> Result<LayerIndex, Error> {
+    let broken = |problem: &str| Error::integrity(problem.to_owned());
     let (magic, frame) = bytes.split_first_chunk::<16>().ok_or_else(|| broken("it is too short"))?;
     if magic.get(..15) != MAGIC.get(..15) {
         return Err(broken("it is not an index"));
     }
     if magic.last() != Some(&VERSION) {
-        return Err(Error::unsupported(format!("the index attached to {blob} has a version that this program does not support")));
+        return Err(Error::unsupported("it has a version that this program does not support".to_owned()));
     }
     let most = ATTACHED_INDEX_MOST.min(resources.limits.index_bytes);
     let plain = decompress(frame, most, &resources.scratch).map_err(|problem| broken(&problem))?;
-    let index =
-        LayerIndex::open(Arc::new(plain)).map_err(|error| error.context(format_args!("the index attached to {blob} is refused")))?;
-    if index.blob_digest() != *blob {
-        return Err(broken(&format!("it belongs to {}", index.blob_digest())));
-    }
+    let index = LayerIndex::open(Arc::new(plain))?;
     check(&index).map_err(broken)?;
     Ok(index)
 }
@@ -117,10 +126,13 @@ fn decompress(frame: &[u8], most: u64, scratch: &Scratch) -> Result<Array<u8>, S
 /// Checks that an index can be attached.
 fn check(index: &LayerIndex) -> Result<(), &'static str> {
     index.check_packed().map_err(|_| "its parts are not in order")?;
+    if index.is_of_content() {
+        return Err("it was made from a table of contents");
+    }
     for number in 0..index.span_count() {
         let span = index.span(number).ok_or("a span is missing")?;
-        if !matches!(span.restart, Restart::Clean | Restart::Window { bits: 0 }) || span.digest.is_none() {
-            return Err("a span cannot be read alone");
+        if span.digest.is_none() {
+            return Err("a span has no digest");
         }
         if span.blob.end - span.blob.start > SPAN_BLOB {
             return Err("a span takes too much of the blob");

@@ -18,7 +18,7 @@ mod tests;
 use std::io::Write;
 use std::num::NonZeroUsize;
 
-pub use self::attached_index::{ATTACHED_INDEX_MOST, attached_index_memory, decode_attached, encode_attached};
+pub use self::attached_index::{ATTACHED_INDEX_MOST, attached_index_memory, decode_attached, encode_attached, open_attached};
 pub use self::entry::{PackEntry, Packing};
 use self::header::BLOCK;
 pub(super) use self::header::headers;
@@ -153,6 +153,7 @@ impl Packer {
             blob_length: written.length,
             codec: if self.packing == Packing::GzipTar { Codec::Gzip } else { Codec::Identity },
             is_archive: self.packing != Packing::Raw,
+            of_content: false,
         })?;
         Ok(Packed { blob: (written.digest, written.length), stream: (output.stream, written.stream_length), index })
     }

@@ -1,15 +1,15 @@
-//! The manifest that keeps index blobs alive if their manifest cannot list them: a referrer of it.
+//! The manifest that holds index blobs if those of the layers' own manifest cannot or do not: a referrer of it.
 
 use std::sync::Arc;
 
 use serde_json::{Map, Value, json};
 
 use super::{descriptor, empty, finish};
-use crate::artifact::attached_index::INDEX_ARTIFACT_TYPE;
+use crate::artifact::attached_index::{INDEX_ARTIFACT_TYPE, INDEX_LIST, list};
 use crate::error::Error;
 use crate::oci::{Descriptor, Manifest, media_type};
 
-/// The referrer of a manifest with these index blobs.
+/// The referrer of a manifest with these index blobs. It says which layers they belong to if they do.
 pub(in crate::publish) fn manifest(subject: &Manifest, indexes: &[Descriptor]) -> Result<Arc<Manifest>, Error> {
     let subject = Descriptor::new(subject.media_type.clone(), subject.digest, subject.raw.len() as u64);
     let mut all = Map::new();
@@ -19,5 +19,9 @@ pub(in crate::publish) fn manifest(subject: &Manifest, indexes: &[Descriptor]) -
     all.insert("config".to_owned(), empty());
     all.insert("layers".to_owned(), Value::Array(indexes.iter().map(descriptor).collect()));
     all.insert("subject".to_owned(), descriptor(&subject));
+    let list = list(indexes);
+    if !list.is_empty() {
+        all.insert("annotations".to_owned(), json!({ INDEX_LIST: list }));
+    }
     finish(all)
 }

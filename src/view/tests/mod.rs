@@ -52,6 +52,7 @@ fn context(registry: &Arc<Memory>, cache: &Path, passphrase: Option<&'static str
         view: ViewMode::Merged,
         offline: false,
         strict: false,
+        trust_referrers: false,
         repositories: Vec::new(),
     };
     Context {

@@ -1,9 +1,9 @@
-//! Parses RFC 3339 times in annotations and metadata.
+//! Parses RFC 3339 times in annotations, metadata and tables of contents.
 
 use chrono::DateTime;
 
 /// Seconds and nanoseconds of `2024-01-31T10:20:30[.fraction]Z`, or with an offset as `+02:00`; `None` for anything else.
-pub(super) fn parse(text: &str) -> Option<(i64, u32)> {
+pub fn parse(text: &str) -> Option<(i64, u32)> {
     let time = DateTime::parse_from_rfc3339(text).ok()?;
     // A leap second has more nanoseconds than others.
     Some((time.timestamp(), time.timestamp_subsec_nanos().min(999_999_999)))

@@ -1,0 +1,117 @@
+//! `ocifs index show`: summarizes the indexes of an artifact's layers, or an index in a file.
+
+use std::fs;
+use std::path::Path;
+
+use clap::Args;
+use serde::Serialize;
+
+use super::{Layer, Summary, archives, content, described, reading, table};
+use crate::cli::exit::Failure;
+use crate::cli::runtime::until_interrupted;
+use crate::cli::settings::flags::{ContentFlags, Output, Reaching, TrustIndex};
+use crate::cli::settings::invocation::Invocation;
+use crate::cli::source::{reference, wiring};
+use crate::cli::terminal::{escape, output, units};
+use crate::error::Error;
+use crate::layer::{ATTACHED_INDEX_MOST, Resources, open_attached};
+use crate::oci::{Digest, Platform};
+
+/// Flags of `show`.
+#[derive(Args, Clone, Debug)]
+pub struct Show {
+    /// An index file, or an artifact: repository:tag, repository@digest, oci:DIRECTORY:tag or oci-archive:FILE:tag
+    #[arg(value_name = "REF|FILE")]
+    place: String,
+
+    /// Platform of a multi-platform image, os/arch[/variant] [default: this machine's]
+    #[arg(long, value_name = "PLATFORM", env = "OCIFS_PLATFORM", hide_env = true)]
+    platform: Option<Platform>,
+
+    /// Output.
+    #[command(flatten)]
+    output: Output,
+
+    /// How the registry is reached.
+    #[command(flatten)]
+    reaching: Reaching,
+}
+
+/// The output for an artifact. Its keys are stable.
+#[derive(Debug, Serialize)]
+struct Report {
+    reference: String,
+    digest: String,
+    layers: Vec<Layer>,
+}
+
+/// The output for a file. Its keys are stable.
+#[derive(Debug, Serialize)]
+struct FileReport {
+    /// The indexed layer.
+    layer: String,
+    index: Summary,
+}
+
+impl Show {
+    /// Runs the command.
+    ///
+    /// # Errors
+    /// The artifact, an index or the file cannot be read.
+    pub fn run(self, invocation: &Invocation) -> Result<(), Failure> {
+        let path = Path::new(&self.place);
+        if path.is_file() {
+            return self.file(path);
+        }
+        let environment = &invocation.environment;
+        let source = reference::parse(&self.place, environment)?;
+        let storage = self.reaching.storage.clone().for_command(environment)?;
+        let flags = invocation.registry(reference::registry(&source))?;
+        let content = ContentFlags { trust_index: Some(TrustIndex::Referrer), ..content(self.platform.clone()) };
+        let report = until_interrupted(async {
+            let (found, description) =
+                described(&source, wiring::build(&source, reading(&content), &flags, &storage, environment)?).await?;
+            let mut layers = Vec::new();
+            for (number, layer) in archives(&description) {
+                let index = found.parts.artifacts.guide_index(layer).await?;
+                let size = layer.guide.as_ref().map_or(0, |guide| guide.index().size);
+                let digest = layer.guide.as_ref().map(|guide| guide.index().digest.to_string());
+                layers.push(Layer::new(number, layer, index.map(|index| Summary::of(&index, digest, size))));
+            }
+            found.parts.artifacts.flush().await;
+            Ok(Report { reference: source.to_string(), digest: description.shown.digest.to_string(), layers })
+        })?;
+        self.output.show(&report, text)
+    }
+
+    fn file(&self, path: &Path) -> Result<(), Failure> {
+        let failed = |error| Failure::from(Error::io(format!("cannot read {}", escape::path(path)), error));
+        if fs::metadata(path).map_err(failed)?.len() > ATTACHED_INDEX_MOST {
+            return Err(Failure::usage(format!("{} is too large to be an index", escape::path(path))));
+        }
+        let bytes = fs::read(path).map_err(failed)?;
+        let index = open_attached(&bytes, &Resources::default())?;
+        let layer = index.blob_digest().to_string();
+        let report = FileReport { layer, index: Summary::of(&index, Some(Digest::of(&bytes).to_string()), bytes.len() as u64) };
+        self.output.show(&report, file_text)
+    }
+}
+
+fn text(report: &Report) -> String {
+    format!(
+        "{}\n\n{}",
+        output::pairs(&[("reference", escape::terminal(&report.reference).into_owned()), ("digest", report.digest.clone())]),
+        table(&report.layers)
+    )
+}
+
+fn file_text(report: &FileReport) -> String {
+    let index = &report.index;
+    output::pairs(&[
+        ("layer", report.layer.clone()),
+        ("entries", index.entries.to_string()),
+        ("spans", index.spans.to_string()),
+        ("size", units::show_size(index.size)),
+        ("unpacked layer", units::show_size(index.length)),
+    ])
+}
