@@ -8,9 +8,9 @@ mod format;
 
 use std::sync::Arc;
 
-pub(super) use encode::{Draft, Encoder, Placed, no_room};
+pub(super) use encode::{Draft, Encoder, Form, Placed, no_room};
 pub use format::VERSION;
-use format::{Header, NameRecord, NodeRecord, View};
+use format::{NameRecord, NodeRecord, Sections, View};
 
 use crate::error::Error;
 pub use crate::layer::NodeKind as Kind;
@@ -65,7 +65,7 @@ pub struct Child<'a> {
 #[derive(Clone)]
 pub struct Tree {
     bytes: Arc<dyn AsRef<[u8]> + Send + Sync>,
-    header: Header,
+    sections: Sections,
 }
 
 impl Tree {
@@ -74,20 +74,25 @@ impl Tree {
     /// # Errors
     /// Integrity if the bytes are not a complete tree of this version.
     pub fn open(bytes: Arc<dyn AsRef<[u8]> + Send + Sync>) -> Result<Self, Error> {
-        let header = format::check((*bytes).as_ref())?;
-        Ok(Self { bytes, header })
+        let sections = format::check((*bytes).as_ref())?;
+        Ok(Self { bytes, sections })
     }
 
     fn view(&self) -> View<'_> {
-        View { bytes: (*self.bytes).as_ref(), header: &self.header }
+        View { bytes: self.as_bytes(), sections: &self.sections }
     }
 
-    fn record(&self, node: NodeId) -> Option<NodeRecord> {
+    fn record(&self, node: NodeId) -> Option<&NodeRecord> {
         self.view().node(node)
     }
 
-    fn directory(&self, node: NodeId) -> Option<NodeRecord> {
-        self.record(node).filter(|record| record.kind == Some(Kind::Directory))
+    fn record_of(&self, kind: Kind, node: NodeId) -> Option<&NodeRecord> {
+        self.record(node).filter(|record| record.kind() == Some(kind))
+    }
+
+    /// The names of a directory; none if it is not one.
+    fn names(&self, directory: NodeId) -> &[NameRecord] {
+        self.record_of(Kind::Directory, directory).and_then(|record| self.view().names(record)).unwrap_or_default()
     }
 
     /// The bytes, for storing.
@@ -97,22 +102,22 @@ impl Tree {
 
     /// Number of nodes.
     pub fn node_count(&self) -> u32 {
-        self.header.nodes
+        self.sections.nodes.len() as u32
     }
 
     /// Attributes of a node. `None` if out of range.
     pub fn node(&self, node: NodeId) -> Option<Node> {
         let record = self.record(node)?;
-        let kind = record.kind?;
+        let (kind, size) = (record.kind()?, record.size.get());
         Some(Node {
             kind,
-            metadata: record.metadata,
-            size: record.size,
+            metadata: record.metadata(),
+            size,
             blocks: match kind {
-                Kind::File if !record.has(format::SINGLE) => u64::from(record.blocks),
-                _ => record.size.div_ceil(format::BLOCK),
+                Kind::File if !record.has(format::SINGLE) => record.blocks.into(),
+                _ => size.div_ceil(format::BLOCK),
             },
-            links: record.links,
+            links: record.links.get(),
         })
     }
 
@@ -123,48 +128,38 @@ impl Tree {
 
     /// The node of a name in a directory.
     pub fn lookup(&self, directory: NodeId, name: &[u8]) -> Option<NodeId> {
-        let record = self.directory(directory)?;
-        let view = self.view();
-        let (mut low, mut high) = (record.first, record.first.saturating_add(u64::from(record.count)));
-        while low < high {
-            let middle = low + (high - low) / 2;
-            let entry = view.name(middle)?;
-            match view.text(&entry).cmp(name) {
-                std::cmp::Ordering::Less => low = middle + 1,
-                std::cmp::Ordering::Greater => high = middle,
-                std::cmp::Ordering::Equal => return Some(entry.node),
-            }
-        }
-        None
+        let (view, names) = (self.view(), self.names(directory));
+        let at = names.binary_search_by(|entry| view.text(entry).cmp(name)).ok()?;
+        names.get(at).map(|entry| entry.node.get())
     }
 
     /// The names of a directory after a cookie (0: from the start), sorted by bytes.
-    pub fn children(&self, directory: NodeId, after: u64) -> Box<dyn Iterator<Item = Child<'_>> + '_> {
-        let Some(record) = self.directory(directory) else { return Box::new(std::iter::empty()) };
-        let view = self.view();
-        let end = record.first.saturating_add(u64::from(record.count));
-        Box::new((record.first.max(after)..end).filter_map(move |position| {
-            let entry: NameRecord = view.name(position)?;
-            Some(Child { cookie: position + 1, name: view.text(&entry), node: entry.node })
-        }))
+    pub fn children(&self, directory: NodeId, after: u64) -> impl Iterator<Item = Child<'_>> {
+        let (view, names) = (self.view(), self.names(directory));
+        let first = self.record(directory).map_or(0, |record| record.first.get());
+        let next = first.max(after);
+        let names = usize::try_from(next - first).ok().and_then(|passed| names.get(passed..)).unwrap_or_default();
+        names.iter().zip(next..).map(move |(entry, position)| Child {
+            cookie: position + 1,
+            name: view.text(entry),
+            node: entry.node.get(),
+        })
     }
 
     /// The parent of a directory (the root is its own).
     pub fn parent(&self, directory: NodeId) -> NodeId {
-        self.directory(directory).map_or(0, |record| record.extra)
+        self.record_of(Kind::Directory, directory).map_or(0, |record| record.extra.get())
     }
 
     /// Content of a regular file.
     pub fn content(&self, node: NodeId) -> Option<Content> {
-        let record = self.record(node).filter(|record| record.kind == Some(Kind::File))?;
+        let record = self.record_of(Kind::File, node)?;
         let extents = if record.has(format::SINGLE) {
-            vec![Extent { file: 0, stream: record.first, length: record.size }]
+            vec![Extent { file: 0, stream: record.first.get(), length: record.size.get() }]
         } else {
-            let view = self.view();
-            (0..u64::from(record.count)).filter_map(|number| view.extent(record.first.saturating_add(number))).collect()
+            self.view().extents(record)?.iter().map(|extent| (*extent).into()).collect()
         };
-        let sha256 = record.has(format::HAS_SHA256).then_some(record.sha256);
-        Some(Content { blob: record.extra, extents, sha256 })
+        Some(Content { blob: record.extra.get(), extents, sha256: record.sha256() })
     }
 
     /// Parts of the artifact that could not be shown faithfully.
@@ -176,23 +171,21 @@ impl Tree {
     /// other numbers for their nodes.
     pub fn differing_files(&self, other: &Self) -> Option<Vec<NodeId>> {
         let (view, others) = (self.view(), other.view());
-        let same_name = |position: u64| {
-            let (one, two) = (view.name(position)?, others.name(position)?);
-            (one.node == two.node && view.text(&one) == others.text(&two)).then_some(())
-        };
-        if (self.header.nodes, self.header.names) != (other.header.nodes, other.header.names) {
+        let (nodes, other_nodes) = (self.sections.nodes.of(self.as_bytes()), other.sections.nodes.of(other.as_bytes()));
+        let (names, other_names) = (self.sections.names.of(self.as_bytes()), other.sections.names.of(other.as_bytes()));
+        if (nodes.len(), names.len()) != (other_nodes.len(), other_names.len()) {
             return None;
         }
-        (0..u64::from(self.header.names)).try_for_each(same_name)?;
+        let same_name = |(one, two): (&NameRecord, &NameRecord)| one.node == two.node && view.text(one) == others.text(two);
+        names.iter().zip(other_names).all(same_name).then_some(())?;
         let mut differing = Vec::new();
-        for node in 0..self.header.nodes {
-            let (one, two) = (view.node(node)?, others.node(node)?);
-            let is_directory = one.kind == Some(Kind::Directory);
-            if one.kind != two.kind || is_directory && (one.first, one.count) != (two.first, two.count) {
+        for (node, (one, two)) in (0..).zip(nodes.iter().zip(other_nodes)) {
+            let is_directory = one.kind() == Some(Kind::Directory);
+            if one.kind() != two.kind() || is_directory && (one.first, one.count) != (two.first, two.count) {
                 return None;
             }
-            let known = one.has(format::HAS_SHA256) && two.has(format::HAS_SHA256);
-            if one.kind == Some(Kind::File) && !(known && (one.size, one.sha256) == (two.size, two.sha256)) {
+            let is_same = one.size == two.size && one.sha256().is_some() && one.sha256() == two.sha256();
+            if one.kind() == Some(Kind::File) && !is_same {
                 differing.push(node);
             }
         }
@@ -201,20 +194,20 @@ impl Tree {
 
     /// Target of a symlink.
     pub fn target(&self, node: NodeId) -> Option<&[u8]> {
-        let record = self.record(node).filter(|record| record.kind == Some(Kind::Symlink))?;
-        self.view().heap(record.first, u64::from(record.count))
+        let record = self.record_of(Kind::Symlink, node)?;
+        self.view().heap(record.first, record.count)
     }
 
     /// Extended attributes from the archive, plus `user.oci.title` and the like from the manifest.
     pub fn xattrs(&self, node: NodeId) -> Vec<(&[u8], &[u8])> {
-        let Some(record) = self.record(node) else { return Vec::new() };
         let view = self.view();
-        (0..record.xattrs).filter_map(|number| view.xattr(record.first_xattr.checked_add(number)?)).collect()
+        let xattrs = self.record(node).and_then(|record| view.xattrs(record)).unwrap_or_default();
+        xattrs.iter().filter_map(|xattr| view.xattr(xattr)).collect()
     }
 }
 
 impl std::fmt::Debug for Tree {
     fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        formatter.debug_struct("Tree").field("nodes", &self.header.nodes).field("names", &self.header.names).finish_non_exhaustive()
+        formatter.debug_struct("Tree").field("nodes", &self.node_count()).field("names", &self.sections.names.len()).finish_non_exhaustive()
     }
 }

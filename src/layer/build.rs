@@ -5,23 +5,23 @@
 use std::io;
 use std::sync::Arc;
 
-use xxhash_rust::xxh3::xxh3_64;
+use zerocopy::{FromBytes, IntoBytes};
 
-use super::format::{self, Counts, Draft, Record, Sections, entry, header, span};
+use super::format::{self, Blob, EntryRecord, HAS_SHA256, Header, LISTED, Sections, SpanRecord, WarningRecord, XattrRecord};
 use super::kind::FileKind;
 use super::limits::Limits;
-use super::{Codec, Extent, LayerIndex, Metadata, Resources, Restart, Span};
+use super::records::ExtentRecord;
+use super::{Extent, LayerIndex, Metadata, Resources, Restart, Span};
 use crate::error::Error;
-use crate::oci::{Algorithm, Digest};
 use crate::sys::array::{Array, Scratch};
 
 /// Most warnings kept.
 pub(super) const WARNINGS: usize = 100;
 
-/// Appends bytes to a table; returns their offset.
-fn append(table: &mut Array<u8>, bytes: &[u8]) -> Result<u64, Error> {
-    let at = table.len() as u64;
-    table.extend_from_slice(bytes).map_err(unkept)?;
+/// Appends bytes to a heap; returns their offset.
+fn append(heap: &mut Array<u8>, bytes: &[u8]) -> Result<u64, Error> {
+    let at = heap.len() as u64;
+    heap.extend_from_slice(bytes).map_err(unkept)?;
     Ok(at)
 }
 
@@ -53,12 +53,11 @@ pub(super) enum NewContent<'a> {
 /// An index being built.
 pub(super) struct Builder {
     limits: Limits,
-    counts: Counts,
     scratch: Scratch,
-    entries: Array<u8>,
-    spans: Array<u8>,
-    extents: Array<u8>,
-    xattrs: Array<u8>,
+    entries: Array<EntryRecord>,
+    spans: Array<SpanRecord>,
+    extents: Array<ExtentRecord>,
+    xattrs: Array<XattrRecord>,
     windows: Array<u8>,
     /// Windows seen so far, and the interval at which they are kept.
     windows_seen: u64,
@@ -67,32 +66,20 @@ pub(super) struct Builder {
     warnings: Vec<String>,
 }
 
-/// Facts about the blob, known at its end.
-pub(super) struct Blob {
-    pub(super) digest: Digest,
-    pub(super) stream_length: u64,
-    pub(super) blob_length: u64,
-    pub(super) codec: Codec,
-    pub(super) is_archive: bool,
-    /// Digests of spans are those of the stream, not of the blob.
-    pub(super) of_content: bool,
-}
-
 impl Builder {
     pub(super) fn new(resources: &Resources) -> Self {
-        let table = || Array::new(&resources.scratch);
+        let scratch = &resources.scratch;
         Self {
             limits: resources.limits,
-            counts: Counts::default(),
-            scratch: resources.scratch.clone(),
-            entries: table(),
-            spans: table(),
-            extents: table(),
-            xattrs: table(),
-            windows: table(),
+            scratch: scratch.clone(),
+            entries: Array::new(scratch),
+            spans: Array::new(scratch),
+            extents: Array::new(scratch),
+            xattrs: Array::new(scratch),
+            windows: Array::new(scratch),
             windows_seen: 0,
             window_stride: 1,
-            strings: table(),
+            strings: Array::new(scratch),
             warnings: Vec::new(),
         }
     }
@@ -110,14 +97,15 @@ impl Builder {
     }
 
     fn check_size(&self) -> Result<(), Error> {
-        let tables = [&self.entries, &self.spans, &self.extents, &self.xattrs, &self.windows, &self.strings];
-        let total: u64 = tables.iter().map(|table| table.len() as u64).sum();
+        let Self { entries, spans, extents, xattrs, windows, strings, .. } = self;
+        let heaps = windows.len() + strings.len();
+        let total = (size_of_val(&**entries) + size_of_val(&**spans) + size_of_val(&**extents) + size_of_val(&**xattrs) + heaps) as u64;
         let Limits { index_bytes, index_reason, text_bytes, .. } = self.limits;
         if total > index_bytes {
             let message = format!("the index of the layer would take more than {index_bytes} bytes, the most that {index_reason} allows");
             return Err(Error::unsupported(message));
         }
-        if self.strings.len() as u64 > text_bytes {
+        if strings.len() as u64 > text_bytes {
             return Err(Error::unsupported(format!("the layer has more than {text_bytes} bytes of names and extended attributes")));
         }
         Ok(())
@@ -125,72 +113,55 @@ impl Builder {
 
     /// Records an entry.
     pub(super) fn entry(&mut self, new: &NewEntry<'_>) -> Result<(), Error> {
-        if self.counts.entries >= self.limits.entries {
+        if self.entries.len() >= self.limits.entries as usize {
             return Err(Error::unsupported(format!("the layer has more than {} entries", self.limits.entries)));
         }
-        let mut draft = Draft::<{ format::ENTRY }>::new();
-        draft.u64(entry::PATH, append(&mut self.strings, new.path)?);
-        draft.u32(entry::PATH_LENGTH, length(new.path)?);
-        draft.u64(entry::LINK, append(&mut self.strings, new.link)?);
-        draft.u32(entry::LINK_LENGTH, length(new.link)?);
-        draft.u64(entry::SIZE, new.size);
         let Metadata { mode, owner, mtime, device } = new.metadata;
-        let (mode, owner, mtime) = (mode.unwrap_or_default(), owner.unwrap_or_default(), mtime.unwrap_or_default());
-        draft.put(entry::MTIME, &mtime.0.to_le_bytes());
-        draft.u32(entry::MTIME_NANOSECONDS, mtime.1);
-        draft.u16(entry::MODE, (mode & 0o7777) as u16);
-        draft.u8(entry::KIND, new.kind.code());
-        draft.u32(entry::UID, owner.0);
-        draft.u32(entry::GID, owner.1);
-        let mut flags = 0;
-        if let Some(sha256) = &new.sha256 {
-            flags |= entry::HAS_SHA256;
-            draft.put(entry::SHA256, sha256);
-        }
-        match new.content {
+        let (place, extent_count, mut flags) = match new.content {
             _ if matches!(new.kind, FileKind::CharDevice | FileKind::BlockDevice) => {
-                draft.u64(entry::PLACE, u64::from(device.0) | u64::from(device.1) << 32);
+                (u64::from(device.0) | u64::from(device.1) << 32, 0, 0)
             }
-            NewContent::Whole(stream) => draft.u64(entry::PLACE, stream),
+            NewContent::Whole(stream) => (stream, 0, 0),
             NewContent::Pieces(pieces) => {
-                flags |= entry::LISTED;
-                draft.u64(entry::PLACE, u64::from(self.counts.extents));
-                draft.u32(entry::EXTENT_COUNT, self.pieces(pieces)?);
+                let first = self.extents.len() as u64;
+                for piece in pieces {
+                    self.extents.push((*piece).into()).map_err(unkept)?;
+                }
+                (first, count(pieces.len())?, LISTED)
             }
+        };
+        if new.sha256.is_some() {
+            flags |= HAS_SHA256;
         }
-        draft.u8(entry::FLAGS, flags);
-        draft.u32(entry::XATTR_FIRST, self.counts.xattrs);
-        draft.u32(entry::XATTR_COUNT, self.attributes(new.xattrs)?);
-        append(&mut self.entries, &draft.0)?;
-        self.counts.entries += 1;
+        let record = EntryRecord {
+            path: append(&mut self.strings, new.path)?.into(),
+            link: append(&mut self.strings, new.link)?.into(),
+            path_length: count(new.path.len())?.into(),
+            link_length: count(new.link.len())?.into(),
+            size: new.size.into(),
+            place: place.into(),
+            mtime: mtime.unwrap_or_default().into(),
+            mode: ((mode.unwrap_or_default() & 0o7777) as u16).into(),
+            kind: new.kind.code(),
+            flags,
+            owner: owner.unwrap_or_default().into(),
+            extent_count: extent_count.into(),
+            xattr_first: count(self.xattrs.len())?.into(),
+            xattr_count: count(new.xattrs.len())?.into(),
+            reserved: [0; 4],
+            sha256: new.sha256.unwrap_or_default(),
+        };
+        for (name, value) in new.xattrs {
+            let record = XattrRecord {
+                name: append(&mut self.strings, name)?.into(),
+                value: append(&mut self.strings, value)?.into(),
+                name_length: count(name.len())?.into(),
+                value_length: count(value.len())?.into(),
+            };
+            self.xattrs.push(record).map_err(unkept)?;
+        }
+        self.entries.push(record).map_err(unkept)?;
         self.check_size()
-    }
-
-    fn pieces(&mut self, pieces: &[Extent]) -> Result<u32, Error> {
-        for piece in pieces {
-            let mut draft = Draft::<{ format::EXTENT }>::new();
-            draft.u64(0, piece.file);
-            draft.u64(8, piece.stream);
-            draft.u64(16, piece.length);
-            append(&mut self.extents, &draft.0)?;
-        }
-        let count = count(pieces.len())?;
-        self.counts.extents = self.counts.extents.checked_add(count).ok_or_else(too_many)?;
-        Ok(count)
-    }
-
-    fn attributes(&mut self, xattrs: &[(Vec<u8>, Vec<u8>)]) -> Result<u32, Error> {
-        for (name, value) in xattrs {
-            let mut draft = Draft::<{ format::XATTR }>::new();
-            draft.u64(0, append(&mut self.strings, name)?);
-            draft.u64(8, append(&mut self.strings, value)?);
-            draft.u32(16, length(name)?);
-            draft.u32(20, length(value)?);
-            append(&mut self.xattrs, &draft.0)?;
-        }
-        let count = count(xattrs.len())?;
-        self.counts.xattrs = self.counts.xattrs.checked_add(count).ok_or_else(too_many)?;
-        Ok(count)
     }
 
     /// Records a span, with the compressed window of a restart inside deflate; empty if the span needs nothing before it. If windows take too much space,
@@ -203,25 +174,24 @@ impl Builder {
             }
             self.windows_seen += 1;
         }
-        let mut draft = Draft::<{ format::SPAN }>::new();
-        draft.u64(span::STREAM_END, new.stream.end);
-        draft.u64(span::BLOB_START, new.blob.start);
-        draft.u64(span::BLOB_END, new.blob.end);
-        draft.u64(span::WINDOW, append(&mut self.windows, window)?);
-        draft.u32(span::WINDOW_LENGTH, length(window)?);
         let (restart, bits) = match restart {
             Restart::No => (0, 0),
             Restart::Clean => (1, 0),
             Restart::Window { bits } => (2, bits),
         };
-        draft.u8(span::RESTART, restart);
-        draft.u8(span::BITS, bits);
-        if let Some(digest) = &new.digest {
-            draft.u8(span::HAS_DIGEST, 1);
-            draft.put(span::DIGEST, digest);
-        }
-        append(&mut self.spans, &draft.0)?;
-        self.counts.spans = self.counts.spans.checked_add(1).ok_or_else(too_many)?;
+        let record = SpanRecord {
+            stream_end: new.stream.end.into(),
+            blob_start: new.blob.start.into(),
+            blob_end: new.blob.end.into(),
+            window: append(&mut self.windows, window)?.into(),
+            window_length: count(window.len())?.into(),
+            restart,
+            bits,
+            has_digest: new.digest.is_some().into(),
+            reserved: 0,
+            digest: new.digest.unwrap_or_default(),
+        };
+        self.spans.push(record).map_err(unkept)?;
         while self.windows.len() as u64 > self.limits.window_bytes && self.windows_seen > self.window_stride {
             self.drop_windows()?;
         }
@@ -232,17 +202,15 @@ impl Builder {
     fn drop_windows(&mut self) -> Result<(), Error> {
         let mut kept = Array::new(&self.scratch);
         let mut keeps = false;
-        for record in self.spans.chunks_exact_mut(format::SPAN) {
-            let read = Record(record);
-            let start = usize::try_from(read.u64(span::WINDOW)).unwrap_or(usize::MAX);
-            let window = self.windows.get(start..start.saturating_add(read.u32(span::WINDOW_LENGTH) as usize)).unwrap_or_default();
+        for record in self.spans.iter_mut() {
+            let start = usize::try_from(record.window.get()).unwrap_or(usize::MAX);
+            let window = self.windows.get(start..start.saturating_add(record.window_length.get() as usize)).unwrap_or_default();
             keeps ^= !window.is_empty();
             if !window.is_empty() && !keeps {
-                put(record, span::WINDOW, &[0; span::HAS_DIGEST - span::WINDOW]);
+                (record.window_length, record.restart, record.bits) = (0.into(), 0, 0);
             }
             // Even if there is none: the offset must be within what remains.
-            let place = append(&mut kept, if keeps { window } else { &[] })?;
-            put(record, span::WINDOW, &place.to_le_bytes());
+            record.window = append(&mut kept, if keeps { window } else { &[] })?.into();
         }
         self.windows = kept;
         self.window_stride *= 2;
@@ -256,85 +224,58 @@ impl Builder {
 
     /// Number of spans recorded.
     pub(super) fn span_count(&self) -> u32 {
-        self.counts.spans
+        self.spans.len() as u32
     }
 
     /// Assembles the index.
     pub(super) fn finish(mut self, blob: &Blob) -> Result<LayerIndex, Error> {
-        let mut warnings = Vec::with_capacity(self.warnings.len() * format::WARNING);
+        let mut warnings = Array::new(&self.scratch);
         for warning in std::mem::take(&mut self.warnings) {
-            let mut draft = Draft::<{ format::WARNING }>::new();
-            draft.u64(0, append(&mut self.strings, warning.as_bytes())?);
-            draft.u32(8, length(warning.as_bytes())?);
-            warnings.extend_from_slice(&draft.0);
-            self.counts.warnings += 1;
+            let text = append(&mut self.strings, warning.as_bytes())?.into();
+            let record = WarningRecord { text, length: count(warning.len())?.into(), reserved: [0; 4] };
+            warnings.push(record).map_err(unkept)?;
         }
-        self.counts.windows = self.windows.len() as u64;
-        self.counts.strings = self.strings.len() as u64;
-        let sections = Sections::of(&self.counts).ok_or_else(too_many)?;
-        let mut bytes = Array::new(&self.scratch);
-        append(&mut bytes, &header(blob, &self.counts, sections.end as u64).0)?;
-        // Each table is freed once it is copied.
-        let Self { entries, spans, extents, xattrs, windows, strings, .. } = self;
-        for table in [entries, spans, extents, xattrs] {
-            append(&mut bytes, &table)?;
-        }
-        append(&mut bytes, &warnings)?;
-        for table in [windows, strings] {
-            append(&mut bytes, &table)?;
-        }
-        sealed(bytes)
+        let Self { scratch, entries, spans, extents, xattrs, windows, strings, .. } = self;
+        let header = Header {
+            entries: count(entries.len())?.into(),
+            spans: count(spans.len())?.into(),
+            extents: count(extents.len())?.into(),
+            xattrs: count(xattrs.len())?.into(),
+            warnings: count(warnings.len())?.into(),
+            windows: (windows.len() as u64).into(),
+            strings: (strings.len() as u64).into(),
+            ..Header::of(blob)
+        };
+        let sections: [Box<dyn AsRef<[u8]>>; 7] = [
+            Box::new(entries),
+            Box::new(spans),
+            Box::new(extents),
+            Box::new(xattrs),
+            Box::new(warnings),
+            Box::new(windows),
+            Box::new(strings),
+        ];
+        assemble(header, sections, &scratch)
     }
 }
 
-pub(super) fn header(blob: &Blob, counts: &Counts, total: u64) -> Draft<{ format::HEADER }> {
-    let mut draft = Draft::new();
-    draft.put(header::MAGIC, &format::MAGIC);
-    draft.u32(header::VERSION, format::VERSION);
-    let flag = |is_set: bool, flag: u32| if is_set { flag } else { 0 };
-    draft.u32(header::FLAGS, flag(blob.is_archive, header::IS_ARCHIVE) | flag(blob.of_content, header::OF_CONTENT));
-    draft.u64(header::TOTAL, total);
-    let algorithm = match blob.digest.algorithm() {
-        Algorithm::Sha256 => 0,
-        Algorithm::Sha512 => 1,
-    };
-    draft.u8(header::ALGORITHM, algorithm);
-    let codec = match blob.codec {
-        Codec::Identity => 0,
-        Codec::Gzip => 1,
-        Codec::Zstd => 2,
-    };
-    draft.u8(header::CODEC, codec);
-    draft.put(header::DIGEST, blob.digest.as_bytes());
-    draft.u64(header::STREAM_LENGTH, blob.stream_length);
-    draft.u64(header::BLOB_LENGTH, blob.blob_length);
-    draft.u32(header::ENTRIES, counts.entries);
-    draft.u32(header::SPANS, counts.spans);
-    draft.u32(header::EXTENTS, counts.extents);
-    draft.u32(header::XATTRS, counts.xattrs);
-    draft.u32(header::WARNINGS, counts.warnings);
-    draft.u64(header::WINDOWS, counts.windows);
-    draft.u64(header::STRINGS, counts.strings);
-    draft
-}
-
-/// Fills in the checksum and opens the assembled bytes.
-pub(super) fn sealed(mut bytes: Array<u8>) -> Result<LayerIndex, Error> {
-    let checksum = xxh3_64(bytes.get(header::CHECKED..).unwrap_or_default());
-    if let Some(place) = bytes.get_mut(header::CHECKSUM..header::CHECKED) {
-        place.copy_from_slice(&checksum.to_le_bytes());
+/// Joins a header and the bytes of its sections, and opens the result. Each section is freed once it is copied.
+pub(super) fn assemble<'a>(
+    mut header: Header,
+    sections: impl IntoIterator<Item = Box<dyn AsRef<[u8]> + 'a>>,
+    scratch: &Scratch,
+) -> Result<LayerIndex, Error> {
+    header.total = (Sections::of(&header).ok_or_else(too_many)?.end as u64).into();
+    let mut bytes = Array::new(scratch);
+    append(&mut bytes, header.as_bytes())?;
+    for section in sections {
+        append(&mut bytes, (*section).as_ref())?;
+    }
+    let checksum = format::checksum(&bytes);
+    if let Ok((header, _)) = Header::mut_from_prefix(&mut bytes) {
+        header.checksum = checksum.into();
     }
     LayerIndex::open(Arc::new(bytes))
-}
-
-fn put(record: &mut [u8], at: usize, bytes: &[u8]) {
-    if let Some(place) = record.get_mut(at..at + bytes.len()) {
-        place.copy_from_slice(bytes);
-    }
-}
-
-fn length(bytes: &[u8]) -> Result<u32, Error> {
-    count(bytes.len())
 }
 
 fn count(number: usize) -> Result<u32, Error> {

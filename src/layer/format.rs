@@ -1,193 +1,212 @@
-//! The offsets of all fields in index bytes, as specified in `FORMAT.md`, and access to single records. Ignores how fields relate: `build` writes them,
-//! `validate` checks them.
+//! The records of an index, as specified in `FORMAT.md`. Ignores how fields relate: `build` writes them, `validate` checks them.
+
+use std::mem::offset_of;
+
+use xxhash_rust::xxh3::xxh3_64;
+use zerocopy::little_endian::{U16, U32, U64};
+use zerocopy::{FromBytes, FromZeros, Immutable, IntoBytes, KnownLayout, Unaligned};
+
+use super::Codec;
+use super::records::{ExtentRecord, Pair, Section, Time};
+use crate::oci::{Algorithm, Digest};
 
 /// First bytes of an index.
 pub(super) const MAGIC: [u8; 8] = *b"ocifsLIX";
 /// Version of the format. Any change to the meaning of a byte is a new version.
 pub(super) const VERSION: u32 = 1;
 
-/// Length of the header.
-pub(super) const HEADER: usize = 160;
-/// Length of an entry record.
-pub(super) const ENTRY: usize = 112;
-/// Length of a span record.
-pub(super) const SPAN: usize = 72;
-/// Length of an extent record.
-pub(super) const EXTENT: usize = 24;
-/// Length of an extended attribute record.
-pub(super) const XATTR: usize = 24;
-/// Length of a warning record.
-pub(super) const WARNING: usize = 16;
-
-/// Fields of the header.
-pub(super) mod header {
-    pub(in crate::layer) const MAGIC: usize = 0;
-    pub(in crate::layer) const VERSION: usize = 8;
-    pub(in crate::layer) const CHECKSUM: usize = 16;
-    /// The checksum covers everything from here on.
-    pub(in crate::layer) const CHECKED: usize = 24;
-    pub(in crate::layer) const TOTAL: usize = 24;
-    pub(in crate::layer) const ALGORITHM: usize = 32;
-    pub(in crate::layer) const CODEC: usize = 33;
-    pub(in crate::layer) const FLAGS: usize = 36;
-    pub(in crate::layer) const DIGEST: usize = 40;
-    pub(in crate::layer) const STREAM_LENGTH: usize = 104;
-    pub(in crate::layer) const BLOB_LENGTH: usize = 112;
-    pub(in crate::layer) const ENTRIES: usize = 120;
-    pub(in crate::layer) const SPANS: usize = 124;
-    pub(in crate::layer) const EXTENTS: usize = 128;
-    pub(in crate::layer) const XATTRS: usize = 132;
-    pub(in crate::layer) const WARNINGS: usize = 136;
-    pub(in crate::layer) const WINDOWS: usize = 144;
-    pub(in crate::layer) const STRINGS: usize = 152;
-
-    /// Flag: the stream is a tar.
-    pub(in crate::layer) const IS_ARCHIVE: u32 = 1;
-    /// Flag: digests of spans are those of the stream.
-    pub(in crate::layer) const OF_CONTENT: u32 = 2;
+/// The start of an index.
+#[derive(Clone, Copy, Debug, FromBytes, Immutable, IntoBytes, KnownLayout, Unaligned)]
+#[repr(C)]
+pub(super) struct Header {
+    pub magic: [u8; 8],
+    pub version: U32,
+    pub reserved: [u8; 4],
+    pub checksum: U64,
+    pub total: U64,
+    pub algorithm: u8,
+    pub codec: u8,
+    pub reserved_2: [u8; 2],
+    /// [`IS_ARCHIVE`] and [`OF_CONTENT`].
+    pub flags: U32,
+    pub digest: [u8; 64],
+    pub stream_length: U64,
+    pub blob_length: U64,
+    pub entries: U32,
+    pub spans: U32,
+    pub extents: U32,
+    pub xattrs: U32,
+    pub warnings: U32,
+    pub reserved_3: [u8; 4],
+    pub windows: U64,
+    pub strings: U64,
 }
 
-/// Fields of an entry record.
-pub(super) mod entry {
-    pub(in crate::layer) const PATH: usize = 0;
-    pub(in crate::layer) const LINK: usize = 8;
-    pub(in crate::layer) const PATH_LENGTH: usize = 16;
-    pub(in crate::layer) const LINK_LENGTH: usize = 20;
-    pub(in crate::layer) const SIZE: usize = 24;
-    pub(in crate::layer) const PLACE: usize = 32;
-    pub(in crate::layer) const MTIME: usize = 40;
-    pub(in crate::layer) const MTIME_NANOSECONDS: usize = 48;
-    pub(in crate::layer) const MODE: usize = 52;
-    pub(in crate::layer) const KIND: usize = 54;
-    pub(in crate::layer) const FLAGS: usize = 55;
-    pub(in crate::layer) const UID: usize = 56;
-    pub(in crate::layer) const GID: usize = 60;
-    pub(in crate::layer) const EXTENT_COUNT: usize = 64;
-    pub(in crate::layer) const XATTR_FIRST: usize = 68;
-    pub(in crate::layer) const XATTR_COUNT: usize = 72;
-    pub(in crate::layer) const SHA256: usize = 80;
+/// Flag of a header: the stream is a tar.
+const IS_ARCHIVE: u32 = 1;
+/// Flag of a header: digests of spans are those of the stream.
+const OF_CONTENT: u32 = 2;
 
-    /// Flag: the SHA-256 is present.
-    pub(in crate::layer) const HAS_SHA256: u8 = 1;
-    /// Flag: the extents are records; otherwise a single extent covers the file.
-    pub(in crate::layer) const LISTED: u8 = 2;
+/// Facts about the indexed blob.
+#[derive(Clone, Copy)]
+pub(super) struct Blob {
+    pub digest: Digest,
+    pub stream_length: u64,
+    pub blob_length: u64,
+    pub codec: Codec,
+    pub is_archive: bool,
+    /// Digests of spans are those of the stream, not of the blob.
+    pub of_content: bool,
 }
 
-/// Fields of a span record.
-pub(super) mod span {
-    pub(in crate::layer) const STREAM_END: usize = 0;
-    pub(in crate::layer) const BLOB_START: usize = 8;
-    pub(in crate::layer) const BLOB_END: usize = 16;
-    pub(in crate::layer) const WINDOW: usize = 24;
-    pub(in crate::layer) const WINDOW_LENGTH: usize = 32;
-    pub(in crate::layer) const RESTART: usize = 36;
-    pub(in crate::layer) const BITS: usize = 37;
-    pub(in crate::layer) const HAS_DIGEST: usize = 38;
-    pub(in crate::layer) const DIGEST: usize = 40;
+impl Header {
+    /// The header of an index without records.
+    pub fn of(blob: &Blob) -> Self {
+        let flag = |is_set: bool, flag: u32| if is_set { flag } else { 0 };
+        let mut header = Self {
+            magic: MAGIC,
+            version: VERSION.into(),
+            codec: blob.codec.code(),
+            flags: (flag(blob.is_archive, IS_ARCHIVE) | flag(blob.of_content, OF_CONTENT)).into(),
+            stream_length: blob.stream_length.into(),
+            blob_length: blob.blob_length.into(),
+            ..Self::new_zeroed()
+        };
+        header.set_digest(&blob.digest);
+        header
+    }
+
+    /// Changes the digest of the blob.
+    pub fn set_digest(&mut self, digest: &Digest) {
+        self.algorithm = match digest.algorithm() {
+            Algorithm::Sha256 => 0,
+            Algorithm::Sha512 => 1,
+        };
+        self.digest = [0; 64];
+        self.digest.iter_mut().zip(digest.as_bytes()).for_each(|(field, byte)| *field = *byte);
+    }
+
+    /// The facts in it. `None` for an unknown algorithm or codec.
+    pub fn blob(&self) -> Option<Blob> {
+        let algorithm = match self.algorithm {
+            0 => Algorithm::Sha256,
+            1 => Algorithm::Sha512,
+            _ => return None,
+        };
+        let hex: String = self.digest.iter().take(algorithm.length()).map(|byte| format!("{byte:02x}")).collect();
+        Some(Blob {
+            digest: Digest::parse(&format!("{}:{hex}", algorithm.name())).ok()?,
+            stream_length: self.stream_length.get(),
+            blob_length: self.blob_length.get(),
+            codec: Codec::from_code(self.codec)?,
+            is_archive: self.flags.get() & IS_ARCHIVE != 0,
+            of_content: self.flags.get() & OF_CONTENT != 0,
+        })
+    }
 }
 
-/// Offsets of the sections of an index.
+/// The checksum of index bytes: it covers everything behind its own field.
+pub(super) fn checksum(bytes: &[u8]) -> u64 {
+    xxh3_64(bytes.get(offset_of!(Header, total)..).unwrap_or_default())
+}
+
+/// An entry.
+#[derive(Clone, Copy, Debug, FromBytes, Immutable, IntoBytes, KnownLayout, Unaligned)]
+#[repr(C)]
+pub(super) struct EntryRecord {
+    pub path: U64,
+    pub link: U64,
+    pub path_length: U32,
+    pub link_length: U32,
+    pub size: U64,
+    /// Offset in the stream, number of the first extent with [`LISTED`], or numbers of a device.
+    pub place: U64,
+    pub mtime: Time,
+    pub mode: U16,
+    pub kind: u8,
+    /// [`HAS_SHA256`] and [`LISTED`].
+    pub flags: u8,
+    pub owner: Pair,
+    pub extent_count: U32,
+    pub xattr_first: U32,
+    pub xattr_count: U32,
+    pub reserved: [u8; 4],
+    pub sha256: [u8; 32],
+}
+
+/// Flag of an entry: the SHA-256 is present.
+pub(super) const HAS_SHA256: u8 = 1;
+/// Flag of an entry: the extents are records; otherwise a single extent covers the file.
+pub(super) const LISTED: u8 = 2;
+
+impl EntryRecord {
+    pub fn has(&self, flag: u8) -> bool {
+        self.flags & flag != 0
+    }
+}
+
+/// A span.
+#[derive(Clone, Copy, Debug, FromBytes, Immutable, IntoBytes, KnownLayout, Unaligned)]
+#[repr(C)]
+pub(super) struct SpanRecord {
+    pub stream_end: U64,
+    pub blob_start: U64,
+    pub blob_end: U64,
+    pub window: U64,
+    pub window_length: U32,
+    pub restart: u8,
+    pub bits: u8,
+    pub has_digest: u8,
+    pub reserved: u8,
+    pub digest: [u8; 32],
+}
+
+/// An extended attribute.
+#[derive(Clone, Copy, Debug, FromBytes, Immutable, IntoBytes, KnownLayout, Unaligned)]
+#[repr(C)]
+pub(super) struct XattrRecord {
+    pub name: U64,
+    pub value: U64,
+    pub name_length: U32,
+    pub value_length: U32,
+}
+
+/// A warning.
+#[derive(Clone, Copy, Debug, FromBytes, Immutable, IntoBytes, KnownLayout, Unaligned)]
+#[repr(C)]
+pub(super) struct WarningRecord {
+    pub text: U64,
+    pub length: U32,
+    pub reserved: [u8; 4],
+}
+
+/// The sections of an index.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Sections {
-    pub(super) entries: usize,
-    pub(super) spans: usize,
-    pub(super) extents: usize,
-    pub(super) xattrs: usize,
-    pub(super) warnings: usize,
-    pub(super) windows: usize,
-    pub(super) strings: usize,
-    pub(super) end: usize,
-}
-
-/// Record counts and heap lengths, which determine the sections' offsets.
-#[derive(Clone, Copy, Debug, Default)]
-pub(super) struct Counts {
-    pub(super) entries: u32,
-    pub(super) spans: u32,
-    pub(super) extents: u32,
-    pub(super) xattrs: u32,
-    pub(super) warnings: u32,
-    pub(super) windows: u64,
-    pub(super) strings: u64,
+    pub entries: Section<EntryRecord>,
+    pub spans: Section<SpanRecord>,
+    pub extents: Section<ExtentRecord>,
+    pub xattrs: Section<XattrRecord>,
+    pub warnings: Section<WarningRecord>,
+    pub windows: Section<u8>,
+    pub strings: Section<u8>,
+    /// Length of the index.
+    pub end: usize,
 }
 
 impl Sections {
     /// Places the sections one after the other. `None` if they exceed the address space.
-    pub(super) fn of(counts: &Counts) -> Option<Self> {
-        let after = |at: usize, count: u32, record: usize| at.checked_add((count as usize).checked_mul(record)?);
-        let entries = HEADER;
-        let spans = after(entries, counts.entries, ENTRY)?;
-        let extents = after(spans, counts.spans, SPAN)?;
-        let xattrs = after(extents, counts.extents, EXTENT)?;
-        let warnings = after(xattrs, counts.xattrs, XATTR)?;
-        let windows = after(warnings, counts.warnings, WARNING)?;
-        let strings = windows.checked_add(usize::try_from(counts.windows).ok()?)?;
-        let end = strings.checked_add(usize::try_from(counts.strings).ok()?)?;
-        Some(Self { entries, spans, extents, xattrs, warnings, windows, strings, end })
-    }
-}
-
-/// Reads fields of a record; anything out of range reads as zero, which `validate` rules out.
-#[derive(Clone, Copy)]
-pub(super) struct Record<'a>(pub(super) &'a [u8]);
-
-impl<'a> Record<'a> {
-    pub(super) fn bytes<const N: usize>(self, at: usize) -> [u8; N] {
-        self.0.get(at..).and_then(|rest| rest.first_chunk::<N>()).copied().unwrap_or([0; N])
-    }
-
-    pub(super) fn u8(self, at: usize) -> u8 {
-        u8::from_le_bytes(self.bytes(at))
-    }
-
-    pub(super) fn u16(self, at: usize) -> u16 {
-        u16::from_le_bytes(self.bytes(at))
-    }
-
-    pub(super) fn u32(self, at: usize) -> u32 {
-        u32::from_le_bytes(self.bytes(at))
-    }
-
-    pub(super) fn u64(self, at: usize) -> u64 {
-        u64::from_le_bytes(self.bytes(at))
-    }
-
-    pub(super) fn i64(self, at: usize) -> i64 {
-        i64::from_le_bytes(self.bytes(at))
-    }
-}
-
-/// Record `number` of a section.
-pub(super) fn record(bytes: &[u8], section: usize, length: usize, number: u32) -> Record<'_> {
-    let start = section.saturating_add((number as usize).saturating_mul(length));
-    Record(bytes.get(start..start.saturating_add(length)).unwrap_or_default())
-}
-
-/// Writes fields of a record of `N` bytes. The offsets are constants of this file, all in range.
-pub(super) struct Draft<const N: usize>(pub(super) [u8; N]);
-
-impl<const N: usize> Draft<N> {
-    pub(super) fn new() -> Self {
-        Self([0; N])
-    }
-
-    pub(super) fn put(&mut self, at: usize, bytes: &[u8]) {
-        self.0[at..at + bytes.len()].copy_from_slice(bytes);
-    }
-
-    pub(super) fn u8(&mut self, at: usize, value: u8) {
-        self.0[at] = value;
-    }
-
-    pub(super) fn u16(&mut self, at: usize, value: u16) {
-        self.put(at, &value.to_le_bytes());
-    }
-
-    pub(super) fn u32(&mut self, at: usize, value: u32) {
-        self.put(at, &value.to_le_bytes());
-    }
-
-    pub(super) fn u64(&mut self, at: usize, value: u64) {
-        self.put(at, &value.to_le_bytes());
+    pub fn of(header: &Header) -> Option<Self> {
+        let mut end = size_of::<Header>();
+        Some(Self {
+            entries: Section::place(&mut end, header.entries)?,
+            spans: Section::place(&mut end, header.spans)?,
+            extents: Section::place(&mut end, header.extents)?,
+            xattrs: Section::place(&mut end, header.xattrs)?,
+            warnings: Section::place(&mut end, header.warnings)?,
+            windows: Section::place(&mut end, header.windows)?,
+            strings: Section::place(&mut end, header.strings)?,
+            end,
+        })
     }
 }

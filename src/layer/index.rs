@@ -3,24 +3,16 @@
 use std::ops::Range;
 use std::sync::Arc;
 
-use super::format::{self, Record, entry, record, span};
+use zerocopy::little_endian::{U32, U64};
+
+use super::format::{EntryRecord, HAS_SHA256, LISTED, SpanRecord, WarningRecord, XattrRecord};
 use super::inflate::WINDOW;
 use super::kind::FileKind;
+use super::records::{Record, Section};
 use super::validate::{self, Layout};
-use super::{Codec, MEMBER_MINIMUM, Metadata, Restart, Span};
+use super::{Codec, Extent, MEMBER_MINIMUM, Metadata, Restart, Span};
 use crate::error::Error;
 use crate::oci::Digest;
-
-/// A contiguous piece of a file's content. Anything not covered by an extent is a hole.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Extent {
-    /// Offset in the file.
-    pub file: u64,
-    /// Offset in the logical stream.
-    pub stream: u64,
-    /// Length in bytes.
-    pub length: u64,
-}
 
 /// One entry, borrowed from the index.
 #[derive(Clone, Copy, Debug)]
@@ -51,8 +43,9 @@ pub struct LayerIndex {
 
 impl std::fmt::Debug for LayerIndex {
     fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        let Layout { counts, digest, codec, .. } = &self.layout;
-        write!(formatter, "LayerIndex({digest}, {codec:?}, {} entries, {} spans)", counts.entries, counts.spans)
+        let Layout { blob, sections } = &self.layout;
+        let (entries, spans) = (sections.entries.len(), sections.spans.len());
+        write!(formatter, "LayerIndex({}, {:?}, {entries} entries, {spans} spans)", blob.digest, blob.codec)
     }
 }
 
@@ -70,68 +63,77 @@ impl LayerIndex {
 
     /// Digest of the indexed blob (for an encrypted layer: as stored).
     pub fn blob_digest(&self) -> Digest {
-        self.layout.digest
+        self.layout.blob.digest
     }
 
     /// Length of the logical stream.
     pub fn stream_length(&self) -> u64 {
-        self.layout.stream_length
+        self.layout.blob.stream_length
     }
 
     /// Length of the (decrypted) compressed blob that the spans refer to.
     pub fn blob_length(&self) -> u64 {
-        self.layout.blob_length
+        self.layout.blob.blob_length
     }
 
     /// Compression.
     pub fn codec(&self) -> Codec {
-        self.layout.codec
+        self.layout.blob.codec
     }
 
     /// Whether the stream is a tar with entries (otherwise a raw blob).
     pub fn is_archive(&self) -> bool {
-        self.layout.is_archive
+        self.layout.blob.is_archive
     }
 
     /// Whether the digest of a span is that of its part of the stream rather than of the blob, and the stream consists of the files' contents alone:
     /// it was made from a table of contents.
     pub fn is_of_content(&self) -> bool {
-        self.layout.of_content
+        self.layout.blob.of_content
     }
 
     /// Number of entries.
     pub fn entry_count(&self) -> u32 {
-        self.layout.counts.entries
+        self.layout.sections.entries.len() as u32
     }
 
-    fn entry_record(&self, number: u32) -> Option<Record<'_>> {
-        (number < self.layout.counts.entries).then(|| record(self.as_bytes(), self.layout.sections.entries, format::ENTRY, number))
+    /// All records of a section.
+    fn records<T: Record>(&self, section: Section<T>) -> &[T] {
+        section.of(self.as_bytes())
+    }
+
+    /// Consecutive records of a section, which validation found to exist.
+    fn range<T: Record>(&self, section: Section<T>, first: impl Into<u64>, count: impl Into<u64>) -> &[T] {
+        section.range(self.as_bytes(), first, count).unwrap_or_default()
+    }
+
+    fn entry_record(&self, number: u32) -> Option<&EntryRecord> {
+        self.layout.sections.entries.get(self.as_bytes(), number)
     }
 
     /// A slice of the string heap.
-    fn string(&self, offset: u64, length: u32) -> &[u8] {
-        let start = self.layout.sections.strings.saturating_add(usize::try_from(offset).unwrap_or(usize::MAX));
-        self.as_bytes().get(start..start.saturating_add(length as usize)).unwrap_or_default()
+    fn string(&self, offset: U64, length: U32) -> &[u8] {
+        self.range(self.layout.sections.strings, offset, length)
     }
 
     /// An entry by archive order. `None` if out of range.
     pub fn entry(&self, number: u32) -> Option<Entry<'_>> {
         let record = self.entry_record(number)?;
-        let kind = FileKind::from_code(record.u8(entry::KIND))?;
-        let place = record.u64(entry::PLACE);
+        let kind = FileKind::from_code(record.kind)?;
+        let place = record.place.get();
         let is_device = matches!(kind, FileKind::CharDevice | FileKind::BlockDevice);
         Some(Entry {
-            path: self.string(record.u64(entry::PATH), record.u32(entry::PATH_LENGTH)),
+            path: self.string(record.path, record.path_length),
             kind,
             metadata: Metadata {
-                mode: Some(u32::from(record.u16(entry::MODE))),
-                owner: Some((record.u32(entry::UID), record.u32(entry::GID))),
-                mtime: Some((record.i64(entry::MTIME), record.u32(entry::MTIME_NANOSECONDS))),
+                mode: Some(record.mode.into()),
+                owner: Some(record.owner.into()),
+                mtime: Some(record.mtime.into()),
                 device: if is_device { (place as u32, (place >> 32) as u32) } else { (0, 0) },
             },
-            size: record.u64(entry::SIZE),
-            link: self.string(record.u64(entry::LINK), record.u32(entry::LINK_LENGTH)),
-            sha256: (record.u8(entry::FLAGS) & entry::HAS_SHA256 != 0).then(|| record.bytes(entry::SHA256)),
+            size: record.size.get(),
+            link: self.string(record.link, record.link_length),
+            sha256: record.has(HAS_SHA256).then_some(record.sha256),
             number,
         })
     }
@@ -144,124 +146,96 @@ impl LayerIndex {
     /// The extents of a file, in file order.
     pub fn extents(&self, number: u32) -> Vec<Extent> {
         let Some(record) = self.entry_record(number) else { return Vec::new() };
-        if !FileKind::from_code(record.u8(entry::KIND)).is_some_and(FileKind::has_content) {
+        if !FileKind::from_code(record.kind).is_some_and(FileKind::has_content) {
             return Vec::new();
         }
-        let (place, size) = (record.u64(entry::PLACE), record.u64(entry::SIZE));
-        if record.u8(entry::FLAGS) & entry::LISTED == 0 {
-            return if size == 0 { Vec::new() } else { vec![Extent { file: 0, stream: place, length: size }] };
+        if !record.has(LISTED) {
+            let whole = Extent { file: 0, stream: record.place.get(), length: record.size.get() };
+            return if whole.length == 0 { Vec::new() } else { vec![whole] };
         }
-        let first = u32::try_from(place).unwrap_or(u32::MAX);
-        (0..record.u32(entry::EXTENT_COUNT)).map(|offset| self.extent(first.saturating_add(offset))).collect()
-    }
-
-    fn extent(&self, number: u32) -> Extent {
-        let record = record(self.as_bytes(), self.layout.sections.extents, format::EXTENT, number);
-        Extent { file: record.u64(0), stream: record.u64(8), length: record.u64(16) }
+        let extents = self.range(self.layout.sections.extents, record.place, record.extent_count);
+        extents.iter().map(|extent| (*extent).into()).collect()
     }
 
     /// Extended attributes of an entry, with namespaced names (`user.x`, `security.capability`).
     pub fn xattrs(&self, number: u32) -> Vec<(&[u8], &[u8])> {
-        let Some(entry_record) = self.entry_record(number) else { return Vec::new() };
-        let first = entry_record.u32(entry::XATTR_FIRST);
-        (0..entry_record.u32(entry::XATTR_COUNT))
-            .map(|offset| {
-                let record = record(self.as_bytes(), self.layout.sections.xattrs, format::XATTR, first.saturating_add(offset));
-                (self.string(record.u64(0), record.u32(16)), self.string(record.u64(8), record.u32(20)))
-            })
-            .collect()
+        let Some(entry) = self.entry_record(number) else { return Vec::new() };
+        let xattrs = self.range(self.layout.sections.xattrs, entry.xattr_first, entry.xattr_count);
+        let text = |xattr: &XattrRecord| (self.string(xattr.name, xattr.name_length), self.string(xattr.value, xattr.value_length));
+        xattrs.iter().map(text).collect()
     }
 
     /// Stream ranges of members, ascending: exactly those announced by the scan. A raw blob has none.
     pub fn members(&self) -> impl Iterator<Item = Range<u64>> + '_ {
-        let entries = if self.is_archive() { self.entry_count() } else { 0 };
-        (0..entries).filter_map(|number| {
-            let record = self.entry_record(number)?;
-            let kind = FileKind::from_code(record.u8(entry::KIND))?;
-            let (place, size) = (record.u64(entry::PLACE), record.u64(entry::SIZE));
-            (kind == FileKind::File && record.u8(entry::FLAGS) & entry::LISTED == 0 && size >= MEMBER_MINIMUM)
-                .then(|| place..place.saturating_add(size))
+        let entries = if self.is_archive() { self.records(self.layout.sections.entries) } else { &[] };
+        entries.iter().filter_map(|record| {
+            let (place, size) = (record.place.get(), record.size.get());
+            let is_member = record.kind == FileKind::File.code() && !record.has(LISTED) && size >= MEMBER_MINIMUM;
+            is_member.then(|| place..place.saturating_add(size))
         })
     }
 
     /// Why values or entries were dropped; at most 100 are kept.
     pub fn warnings(&self) -> Vec<&str> {
-        (0..self.layout.counts.warnings)
-            .map(|number| {
-                let record = record(self.as_bytes(), self.layout.sections.warnings, format::WARNING, number);
-                std::str::from_utf8(self.string(record.u64(0), record.u32(8))).unwrap_or_default()
-            })
-            .collect()
+        let text = |record: &WarningRecord| std::str::from_utf8(self.string(record.text, record.length)).unwrap_or_default();
+        self.records(self.layout.sections.warnings).iter().map(text).collect()
     }
 
     /// Whether no records overlap, and there are no warnings; see [`validate::check_packed`].
     pub(super) fn check_packed(&self) -> Result<(), Error> {
-        validate::check_packed(self.as_bytes(), &self.layout)
+        validate::check_packed(self.as_bytes(), &self.layout.sections)
     }
 
     /// Number of spans.
     pub fn span_count(&self) -> u32 {
-        self.layout.counts.spans
+        self.spans().len() as u32
     }
 
-    fn span_record(&self, number: u32) -> Option<Record<'_>> {
-        (number < self.layout.counts.spans).then(|| record(self.as_bytes(), self.layout.sections.spans, format::SPAN, number))
-    }
-
-    /// The end of a span in the stream; 0 if it does not exist.
-    fn span_end(&self, number: u32) -> u64 {
-        self.span_record(number).map_or(0, |record| record.u64(span::STREAM_END))
+    fn spans(&self) -> &[SpanRecord] {
+        self.records(self.layout.sections.spans)
     }
 
     /// A span.
     pub fn span(&self, number: u32) -> Option<Span> {
-        let record = self.span_record(number)?;
-        let start = number.checked_sub(1).map_or(0, |before| self.span_end(before));
+        let spans = self.spans();
+        let record = spans.get(number as usize)?;
+        let before = number.checked_sub(1).and_then(|before| spans.get(before as usize));
         Some(Span {
-            stream: start..record.u64(span::STREAM_END),
-            blob: record.u64(span::BLOB_START)..record.u64(span::BLOB_END),
-            restart: match record.u8(span::RESTART) {
+            stream: before.map_or(0, |before| before.stream_end.get())..record.stream_end.get(),
+            blob: record.blob_start.get()..record.blob_end.get(),
+            restart: match record.restart {
                 0 => Restart::No,
                 1 => Restart::Clean,
-                _ => Restart::Window { bits: record.u8(span::BITS) },
+                _ => Restart::Window { bits: record.bits },
             },
-            digest: (record.u8(span::HAS_DIGEST) != 0).then(|| record.bytes(span::DIGEST)),
+            digest: (record.has_digest != 0).then_some(record.digest),
         })
     }
 
     /// The number of the span with a stream byte; the number of spans if beyond the end.
     fn span_at(&self, position: u64) -> u32 {
-        let (mut low, mut high) = (0, self.layout.counts.spans);
-        while low < high {
-            let middle = low + (high - low) / 2;
-            if self.span_end(middle) <= position { low = middle + 1 } else { high = middle }
-        }
-        low
+        self.spans().partition_point(|span| span.stream_end.get() <= position) as u32
     }
 
     /// Numbers of the spans that overlap a stream range.
     pub fn spans_of(&self, stream: Range<u64>) -> Range<u32> {
         let Some(last) = stream.end.checked_sub(1).filter(|last| *last >= stream.start) else { return 0..0 };
         let first = self.span_at(stream.start);
-        let end = self.span_at(last).saturating_add(1).min(self.layout.counts.spans);
+        let end = self.span_at(last).saturating_add(1).min(self.span_count());
         first..end.max(first)
     }
 
     /// The last span at or before `number` where decoding can start.
     pub fn restart_for(&self, number: u32) -> u32 {
-        let mut candidate = number.min(self.layout.counts.spans.saturating_sub(1));
-        while candidate > 0 && self.span_record(candidate).is_some_and(|record| record.u8(span::RESTART) == 0) {
-            candidate -= 1;
-        }
-        candidate
+        let mut spans = self.spans().iter().take(number as usize + 1);
+        spans.rposition(|span| span.restart != 0).unwrap_or_default() as u32
     }
 
     /// The decompressed window (at most 32 KiB) before a span that restarts with one.
     pub fn window(&self, number: u32) -> Result<Vec<u8>, Error> {
-        let damaged = || Error::integrity(format!("the window of span {number} in the index of {} is damaged", self.layout.digest));
-        let record = self.span_record(number).ok_or_else(damaged)?;
-        let start = self.layout.sections.windows.saturating_add(usize::try_from(record.u64(span::WINDOW)).map_err(|_| damaged())?);
-        let packed = self.as_bytes().get(start..start.saturating_add(record.u32(span::WINDOW_LENGTH) as usize)).ok_or_else(damaged)?;
+        let damaged = || Error::integrity(format!("the window of span {number} in the index of {} is damaged", self.blob_digest()));
+        let record = self.spans().get(number as usize).ok_or_else(damaged)?;
+        let packed = self.range(self.layout.sections.windows, record.window, record.window_length);
         zstd::bulk::decompress(packed, WINDOW).map_err(|_| damaged())
     }
 }

@@ -9,7 +9,7 @@
 //!
 //! - `scan` drives a pass: `gzip`, `inflate`, `zstandard`, `decode` and `step` decompress, `tar` finds entries, `cut` and `window_probe` find spans,
 //!   `sink` receives them, `build` makes the index
-//! - `index` reads an index: `format`, `validate`, `span`, `kind`, `metadata`; `rewrite` copies one with another header
+//! - `index` reads an index: `records`, `format`, `validate`, `span`, `kind`, `metadata`; `rewrite` copies one with another header
 //! - `span_decoder` decodes later; `pack` writes layers; `limits` bounds everything
 
 mod build;
@@ -23,6 +23,7 @@ mod kind;
 mod limits;
 mod metadata;
 mod pack;
+pub(crate) mod records;
 mod rewrite;
 mod scan;
 mod sink;
@@ -36,7 +37,7 @@ mod validate;
 mod window_probe;
 mod zstandard;
 
-pub use index::{Entry, Extent, LayerIndex};
+pub use index::{Entry, LayerIndex};
 pub use kind::{FileKind, NodeKind};
 pub use limits::{Limits, Resources, WINDOW_MOST, Windows, WindowsUpTo};
 pub use metadata::{Metadata, Xattrs, owned_xattrs};
@@ -46,7 +47,7 @@ pub use pack::{
 };
 pub use scan::{Form, Scan, raw_index};
 pub use sink::SpanSink;
-pub use span::{Codec, Restart, Span};
+pub use span::{Codec, Extent, Restart, Span};
 pub use span_decoder::SpanDecoder;
 pub use tar::path::safe_name;
 pub use tar::{ARCHIVE_END, ArchiveMember, archive_directory, archive_header, archive_members, archive_padding};

@@ -2,9 +2,10 @@
 
 use std::sync::Arc;
 
-use super::build::{Blob, Builder};
+use super::build::Builder;
 use super::cut::Cutter;
 use super::decode::Reader;
+use super::format::Blob;
 use super::sink::SpanSink;
 use super::step::Step;
 use super::tar::Walker;

@@ -1,6 +1,18 @@
-//! Spans: which range of a logical stream comes from which range of the blob, and where decoding can start.
+//! Spans: which range of a logical stream comes from which range of the blob, and where decoding can start. Extents: which range of a file comes from
+//! which range of the stream.
 
 use std::ops::Range;
+
+/// A contiguous piece of a file's content. Anything not covered by an extent is a hole.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Extent {
+    /// Offset in the file.
+    pub file: u64,
+    /// Offset in the logical stream.
+    pub stream: u64,
+    /// Length in bytes.
+    pub length: u64,
+}
 
 /// Compression of the blob, detected by content.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -11,6 +23,22 @@ pub enum Codec {
     Gzip,
     /// zstd, with one or more frames.
     Zstd,
+}
+
+impl Codec {
+    /// The number of the codec in index bytes. Never changes.
+    pub(super) fn code(self) -> u8 {
+        match self {
+            Self::Identity => 0,
+            Self::Gzip => 1,
+            Self::Zstd => 2,
+        }
+    }
+
+    /// The codec with a number in index bytes.
+    pub(super) fn from_code(code: u8) -> Option<Self> {
+        [Self::Identity, Self::Gzip, Self::Zstd].into_iter().find(|codec| codec.code() == code)
+    }
 }
 
 /// How decoding can start at a span.

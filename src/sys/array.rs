@@ -10,6 +10,7 @@ use std::ops::{Deref, DerefMut};
 use std::sync::Arc;
 
 use memmap2::MmapMut;
+use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
 
 /// Largest array kept on the heap if there is a file to move to, in bytes.
 const SPILL: usize = 256 << 10;
@@ -58,17 +59,9 @@ impl fmt::Debug for Scratch {
     }
 }
 
-/// Numbers and arrays of numbers: any bit pattern is valid, without padding.
-///
-/// # Safety
-/// Every bit pattern must be valid, and there must be no padding.
-pub unsafe trait Plain: Copy + Send + Sync + 'static {}
-// SAFETY: any byte is valid.
-unsafe impl Plain for u8 {}
-// SAFETY: any four bytes are valid.
-unsafe impl Plain for u32 {}
-// SAFETY: arrays add no padding.
-unsafe impl<const N: usize> Plain for [u32; N] {}
+/// A type of which any bytes are a valid value, without padding.
+pub trait Plain: FromBytes + IntoBytes + Immutable + KnownLayout + Copy + Send + Sync + 'static {}
+impl<T: FromBytes + IntoBytes + Immutable + KnownLayout + Copy + Send + Sync + 'static> Plain for T {}
 
 enum Store<T> {
     Heap(Vec<T>),
@@ -176,8 +169,8 @@ impl<T: Plain> Deref for Array<T> {
     fn deref(&self) -> &[T] {
         match &self.store {
             Store::Heap(vec) => vec,
-            // SAFETY: the map is page-aligned and holds at least `length` elements, and any bytes are a valid `T`.
-            Store::Mapped(map, _) => unsafe { std::slice::from_raw_parts(map.as_ptr().cast::<T>(), self.length) },
+            // Never fails: the map is page-aligned and holds at least `length` elements.
+            Store::Mapped(map, _) => <[T]>::ref_from_prefix_with_elems(map, self.length).map_or(&[], |(elements, _)| elements),
         }
     }
 }
@@ -186,15 +179,14 @@ impl<T: Plain> DerefMut for Array<T> {
     fn deref_mut(&mut self) -> &mut [T] {
         match &mut self.store {
             Store::Heap(vec) => vec,
-            // SAFETY: as above; `self` is borrowed as long as the slice.
-            Store::Mapped(map, _) => unsafe { std::slice::from_raw_parts_mut(map.as_mut_ptr().cast::<T>(), self.length) },
+            Store::Mapped(map, _) => <[T]>::mut_from_prefix_with_elems(map, self.length).map_or(&mut [], |(elements, _)| elements),
         }
     }
 }
 
-impl AsRef<[u8]> for Array<u8> {
+impl<T: Plain> AsRef<[u8]> for Array<T> {
     fn as_ref(&self) -> &[u8] {
-        self
+        (**self).as_bytes()
     }
 }
 

@@ -4,8 +4,9 @@
 //! result depend only on what was set.
 
 use xxhash_rust::xxh3::xxh3_64_with_seed;
+use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
 
-use crate::artifact::tree::{Draft, Placed, no_room};
+use crate::artifact::tree::{Draft, Form, Placed, no_room};
 use crate::error::Error;
 use crate::sys::array::{Array, Scratch};
 
@@ -17,7 +18,8 @@ const NONE: u32 = u32::MAX;
 const DETACHED: u32 = u32::MAX;
 
 /// A name in a directory.
-#[derive(Clone, Copy)]
+#[derive(Clone, Copy, FromBytes, Immutable, IntoBytes, KnownLayout)]
+#[repr(C)]
 struct Name {
     directory: NodeNumber,
     node: NodeNumber,
@@ -29,42 +31,22 @@ struct Name {
     removed: u32,
 }
 
-impl Name {
-    fn to_words(self) -> [u32; 6] {
-        [self.directory, self.node, self.text, self.length, self.next, self.removed]
-    }
-
-    fn from_words([directory, node, text, length, next, removed]: [u32; 6]) -> Self {
-        Self { directory, node, text, length, next, removed }
-    }
-}
-
 /// A file or directory.
-#[derive(Clone, Copy)]
+#[derive(Clone, Copy, FromBytes, Immutable, IntoBytes, KnownLayout)]
+#[repr(C)]
 struct Node {
     source: u32,
     entry: u32,
     /// The name most recently added to this directory.
     newest: u32,
-    directory: bool,
-    implied: bool,
-}
-
-impl Node {
-    fn to_words(self) -> [u32; 4] {
-        [self.source, self.entry, self.newest, u32::from(self.directory) | u32::from(self.implied) << 1]
-    }
-
-    fn from_words([source, entry, newest, flags]: [u32; 4]) -> Self {
-        Self { source, entry, newest, directory: flags & 1 != 0, implied: flags & 2 != 0 }
-    }
+    form: Form,
 }
 
 /// The names and nodes.
 pub(super) struct Graph {
     scratch: Scratch,
-    names: Array<[u32; 6]>,
-    nodes: Array<[u32; 4]>,
+    names: Array<Name>,
+    nodes: Array<Node>,
     text: Array<u8>,
     /// Numbers of names by hash of directory and text, with open addressing; its length is a power of two.
     table: Array<u32>,
@@ -80,7 +62,7 @@ impl Graph {
         let (names, nodes, text, table) = (Array::new(scratch), Array::new(scratch), Array::new(scratch), Array::new(scratch));
         let mut graph = Self { scratch: scratch.clone(), names, nodes, text, table, layer: 1 };
         graph.table.grow(64, NONE).map_err(no_room)?;
-        graph.push(source, 0, true, true)?;
+        graph.push(source, 0, Form::IMPLIED)?;
         Ok(graph)
     }
 
@@ -106,51 +88,47 @@ impl Graph {
 
     /// A new unnamed node.
     pub fn add_node(&mut self, source: u32, entry: u32, directory: bool) -> Result<NodeNumber, Error> {
-        self.push(source, entry, directory, false)
+        self.push(source, entry, if directory { Form::DIRECTORY } else { Form::FILE })
     }
 
     /// A new directory that no entry describes; takes owner and time from `entry`.
     pub fn add_implied(&mut self, source: u32, entry: u32) -> Result<NodeNumber, Error> {
-        self.push(source, entry, true, true)
+        self.push(source, entry, Form::IMPLIED)
     }
 
-    fn push(&mut self, source: u32, entry: u32, directory: bool, implied: bool) -> Result<NodeNumber, Error> {
-        self.nodes.push(Node { source, entry, newest: NONE, directory, implied }.to_words()).map_err(no_room)?;
+    fn push(&mut self, source: u32, entry: u32, form: Form) -> Result<NodeNumber, Error> {
+        self.nodes.push(Node { source, entry, newest: NONE, form }).map_err(no_room)?;
         Ok((self.nodes.len() - 1) as u32)
     }
 
     fn node(&self, number: NodeNumber) -> Option<Node> {
-        self.nodes.get(number as usize).map(|words| Node::from_words(*words))
+        self.nodes.get(number as usize).copied()
     }
 
     fn change_node(&mut self, number: NodeNumber, change: impl FnOnce(&mut Node)) {
-        if let Some(words) = self.nodes.get_mut(number as usize) {
-            let mut node = Node::from_words(*words);
-            change(&mut node);
-            *words = node.to_words();
+        if let Some(node) = self.nodes.get_mut(number as usize) {
+            change(node);
         }
     }
 
     fn name(&self, number: u32) -> Option<Name> {
-        self.names.get(number as usize).map(|words| Name::from_words(*words))
+        self.names.get(number as usize).copied()
     }
 
     fn change_name(&mut self, number: u32, change: impl FnOnce(&mut Name)) {
-        if let Some(words) = self.names.get_mut(number as usize) {
-            let mut name = Name::from_words(*words);
-            change(&mut name);
-            *words = name.to_words();
+        if let Some(name) = self.names.get_mut(number as usize) {
+            change(name);
         }
     }
 
     /// Gives a directory the attributes of an entry.
     pub fn describe(&mut self, node: NodeNumber, source: u32, entry: u32) {
-        self.change_node(node, |node| (node.source, node.entry, node.implied) = (source, entry, false));
+        self.change_node(node, |node| (node.source, node.entry, node.form) = (source, entry, Form::DIRECTORY));
     }
 
     /// Whether a node is a directory.
     pub fn is_directory(&self, node: NodeNumber) -> bool {
-        self.node(node).is_some_and(|node| node.directory)
+        self.node(node).is_some_and(|node| node.form.is_directory())
     }
 
     /// The source and entry that describe a node.
@@ -185,7 +163,7 @@ impl Graph {
         let mut next = NONE;
         self.change_node(directory, |node| next = std::mem::replace(&mut node.newest, at));
         let name = Name { directory, node, text: start, length: text.len() as u32, next, removed: 0 };
-        self.names.push(name.to_words()).map_err(no_room)?;
+        self.names.push(name).map_err(no_room)?;
         self.index(at)
     }
 
@@ -313,9 +291,8 @@ impl Numbering {
         let placed = graph.node(node).map_or_else(Placed::default, |node| Placed {
             source: node.source,
             entry: node.entry,
-            directory: node.directory,
-            implied: node.implied,
-            links: if node.directory { 2 } else { 0 },
+            form: node.form,
+            links: if node.form.is_directory() { 2 } else { 0 },
             ..Placed::default()
         });
         self.draft.node(&placed)?;
@@ -329,7 +306,7 @@ impl Numbering {
             let number = self.number(graph, name.node)?;
             self.draft.name(graph.text_of(&name), number)?;
             self.draft.change(number, |placed| {
-                if placed.directory {
+                if placed.form.is_directory() {
                     placed.parent = directory;
                     subdirectories += 1;
                 } else {

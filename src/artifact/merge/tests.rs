@@ -412,7 +412,10 @@ fn version_4_is_stable_byte_for_byte() {
     let bytes = merge.encode(&sources).unwrap();
     let digest = crate::oci::Digest::of(&bytes).to_string();
     // If this changes, VERSION must too.
-    assert_eq!((crate::artifact::tree::VERSION, bytes.len(), &*digest), (4, 1597, "sha256:6d4f587e416401fca3f2a4f8aca2dd3c6895078f8889ee889742f60e373c056b"));
+    assert_eq!(
+        (crate::artifact::tree::VERSION, bytes.len(), &*digest),
+        (4, 1597, "sha256:6d4f587e416401fca3f2a4f8aca2dd3c6895078f8889ee889742f60e373c056b")
+    );
 }
 
 /// The model: directories as nested maps, everything done in the obvious way.

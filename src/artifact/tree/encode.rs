@@ -5,24 +5,46 @@
 
 use std::io;
 
-use super::format::{self, CHECKSUM_AT, HAS_SHA256, Header, NameRecord, NodeRecord, SINGLE};
+use zerocopy::little_endian::U32;
+use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
+
+use super::format::{self, Header, NameRecord, NodeRecord, SINGLE, XattrRecord};
 use super::{Kind, NodeId};
 use crate::artifact::merge::{Entries, MergeSource, RawFile};
 use crate::error::{Error, ErrorKind};
+use crate::layer::records::ExtentRecord;
 use crate::layer::{Entry, Extent, FileKind, Metadata};
 use crate::sys::array::{Array, Scratch};
 
+/// How a node is described by its entry.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, FromBytes, Immutable, IntoBytes, KnownLayout)]
+#[repr(transparent)]
+pub(in crate::artifact) struct Form(u32);
+
+impl Form {
+    /// A file of any kind, with the entry's kind and attributes.
+    pub const FILE: Self = Self(0);
+    /// A directory with the entry's attributes.
+    pub const DIRECTORY: Self = Self(1);
+    /// A directory that no entry describes: only owner and time are taken from the entry, which is below it.
+    pub const IMPLIED: Self = Self(2);
+
+    /// Whether it is a directory.
+    pub fn is_directory(self) -> bool {
+        self != Self::FILE
+    }
+}
+
 /// A node with its final number, before its attributes are looked up.
-#[derive(Clone, Copy, Debug, Default)]
+#[derive(Clone, Copy, Debug, Default, FromBytes, Immutable, IntoBytes, KnownLayout)]
+#[repr(C)]
 pub(in crate::artifact) struct Placed {
     /// Number of the describing source.
     pub source: u32,
     /// Entry in that source.
     pub entry: u32,
-    /// Whether it is a directory.
-    pub directory: bool,
-    /// A directory that no entry describes: only owner and time are taken from the entry, which is below it.
-    pub implied: bool,
+    /// How the entry describes it.
+    pub form: Form,
     /// Hard links of a file, subdirectories + 2 of a directory.
     pub links: u32,
     /// The parent directory, for a directory.
@@ -33,25 +55,13 @@ pub(in crate::artifact) struct Placed {
     pub count: u32,
 }
 
-impl Placed {
-    fn to_words(self) -> [u32; 7] {
-        let flags = u32::from(self.directory) | u32::from(self.implied) << 1;
-        [self.source, self.entry, flags, self.links, self.parent, self.first, self.count]
-    }
-
-    fn from_words([source, entry, flags, links, parent, first, count]: [u32; 7]) -> Self {
-        Self { source, entry, directory: flags & 1 != 0, implied: flags & 2 != 0, links, parent, first, count }
-    }
-}
-
 /// Nodes in final order, and names with their text.
 #[derive(Debug)]
 pub(in crate::artifact) struct Draft {
     scratch: Scratch,
     /// Node 0 is the root.
-    nodes: Array<[u32; 7]>,
-    names: Array<u8>,
-    name_count: u32,
+    nodes: Array<Placed>,
+    names: Array<NameRecord>,
     heap: Array<u8>,
 }
 
@@ -59,139 +69,117 @@ impl Draft {
     /// No nodes yet.
     pub fn new(scratch: &Scratch) -> Self {
         let (nodes, names, heap) = (Array::new(scratch), Array::new(scratch), Array::new(scratch));
-        Self { scratch: scratch.clone(), nodes, names, name_count: 0, heap }
+        Self { scratch: scratch.clone(), nodes, names, heap }
     }
 
     /// Adds the next node.
     pub fn node(&mut self, placed: &Placed) -> Result<(), Error> {
-        self.nodes.push(placed.to_words()).map_err(no_room)
+        self.nodes.push(*placed).map_err(no_room)
     }
 
     /// Changes a node, if the number exists.
     pub fn change(&mut self, number: u32, change: impl FnOnce(&mut Placed)) {
-        if let Some(words) = self.nodes.get_mut(number as usize) {
-            let mut placed = Placed::from_words(*words);
-            change(&mut placed);
-            *words = placed.to_words();
+        if let Some(placed) = self.nodes.get_mut(number as usize) {
+            change(placed);
         }
     }
 
     /// Adds the next name of the directory being listed.
     pub fn name(&mut self, text: &[u8], node: NodeId) -> Result<(), Error> {
-        let record = NameRecord {
-            text: u32::try_from(self.heap.len()).map_err(|_| too_large())?,
-            length: u16::try_from(text.len()).map_err(|_| too_large())?,
-            node,
-        };
-        self.names.extend_from_slice(&record.to_bytes()).map_err(no_room)?;
-        self.heap.extend_from_slice(text).map_err(no_room)?;
-        self.name_count = self.name_count.checked_add(1).ok_or_else(too_large)?;
-        Ok(())
+        let (at, length) = append(&mut self.heap, text)?;
+        self.names.push(NameRecord { text: narrow(at)?, node: node.into(), length }).map_err(no_room)
     }
 
     /// Number of names so far.
     pub fn name_count(&self) -> u32 {
-        self.name_count
+        self.names.len() as u32
     }
 }
 
 /// Sections that grow while nodes are written.
 pub(in crate::artifact) struct Encoder {
-    extents: Array<u8>,
-    extent_count: u64,
-    xattrs: Array<u8>,
-    xattr_count: u32,
+    extents: Array<ExtentRecord>,
+    xattrs: Array<XattrRecord>,
     heap: Array<u8>,
 }
 
 impl Encoder {
     /// The bytes of the tree.
     pub fn encode(draft: Draft, sources: &[MergeSource<'_>], warnings: &[String]) -> Result<Array<u8>, Error> {
-        let Draft { scratch, nodes, names, name_count, heap } = draft;
-        let (extents, xattrs) = (Array::new(&scratch), Array::new(&scratch));
-        let mut encoder = Self { extents, extent_count: 0, xattrs, xattr_count: 0, heap };
-        let node_count = u32::try_from(nodes.len()).map_err(|_| too_large())?;
+        let Draft { scratch, nodes, names, heap } = draft;
+        let mut encoder = Self { extents: Array::new(&scratch), xattrs: Array::new(&scratch), heap };
+        let mut header = Header::new();
+        (header.nodes, header.names) = (narrow(nodes.len() as u64)?, narrow(names.len() as u64)?);
         let mut out = Array::new(&scratch);
-        out.grow(format::HEADER, 0).map_err(no_room)?;
-        for placed in nodes.iter().map(|words| Placed::from_words(*words)) {
+        out.extend_from_slice(header.as_bytes()).map_err(no_room)?;
+        for placed in nodes.iter() {
             let source = sources.get(placed.source as usize).unwrap_or(&MergeSource::Bare);
-            let mut record = encoder.node(&placed, source)?;
-            if let (MergeSource::Bare, Some(time)) = (source, time_below(&placed, (&nodes, &names), sources)) {
-                record.metadata.mtime = Some(time);
+            let (mut record, mut metadata) = encoder.node(placed, source)?;
+            if let MergeSource::Bare = source {
+                metadata.mtime = time_below(placed, (&nodes, &names), sources);
             }
-            out.extend_from_slice(&record.to_bytes()).map_err(no_room)?;
+            record.set_metadata(&metadata);
+            out.extend_from_slice(record.as_bytes()).map_err(no_room)?;
         }
         drop(nodes);
         let warnings: Vec<String> = warnings.iter().map(|warning| warning.replace('\n', " ")).collect();
-        let (_, warnings) = encoder.text(warnings.join("\n").as_bytes())?;
-        let header = Header::place(node_count, name_count, encoder.extent_count, encoder.xattr_count, encoder.heap.len() as u64, warnings)
-            .ok_or_else(too_large)?;
-        for section in [names, encoder.extents, encoder.xattrs, encoder.heap] {
-            out.extend_from_slice(&section).map_err(no_room)?;
+        (_, header.warnings) = append(&mut encoder.heap, warnings.join("\n").as_bytes())?;
+        header.extents = (encoder.extents.len() as u64).into();
+        header.xattrs = narrow(encoder.xattrs.len() as u64)?;
+        header.heap = (encoder.heap.len() as u64).into();
+        for section in [names.as_ref(), encoder.extents.as_ref(), encoder.xattrs.as_ref(), encoder.heap.as_ref()] {
+            out.extend_from_slice(section).map_err(no_room)?;
         }
-        if let Some(place) = out.get_mut(..format::HEADER) {
-            place.copy_from_slice(&header.to_bytes());
-        }
-        let checksum = format::checksum(&out).to_le_bytes();
-        if let Some(place) = out.get_mut(CHECKSUM_AT) {
-            place.copy_from_slice(&checksum);
-        }
+        write_header(&mut out, header);
+        header.checksum = format::checksum(&out).into();
+        write_header(&mut out, header);
         Ok(out)
     }
 
-    fn node(&mut self, placed: &Placed, source: &MergeSource<'_>) -> Result<NodeRecord, Error> {
-        let mut record = NodeRecord { links: placed.links, ..NodeRecord::default() };
-        if placed.directory {
-            record.kind = Some(Kind::Directory);
-            record.extra = placed.parent;
-            record.first = u64::from(placed.first);
-            record.count = placed.count;
-        }
+    /// A node without its attributes, and these.
+    fn node(&mut self, placed: &Placed, source: &MergeSource<'_>) -> Result<(NodeRecord, Metadata), Error> {
+        let mut record = NodeRecord::new(Kind::Directory);
+        let mut metadata = Metadata::default();
         match source {
             MergeSource::Bare => {}
             // Only owner and time, as for every implied directory.
-            MergeSource::Raw(raw) if placed.directory => record.metadata = Metadata { mode: None, ..raw.metadata },
-            MergeSource::Raw(raw) => self.raw(raw, placed.source, &mut record)?,
+            MergeSource::Raw(raw) if placed.form.is_directory() => metadata = Metadata { mode: None, ..raw.metadata },
+            MergeSource::Raw(raw) => {
+                record = self.raw(raw, placed.source)?;
+                metadata = raw.metadata;
+            }
             MergeSource::Layer { entries, image } => {
                 let entry = entries.entry(placed.entry).ok_or_else(too_large)?;
-                self.entry(*entries, &entry, placed, &mut record)?;
-                if placed.implied && *image {
-                    record.metadata.owner = Some((0, 0));
+                metadata = entry.metadata;
+                if placed.form == Form::IMPLIED {
+                    metadata.mode = Some(0o755);
+                    metadata.owner = if *image { Some((0, 0)) } else { metadata.owner };
+                } else {
+                    if placed.form == Form::FILE {
+                        record = NodeRecord::new(kind_of(entry.kind));
+                    }
+                    self.xattrs(entries.xattrs(entry.number).into_iter().filter(|(name, _)| !is_ours(name)), &mut record)?;
+                    self.content(*entries, &entry, placed.source, &mut record)?;
                 }
             }
         }
-        Ok(record)
+        metadata.mode = metadata.mode.map(|mode| mode & 0o7777);
+        record.links = placed.links.into();
+        if placed.form.is_directory() {
+            (record.extra, record.first, record.count) = (placed.parent.into(), u64::from(placed.first).into(), placed.count.into());
+        }
+        Ok((record, metadata))
     }
 
-    fn entry(&mut self, layer: &dyn Entries, entry: &Entry<'_>, placed: &Placed, record: &mut NodeRecord) -> Result<(), Error> {
-        record.metadata = entry.metadata;
-        record.metadata.mode = if placed.implied { Some(0o755) } else { entry.metadata.mode.map(|mode| mode & 0o7777) };
-        if !placed.implied {
-            self.xattrs(layer.xattrs(entry.number).into_iter().filter(|(name, _)| !is_ours(name)), record)?;
-        }
-        if placed.directory {
-            return Ok(());
-        }
-        record.kind = Some(match entry.kind {
-            FileKind::Symlink => Kind::Symlink,
-            FileKind::CharDevice => Kind::CharDevice,
-            FileKind::BlockDevice => Kind::BlockDevice,
-            FileKind::Fifo => Kind::Fifo,
-            FileKind::Socket => Kind::Socket,
-            FileKind::File | FileKind::Directory | FileKind::HardLink => Kind::File,
-        });
-        match record.kind {
+    fn content(&mut self, layer: &dyn Entries, entry: &Entry<'_>, blob: u32, record: &mut NodeRecord) -> Result<(), Error> {
+        match record.kind() {
             Some(Kind::Symlink) => {
-                (record.first, record.count) = self.text(entry.link)?;
-                record.size = entry.link.len() as u64;
+                let (at, length) = append(&mut self.heap, entry.link)?;
+                (record.first, record.count, record.size) = (at.into(), length, u64::from(length).into());
             }
             Some(Kind::File) => {
-                record.extra = placed.source;
-                record.size = entry.size;
-                if let Some(sha256) = entry.sha256 {
-                    record.flags |= HAS_SHA256;
-                    record.sha256 = sha256;
-                }
+                (record.extra, record.size) = (blob.into(), entry.size.into());
+                record.set_sha256(entry.sha256);
                 self.extents(&layer.extents(entry.number), record)?;
             }
             _ => {}
@@ -199,70 +187,77 @@ impl Encoder {
         Ok(())
     }
 
-    fn raw(&mut self, raw: &RawFile, blob: u32, record: &mut NodeRecord) -> Result<(), Error> {
-        record.kind = Some(Kind::File);
-        record.extra = blob;
-        record.size = raw.size;
-        record.metadata = Metadata { mode: raw.metadata.mode.map(|mode| mode & 0o7777), ..raw.metadata };
-        if let Some(sha256) = raw.sha256 {
-            record.flags |= HAS_SHA256;
-            record.sha256 = sha256;
-        }
+    fn raw(&mut self, raw: &RawFile, blob: u32) -> Result<NodeRecord, Error> {
+        let mut record = NodeRecord::new(Kind::File);
+        (record.extra, record.size) = (blob.into(), raw.size.into());
+        record.set_sha256(raw.sha256);
         let whole = Extent { file: 0, stream: 0, length: raw.size };
         // Also for empty content: opening it verifies that its digest is that of no bytes.
-        self.extents(std::slice::from_ref(&whole), record)?;
+        self.extents(std::slice::from_ref(&whole), &mut record)?;
         let title = raw.title.as_ref().map(|title| (&b"user.oci.title"[..], title.as_bytes()));
         let others = raw.xattrs.iter().map(|(name, value)| (name.as_slice(), value.as_slice())).filter(|(name, _)| !is_ours(name));
-        self.xattrs(title.into_iter().chain(others), record)
+        self.xattrs(title.into_iter().chain(others), &mut record)?;
+        Ok(record)
     }
 
     fn extents(&mut self, extents: &[Extent], record: &mut NodeRecord) -> Result<(), Error> {
         if let [only] = extents
             && only.file == 0
-            && only.length == record.size
+            && record.size == only.length
         {
             record.flags |= SINGLE;
-            record.first = only.stream;
-            record.count = 1;
+            (record.first, record.count) = (only.stream.into(), 1.into());
             return Ok(());
         }
-        record.first = self.extent_count;
-        record.count = u32::try_from(extents.len()).map_err(|_| too_large())?;
+        record.first = (self.extents.len() as u64).into();
+        record.count = narrow(extents.len() as u64)?;
         let stored: u64 = extents.iter().map(|extent| extent.length).sum();
-        record.blocks = u32::try_from(stored.div_ceil(format::BLOCK)).unwrap_or(u32::MAX);
-        for extent in extents {
-            for value in [extent.file, extent.stream, extent.length] {
-                self.extents.extend_from_slice(&value.to_le_bytes()).map_err(no_room)?;
-            }
-        }
-        self.extent_count += u64::from(record.count);
-        Ok(())
+        record.blocks = u32::try_from(stored.div_ceil(format::BLOCK)).unwrap_or(u32::MAX).into();
+        extents.iter().try_for_each(|extent| self.extents.push((*extent).into()).map_err(no_room))
     }
 
     fn xattrs<'a>(&mut self, xattrs: impl Iterator<Item = (&'a [u8], &'a [u8])>, record: &mut NodeRecord) -> Result<(), Error> {
-        record.first_xattr = self.xattr_count;
+        let first = self.xattrs.len() as u64;
         for (name, value) in xattrs {
-            for part in [name, value] {
-                let (at, length) = self.text(part)?;
-                let at = u32::try_from(at).map_err(|_| too_large())?;
-                self.xattrs.extend_from_slice(&at.to_le_bytes()).map_err(no_room)?;
-                self.xattrs.extend_from_slice(&length.to_le_bytes()).map_err(no_room)?;
-            }
-            record.xattrs += 1;
-            self.xattr_count = self.xattr_count.checked_add(1).ok_or_else(too_large)?;
+            let (name, value) = (append(&mut self.heap, name)?, append(&mut self.heap, value)?);
+            let xattr = XattrRecord { name: [narrow(name.0)?, name.1], value: [narrow(value.0)?, value.1] };
+            self.xattrs.push(xattr).map_err(no_room)?;
         }
+        (record.first_xattr, record.xattrs) = (narrow(first)?, narrow(self.xattrs.len() as u64 - first)?);
         Ok(())
     }
+}
 
-    fn text(&mut self, text: &[u8]) -> Result<(u64, u32), Error> {
-        let place = (self.heap.len() as u64, u32::try_from(text.len()).map_err(|_| too_large())?);
-        self.heap.extend_from_slice(text).map_err(no_room)?;
-        Ok(place)
+fn kind_of(kind: FileKind) -> Kind {
+    match kind {
+        FileKind::Symlink => Kind::Symlink,
+        FileKind::CharDevice => Kind::CharDevice,
+        FileKind::BlockDevice => Kind::BlockDevice,
+        FileKind::Fifo => Kind::Fifo,
+        FileKind::Socket => Kind::Socket,
+        FileKind::File | FileKind::Directory | FileKind::HardLink => Kind::File,
+    }
+}
+
+/// Adds to the heap: offset and length.
+fn append(heap: &mut Array<u8>, text: &[u8]) -> Result<(u64, U32), Error> {
+    let place = (heap.len() as u64, narrow(text.len() as u64)?);
+    heap.extend_from_slice(text).map_err(no_room)?;
+    Ok(place)
+}
+
+fn narrow(number: u64) -> Result<U32, Error> {
+    u32::try_from(number).map(U32::new).map_err(|_| too_large())
+}
+
+fn write_header(bytes: &mut [u8], header: Header) {
+    if let Ok((place, _)) = Header::mut_from_prefix(bytes) {
+        *place = header;
     }
 }
 
 /// The time of the first entry in a directory that no entry describes.
-fn time_below(placed: &Placed, (nodes, names): (&[[u32; 7]], &[u8]), sources: &[MergeSource<'_>]) -> Option<(i64, u32)> {
+fn time_below(placed: &Placed, (nodes, names): (&[Placed], &[NameRecord]), sources: &[MergeSource<'_>]) -> Option<(i64, u32)> {
     let mut placed = *placed;
     loop {
         match sources.get(placed.source as usize) {
@@ -272,8 +267,7 @@ fn time_below(placed: &Placed, (nodes, names): (&[[u32; 7]], &[u8]), sources: &[
             Some(MergeSource::Raw(raw)) => return raw.metadata.mtime,
             Some(MergeSource::Bare) | None if placed.count == 0 => return None,
             Some(MergeSource::Bare) | None => {
-                let first = names.get(placed.first as usize * format::NAME..)?.get(..format::NAME)?;
-                placed = Placed::from_words(*nodes.get(NameRecord::read(first).node as usize)?);
+                placed = *nodes.get(names.get(placed.first as usize)?.node.get() as usize)?;
             }
         }
     }

@@ -1,11 +1,11 @@
 //! Untrusted indexes: what is refused, and that nothing panics or grows.
 
 use proptest::prelude::*;
-use xxhash_rust::xxh3::xxh3_64;
+use zerocopy::FromBytes;
 
 use super::*;
 use crate::error::ErrorKind;
-use crate::layer::format::{self, entry, header, span};
+use crate::layer::format::{self, EntryRecord, Header, SpanRecord, XattrRecord};
 use crate::layer::pack::tests::{entry as entry_of, file, pack};
 use crate::layer::tests::{decode_attached, encode_attached, scan, text};
 use crate::layer::{Form, PackEntry, Packing};
@@ -22,12 +22,26 @@ fn sample() -> LayerIndex {
     pack(Packing::GzipTar, 1, &entries, 100_000).0.index
 }
 
+type Records<'a> = (&'a mut Header, &'a mut [EntryRecord], &'a mut [SpanRecord], &'a mut [XattrRecord]);
+
+/// The same index with some records changed and a matching checksum.
+fn with_records(index: &LayerIndex, change: impl FnOnce(Records<'_>)) -> Vec<u8> {
+    changed(index, |bytes| {
+        let (header, rest) = Header::mut_from_prefix(bytes).unwrap();
+        let (entries, rest) = <[EntryRecord]>::mut_from_prefix_with_elems(rest, header.entries.get() as usize).unwrap();
+        let (spans, rest) = <[SpanRecord]>::mut_from_prefix_with_elems(rest, header.spans.get() as usize).unwrap();
+        assert_eq!(header.extents, 0);
+        let (xattrs, _) = <[XattrRecord]>::mut_from_prefix_with_elems(rest, header.xattrs.get() as usize).unwrap();
+        change((header, entries, spans, xattrs));
+    })
+}
+
 /// The same index with some bytes changed and a matching checksum.
 fn changed(index: &LayerIndex, change: impl FnOnce(&mut Vec<u8>)) -> Vec<u8> {
     let mut bytes = index.as_bytes().to_vec();
     change(&mut bytes);
-    let checksum = xxh3_64(&bytes[header::CHECKED..]);
-    bytes[header::CHECKSUM..header::CHECKED].copy_from_slice(&checksum.to_le_bytes());
+    let checksum = format::checksum(&bytes);
+    Header::mut_from_prefix(&mut bytes).unwrap().0.checksum = checksum.into();
     compress(&bytes, &Scratch::memory()).unwrap().to_vec()
 }
 
@@ -63,7 +77,7 @@ fn truncated_flipped_and_extended_indexes_are_refused() {
 #[test]
 fn newer_versions_and_indexes_of_other_blobs_are_named() {
     let index = sample();
-    let newer = changed(&index, |bytes| bytes[header::VERSION] = 2);
+    let newer = with_records(&index, |(header, ..)| header.version = 2.into());
     assert_eq!(decode_attached(&newer, &index.blob_digest()).unwrap_err().kind, ErrorKind::Unsupported);
     let error = decode_attached(&encode_attached(&index).unwrap(), &Digest::of(b"other")).unwrap_err();
     assert_eq!(error.kind, ErrorKind::Integrity);
@@ -86,32 +100,23 @@ fn decompression_stops_at_the_size_limit() {
 #[test]
 fn records_that_share_or_lack_something_are_refused() {
     let index = sample();
-    let first_span = index.layout.sections.spans;
-    let at = |number: usize, field| format::HEADER + number * format::ENTRY + field;
-    let sum = |bytes: &mut Vec<u8>, at: usize, add: i64| {
-        let value = i64::from_le_bytes(bytes[at..at + 8].try_into().unwrap()) + add;
-        bytes[at..at + 8].copy_from_slice(&value.to_le_bytes());
-    };
-    type Change<'a> = Box<dyn FnOnce(&mut Vec<u8>) + 'a>;
-    let cases: Vec<(&str, Change<'_>)> = vec![
-        ("two entries share a name", Box::new(|bytes| bytes.copy_within(at(1, entry::PATH)..at(1, entry::PATH) + 8, at(2, entry::PATH)))),
-        ("an entry borrows attributes", Box::new(|bytes| bytes[at(1, entry::XATTR_COUNT)] = 1)),
-        ("attributes belong to no entry", Box::new(|bytes| bytes[at(0, entry::XATTR_COUNT)] = 1)),
-        ("a name is used twice", Box::new(|bytes| sum(bytes, at(1, entry::PATH), -1))),
-        ("a span has no digest", Box::new(|bytes| bytes[first_span + span::HAS_DIGEST] = 0)),
-        ("digests are of the content", Box::new(|bytes| bytes[header::FLAGS] |= 2)),
-        ("an attribute has no value", Box::new(|bytes| bytes[index.layout.sections.xattrs + 20] = 0)),
-        ("a raw layer has many entries", Box::new(|bytes| bytes[header::FLAGS] = 0)),
-        (
-            "a span takes too much of the blob",
-            Box::new(|bytes| {
-                sum(bytes, header::BLOB_LENGTH, 9 << 20);
-                sum(bytes, first_span + format::SPAN + span::BLOB_END, 9 << 20);
-            }),
-        ),
+    type Change = fn(Records<'_>);
+    let cases: [(&str, Change); 9] = [
+        ("two entries share a name", |(_, entries, ..)| entries[2].path = entries[1].path),
+        ("an entry borrows attributes", |(_, entries, ..)| entries[1].xattr_count = 1.into()),
+        ("attributes belong to no entry", |(_, entries, ..)| entries[0].xattr_count = 1.into()),
+        ("a name is used twice", |(_, entries, ..)| entries[1].path -= 1),
+        ("a span has no digest", |(_, _, spans, _)| spans[0].has_digest = 0),
+        ("digests are of the content", |(header, ..)| header.flags |= 2),
+        ("an attribute has no value", |(.., xattrs)| xattrs[0].value_length = 0.into()),
+        ("a raw layer has many entries", |(header, ..)| header.flags = 0.into()),
+        ("a span takes too much of the blob", |(header, _, spans, _)| {
+            header.blob_length += 9 << 20;
+            spans[1].blob_end += 9 << 20;
+        }),
     ];
     for (what, change) in cases {
-        let bytes = changed(&index, change);
+        let bytes = with_records(&index, change);
         assert_eq!(decode_attached(&bytes, &index.blob_digest()).map(drop).expect_err(what).kind, ErrorKind::Integrity, "{what}");
     }
     assert!(decode_attached(&changed(&index, |_| ()), &index.blob_digest()).is_ok());
@@ -130,10 +135,7 @@ fn windows_are_attached_and_warnings_are_stripped() {
     let travelled = decode_attached(&encode_attached(&windows).unwrap(), &windows.blob_digest()).unwrap();
     assert!(travelled.as_bytes() == windows.as_bytes() && !travelled.window(1).unwrap().is_empty());
     // No two spans share a window, so all windows together are shorter than the index.
-    let shared = changed(&windows, |bytes| {
-        let at = windows.layout.sections.spans + format::SPAN + span::WINDOW;
-        bytes[at] += 1;
-    });
+    let shared = with_records(&windows, |(_, _, spans, _)| spans[1].window += 1);
     assert_eq!(decode_attached(&shared, &windows.blob_digest()).unwrap_err().kind, ErrorKind::Integrity);
 
     let mut odd = tar::Header::new_ustar();
@@ -158,7 +160,7 @@ proptest! {
     #[test]
     fn an_accepted_index_costs_no_more_than_its_length(changes in prop::collection::vec((any::<prop::sample::Index>(), prop::sample::select(vec![0_u8, 1, 2, 7, 8, 0x7f, 0x80, 0xff])), 1..4)) {
         static SAMPLE: std::sync::LazyLock<LayerIndex> = std::sync::LazyLock::new(sample);
-        let range = format::HEADER + 4 * format::ENTRY + 2 * format::SPAN + 2 * format::XATTR;
+        let range = size_of::<Header>() + 4 * size_of::<EntryRecord>() + 2 * size_of::<SpanRecord>() + 2 * size_of::<XattrRecord>();
         let bytes = changed(&SAMPLE, |bytes| changes.into_iter().for_each(|(at, value)| bytes[40 + at.index(range - 40)] = value));
         if let Ok(index) = decode_attached(&bytes, &SAMPLE.blob_digest()) {
             let held: usize = index

@@ -3,10 +3,10 @@
 use std::sync::Arc;
 
 use proptest::prelude::*;
-use xxhash_rust::xxh3::xxh3_64;
+use zerocopy::FromBytes;
 
 use super::*;
-use crate::layer::format::{self, VERSION, header};
+use crate::layer::format::{self, EntryRecord, Header, SpanRecord, VERSION};
 
 /// A gzipped archive with one entry of each sort, so that the index has records in all sections.
 fn sample() -> Vec<u8> {
@@ -112,7 +112,7 @@ fn a_truncated_or_flipped_index_is_refused_and_another_version_is_named() {
     for length in (0..bytes.len()).step_by(7).chain([bytes.len() - 1]) {
         assert_eq!(open(&bytes[..length]).unwrap_err().kind, ErrorKind::Integrity);
     }
-    for at in (0..bytes.len()).step_by(3).chain(0..format::HEADER).filter(|at| !(8..16).contains(at)) {
+    for at in (0..bytes.len()).step_by(3).chain(0..size_of::<Header>()).filter(|at| !(8..16).contains(at)) {
         let mut flipped = bytes.to_vec();
         flipped[at] ^= 0x10;
         assert_eq!(open(&flipped).unwrap_err().kind, ErrorKind::Integrity, "{at}");
@@ -130,12 +130,12 @@ proptest! {
         static SAMPLE: std::sync::LazyLock<Vec<u8>> = std::sync::LazyLock::new(|| sample_index().as_bytes().to_vec());
         let mut bytes = SAMPLE.clone();
         // Mostly in the records, where a change has a meaning.
-        let range = if near { format::HEADER + 4 * format::ENTRY + 3 * format::SPAN } else { bytes.len() };
+        let range = if near { size_of::<Header>() + 4 * size_of::<EntryRecord>() + 3 * size_of::<SpanRecord>() } else { bytes.len() };
         for (at, value) in changes {
             bytes[at.index(range)] = value;
         }
-        let checksum = xxh3_64(&bytes[header::CHECKED..]);
-        bytes[header::CHECKSUM..header::CHECKED].copy_from_slice(&checksum.to_le_bytes());
+        let checksum = format::checksum(&bytes);
+        Header::mut_from_prefix(&mut bytes).unwrap().0.checksum = checksum.into();
         if let Ok(index) = open(&bytes) {
             read_all(&index);
         }
