@@ -37,26 +37,32 @@ where
 {
     /// Returns the result of the computation running for `key`, starting `compute` if there is none.
     ///
+    /// Where results are remembered, `known` looks for one again, under the lock: the caller may have looked just before a computation ended, and
+    /// would repeat it. So a computation must have stored its result when it ends, and `known` must be quick and not use this flight.
+    ///
     /// # Errors
     /// [`Abandoned`] if the computation ended without a result.
-    pub async fn run<F>(&self, key: K, compute: impl FnOnce() -> F) -> Result<T, Abandoned>
+    pub async fn run<F>(&self, key: K, known: impl FnOnce() -> Option<T>, compute: impl FnOnce() -> F) -> Result<T, Abandoned>
     where
         F: Future<Output = T> + Send + 'static,
     {
-        let mut receiver = self.join(key, compute);
+        let mut receiver = self.join(key, known, compute);
         match receiver.wait_for(Option::is_some).await {
             Ok(value) => value.clone().ok_or(Abandoned),
             Err(_) => Err(Abandoned),
         }
     }
 
-    fn join<F>(&self, key: K, compute: impl FnOnce() -> F) -> watch::Receiver<Option<T>>
+    fn join<F>(&self, key: K, known: impl FnOnce() -> Option<T>, compute: impl FnOnce() -> F) -> watch::Receiver<Option<T>>
     where
         F: Future<Output = T> + Send + 'static,
     {
         let mut running = self.running.lock();
         if let Some(receiver) = running.get(&key) {
             return receiver.clone();
+        }
+        if let Some(value) = known() {
+            return watch::channel(Some(value)).1;
         }
         // Called first: if it panics, nothing is left behind.
         let future = compute();
@@ -103,9 +109,16 @@ mod tests {
                 runs.fetch_add(1, Ordering::SeqCst)
             }
         };
-        let all = futures_util::future::join_all((0..32).map(|_| flight.run("key", compute))).await;
+        let all = futures_util::future::join_all((0..32).map(|_| flight.run("key", || None, compute))).await;
         assert!(all.iter().all(|result| *result == Ok(0)));
-        assert_eq!(flight.run("key", compute).await, Ok(1));
+        assert_eq!(flight.run("key", || None, compute).await, Ok(1));
+    }
+
+    #[tokio::test]
+    async fn a_result_stored_since_the_caller_looked_is_not_computed_again() {
+        let flight: Flight<u8, u8> = Flight::default();
+        assert_eq!(flight.run(1, || Some(7), || async { panic!("computed again") }).await, Ok(7));
+        assert_eq!(flight.run(1, || None, || async { 8 }).await, Ok(8));
     }
 
     #[tokio::test]
@@ -115,15 +128,15 @@ mod tests {
             tokio::time::sleep(Duration::from_millis(50)).await;
             7
         };
-        let impatient = tokio::time::timeout(Duration::from_millis(5), flight.run(1, slow)).await;
+        let impatient = tokio::time::timeout(Duration::from_millis(5), flight.run(1, || None, slow)).await;
         assert!(impatient.is_err());
-        assert_eq!(flight.run(1, || async { 8 }).await, Ok(7));
+        assert_eq!(flight.run(1, || None, || async { 8 }).await, Ok(7));
     }
 
     #[tokio::test]
     async fn a_panic_ends_the_wait_and_frees_the_key() {
         let flight: Flight<u8, u8> = Flight::default();
-        assert_eq!(flight.run(1, || async { panic!("on purpose") }).await, Err(Abandoned));
-        assert_eq!(flight.run(1, || async { 2 }).await, Ok(2));
+        assert_eq!(flight.run(1, || None, || async { panic!("on purpose") }).await, Err(Abandoned));
+        assert_eq!(flight.run(1, || None, || async { 2 }).await, Ok(2));
     }
 }

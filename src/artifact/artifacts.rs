@@ -124,13 +124,18 @@ impl Artifacts {
         key.referred &= !strict;
         // A tree whose attached index turned out wrong is rebuilt.
         let trusted = |artifact: &Arc<Artifact>| artifact.sources.iter().all(|source| self.inner.contents.trusts(source));
-        if let Some(artifact) = self.inner.kept.get(&key).filter(trusted) {
+        let kept = || self.inner.kept.get(&key).filter(trusted);
+        if let Some(artifact) = kept() {
             return Ok(artifact);
         }
-        let built = self.inner.flight.run(key.clone(), || {
-            let inner = Arc::clone(&self.inner);
-            async move { inner.build(&key, strict).await }
-        });
+        let built = self.inner.flight.run(
+            key.clone(),
+            || kept().map(Ok),
+            || {
+                let (inner, key) = (Arc::clone(&self.inner), key.clone());
+                async move { inner.build(&key, strict).await }
+            },
+        );
         built.await.map_err(|error| Error::new(ErrorKind::Interrupted, format!("reading an artifact: {error}")))?
     }
 

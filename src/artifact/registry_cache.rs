@@ -82,7 +82,12 @@ impl RegistryCache {
         {
             return Ok(digest);
         }
-        let asked = self.tag_flight.run((repository.clone(), tag.clone()), || {
+        let known = || match self.memory.lock().tag(repository, tag, self.options.tag_ttl) {
+            TagAnswer::Fresh(digest) => Some(Ok(digest)),
+            TagAnswer::Absent => Some(Err(self.absent(&format!("{repository}:{tag}")))),
+            TagAnswer::Stale(_) | TagAnswer::Unknown => None,
+        };
+        let asked = self.tag_flight.run((repository.clone(), tag.clone()), known, || {
             let (me, repository, tag) = (Arc::clone(self), repository.clone(), tag.clone());
             async move { me.ask_tag(&repository, &tag, last).await }
         });
@@ -184,7 +189,8 @@ impl RegistryCache {
         if self.options.offline {
             return Err(self.unasked(&format!("{repository}@{digest}"), true));
         }
-        let asked = self.manifest_flight.run(key, || {
+        let kept = || self.manifests.lock().get(&key).map(Ok);
+        let asked = self.manifest_flight.run(key.clone(), kept, || {
             let (me, repository, version) = (Arc::clone(self), repository.clone(), Version::Digest(*digest));
             async move {
                 let manifest = Arc::new(me.pull.manifest(&repository, &version).await?);
@@ -243,8 +249,12 @@ impl RegistryCache {
             return Err(self.unasked(&format!("what refers to {repository}@{subject}"), true));
         }
         let older = last.clone();
-        let asked = self.referrers_flight.run(key.clone(), || {
-            let me = Arc::clone(self);
+        let known = || match self.memory.lock().referrers(&key, self.options.tag_ttl) {
+            (true, known) => known.map(Ok),
+            (false, _) => None,
+        };
+        let asked = self.referrers_flight.run(key.clone(), known, || {
+            let (me, key) = (Arc::clone(self), key.clone());
             async move {
                 let found: Lookup<Vec<_>> = me.pull.referrers(&key.0, &key.1).await;
                 match found {

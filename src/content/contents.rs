@@ -109,13 +109,18 @@ impl Contents {
     /// Builds the index in a pass over the whole blob, unless another task or process has done so.
     async fn read_whole(&self, source: &BlobSource) -> Result<LayerIndex, Error> {
         let task = (Arc::clone(&self.inner.shared), source.clone());
-        let reading = self.inner.passes.run(ReaderKey::new(source, Plan::Indexed), || async move {
-            let (shared, source) = task;
-            match source.sealing {
-                Sealing::None => index_plain(&shared, &source).await,
-                Sealing::OciSync => index_sealed(&shared, &source).await,
-            }
-        });
+        // The pass itself looks for an index first, since another process may have built it.
+        let reading = self.inner.passes.run(
+            ReaderKey::new(source, Plan::Indexed),
+            || None,
+            || async move {
+                let (shared, source) = task;
+                match source.sealing {
+                    Sealing::None => index_plain(&shared, &source).await,
+                    Sealing::OciSync => index_sealed(&shared, &source).await,
+                }
+            },
+        );
         reading.await.unwrap_or_else(|abandoned| Err(Error::new(ErrorKind::Other, format!("{}: {abandoned}", source.label()))))
     }
 

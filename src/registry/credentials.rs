@@ -11,6 +11,7 @@ mod store;
 
 use std::fmt;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 pub use self::credential::{Credential, CredentialScope, Secret};
@@ -46,7 +47,7 @@ pub struct Credentials {
     helper_directories: Vec<PathBuf>,
     helper_limit: Duration,
     /// Never held across an await.
-    answers: BoundedMap<(String, String), (Instant, HelperResult), HELPER_ANSWERS>,
+    answers: Arc<BoundedMap<(String, String), (Instant, HelperResult), HELPER_ANSWERS>>,
     asking: Flight<(String, String), HelperResult>,
 }
 
@@ -62,7 +63,7 @@ impl Credentials {
             files: Files::new(files),
             helper_directories,
             helper_limit: helper::LIMIT,
-            answers: BoundedMap::default(),
+            answers: Arc::default(),
             asking: Flight::default(),
         }
     }
@@ -109,22 +110,28 @@ impl Credentials {
 
     async fn ask(&self, name: &str, server: &str, fresh: bool) -> HelperResult {
         let key = (name.to_owned(), server.to_owned());
-        let known = self.answers.get(&key);
-        if let Some((asked, answer)) = known
-            && asked.elapsed() < if answer.is_ok() { HELPER_ANSWER } else { HELPER_FAILURE }
-            && !(fresh && answer.is_ok())
-        {
+        let begun = Instant::now();
+        let known = || {
+            let (asked, answer) = self.answers.get(&key)?;
+            let is_good = asked.elapsed() < if answer.is_ok() { HELPER_ANSWER } else { HELPER_FAILURE };
+            (is_good && !(fresh && answer.is_ok() && asked < begun)).then_some(answer)
+        };
+        if let Some(answer) = known() {
             return answer;
         }
-        let (directories, limit) = (self.helper_directories.clone(), self.helper_limit);
-        let (asked_name, asked_server) = key.clone();
-        let asking = self.asking.run(key.clone(), || async move { helper::get(&directories, &asked_name, &asked_server, limit).await });
-        let answer = asking.await.unwrap_or_else(|error| Err(format!("credential helper docker-credential-{name}: {error}")));
-        if let Err(note) = &answer {
-            tracing::warn!(note, "a credential helper failed");
-        }
-        self.answers.put(key, (Instant::now(), answer.clone()));
-        answer
+        let asking = self.asking.run(key.clone(), known, || {
+            let (directories, limit) = (self.helper_directories.clone(), self.helper_limit);
+            let (answers, key) = (Arc::clone(&self.answers), key.clone());
+            async move {
+                let answer = helper::get(&directories, &key.0, &key.1, limit).await;
+                if let Err(note) = &answer {
+                    tracing::warn!(note, "a credential helper failed");
+                }
+                answers.put(key, (Instant::now(), answer.clone()));
+                answer
+            }
+        });
+        asking.await.unwrap_or_else(|error| Err(format!("credential helper docker-credential-{name}: {error}")))
     }
 }
 

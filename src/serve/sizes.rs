@@ -29,7 +29,7 @@ impl Sizes {
     /// The size of a blob that the repository is known to have. The first call reads a small file.
     pub(super) fn get(&self, repository: &Repository, digest: &Digest) -> Option<u64> {
         let key = (repository.clone(), *digest);
-        if let Some(size) = self.known.get(&key) {
+        if let Some(size) = self.known(&key) {
             return Some(size);
         }
         let stored = self.cache.document(KIND, &self.name(repository, digest), &Protection::Plain);
@@ -37,6 +37,11 @@ impl Sizes {
         let size = u64::from_le_bytes((*stored).as_ref().try_into().ok()?);
         self.known.put(key, size);
         Some(size)
+    }
+
+    /// The same, if it is in memory.
+    pub(super) fn known(&self, key: &(Repository, Digest)) -> Option<u64> {
+        self.known.get(key)
     }
 
     /// Records the upstream's answer. Writes a small file.

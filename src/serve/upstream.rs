@@ -140,14 +140,18 @@ impl Upstream {
             return Ok((size, Source::Cache));
         }
         let key = (repository.clone(), *digest);
-        let asking = self.asking.run(key.clone(), || {
-            let (pull, sizes) = (Arc::clone(&self.pull), Arc::clone(&self.sizes));
-            async move {
-                let size = pull.blob_size(&key.0, &key.1).await?;
-                spawn_blocking(move || sizes.put(&key.0, &key.1, size)).await?;
-                Ok(size)
-            }
-        });
+        let asking = self.asking.run(
+            key.clone(),
+            || self.sizes.known(&key).map(Ok),
+            || {
+                let (pull, sizes, key) = (Arc::clone(&self.pull), Arc::clone(&self.sizes), key.clone());
+                async move {
+                    let size = pull.blob_size(&key.0, &key.1).await?;
+                    spawn_blocking(move || sizes.put(&key.0, &key.1, size)).await?;
+                    Ok(size)
+                }
+            },
+        );
         let answer = tokio::time::timeout(PATIENCE, asking).await.map_err(|_| late())?;
         let answer = answer.map_err(|error| Problem::of(ErrorKind::Other, error.to_string(), Code::BlobUnknown))?;
         let size = answer.map_err(|error| self.problem(error.kind, &error.message, Code::BlobUnknown))?;

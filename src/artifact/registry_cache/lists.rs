@@ -40,7 +40,12 @@ impl RegistryCache {
             return last.ok_or_else(|| self.unasked(&format!("the list of tags of {repository}"), self.is_repository(repository)));
         }
         let older = last.clone();
-        let asked = self.list_flight.run(Some(repository.clone()), || {
+        let known = || {
+            let mut memory = self.memory.lock();
+            let list = memory.repository(repository).list.clone();
+            list.filter(|seen| is_fresh(seen.checked, self.options.tag_ttl)).map(|seen| Ok(seen.value))
+        };
+        let asked = self.list_flight.run(Some(repository.clone()), known, || {
             let (me, repository) = (Arc::clone(self), repository.clone());
             async move { me.ask_tags(&repository, last).await }
         });
@@ -96,7 +101,11 @@ impl RegistryCache {
             last if away && is_known => unknown(last),
             last => {
                 let older = is_known.then(|| unknown(last.clone()));
-                let asked = self.list_flight.run(None, || {
+                let known = || {
+                    let memory = self.memory.lock();
+                    memory.catalog().filter(|seen| is_fresh(seen.checked, self.options.tag_ttl)).map(|seen| Ok(seen.value.clone()))
+                };
+                let asked = self.list_flight.run(None, known, || {
                     let me = Arc::clone(self);
                     async move { me.ask_repositories(last, is_known).await }
                 });

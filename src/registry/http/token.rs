@@ -89,7 +89,8 @@ impl Tokens {
         }
         let kept = Arc::clone(&self.kept);
         let asked = key.clone();
-        let flight = self.flight.run(key, || async move {
+        let known = || self.kept.get_if(&key, is_good).map(Ok);
+        let flight = self.flight.run(key.clone(), known, || async move {
             let token = ask(&client, &asked, &credential, timing).await?;
             kept.put(asked, token.clone());
             Ok(token)

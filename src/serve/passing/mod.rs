@@ -120,7 +120,8 @@ impl Passing {
         if let Some(known) = self.known(&key)? {
             return Ok(Some(known));
         }
-        let checked = self.checking.run(key, || {
+        let known = || self.known(&key).transpose();
+        let checked = self.checking.run(key, known, || {
             let me = Weak::clone(&self.me);
             async move {
                 let Some(me) = me.upgrade() else { return Err(unknown_user()) };
