@@ -56,6 +56,7 @@ impl FileSystem {
             concurrency: writing.concurrency,
             sizes: Sizes::default(),
             attach_index: writing.attach_index,
+            identities: Arc::default(),
         });
         let views = Views::default();
         let root_view = match &config.root {

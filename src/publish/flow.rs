@@ -329,6 +329,7 @@ impl<'a> Publish<'a> {
             progress: Arc::clone(&self.progress),
             doubtful: false,
             known: None,
+            identities: Arc::clone(&self.publisher.identities),
             attach_index: self.publisher.attach_index,
             new: NewArtifact::of_kind(self.options.as_kind.unwrap_or(self.publisher.kind)),
         }

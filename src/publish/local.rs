@@ -213,6 +213,7 @@ impl Push<'_> {
             progress: Arc::clone(self.progress),
             doubtful: false,
             known,
+            identities: Arc::clone(&self.publisher.identities),
             new,
             attach_index: self.publisher.attach_index,
         }

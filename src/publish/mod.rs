@@ -33,6 +33,7 @@ pub use local::{Pushed, Pushing};
 pub use manifest::metadata::{Config, ImageSpec, Metadata};
 pub use options::{Options, Sizes};
 pub use pack::packs::Packs;
+pub use plan::identity::LayerIdentities;
 pub use plan::ignore::{IGNORE_FILE, IGNORE_LIMIT, LeftOut};
 pub use publisher::Publisher;
 pub use report::{Event, Listener, Next, Outcome, Report};

@@ -4,6 +4,7 @@ use std::num::NonZeroUsize;
 use std::sync::Arc;
 
 use super::Sizes;
+use super::plan::identity::LayerIdentities;
 use crate::artifact::IdentityDefaults;
 use crate::registry::Push;
 use crate::view::{ArtifactKind, Context};
@@ -23,6 +24,8 @@ pub struct Publisher {
     pub sizes: Sizes,
     /// Whether to attach layer indexes of images and oci-sync artifacts as referrers.
     pub attach_index: bool,
+    /// Identities of layers computed so far.
+    pub identities: Arc<LayerIdentities>,
 }
 
 impl Publisher {

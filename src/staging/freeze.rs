@@ -4,7 +4,7 @@
 //! rows are then copied from it while writers continue. The bytes are the data files themselves: a file of a generation is never written;
 //! a writer creates a new file over it. A generation whose process was killed is dropped at the next opening.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeSet, HashMap};
 use std::fs::Metadata;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
@@ -14,7 +14,7 @@ use parking_lot::Mutex;
 use rusqlite::backup::{Backup, StepResult};
 use rusqlite::{Connection, OptionalExtension, params};
 
-use super::columns::{integer, unsigned};
+use super::columns::{StoredDigest, integer, unsigned};
 use super::error::{database, system};
 use super::rows::ReadRows;
 use super::state::{Shared, Store, UpperState};
@@ -188,30 +188,60 @@ impl FrozenUpper {
         self.snapshot.read("cannot read", bases::manifests)
     }
 
+    /// The manifests whose trees its nodes refer to, and how many nodes do so.
+    pub fn nodes_by_manifest(&self) -> Result<Vec<(Digest, u64)>, Error> {
+        self.snapshot.read("cannot read", |connection| {
+            let mut statement = connection.prepare("SELECT manifest, count(*) FROM nodes WHERE manifest IS NOT NULL GROUP BY manifest")?;
+            let counts = statement.query_map([], |row| Ok((row.get::<_, StoredDigest>(0)?.0, unsigned(row, 1)?)))?;
+            counts.collect()
+        })
+    }
+
     /// The SHA-256 of staged bytes, if already computed for this exact content.
     pub fn sha256(&self, id: DataId) -> Result<Option<[u8; 32]>, Error> {
+        Ok(self.known_sha256(&[id])?.remove(&id))
+    }
+
+    /// The same for several files.
+    pub fn known_sha256(&self, ids: &[DataId]) -> Result<HashMap<DataId, [u8; 32]>, Error> {
         let stored = self.shared().read("cannot read", |connection| {
             let mut statement =
                 connection.prepare_cached("SELECT sha256, size, mtime, mtime_nanos, ctime, ctime_nanos FROM digests WHERE data = ?")?;
-            let row = |row: &rusqlite::Row<'_>| {
-                let sha256: [u8; 32] = row.get(0)?;
-                Ok((sha256, [row.get(1)?, row.get(2)?, row.get(3)?, row.get(4)?, row.get(5)?]))
-            };
-            statement.query_row([integer(id)?], row).optional()
+            let mut stored: Vec<(DataId, [u8; 32], [i64; 5])> = Vec::new();
+            for id in ids {
+                let row =
+                    |row: &rusqlite::Row<'_>| Ok((*id, row.get(0)?, [row.get(1)?, row.get(2)?, row.get(3)?, row.get(4)?, row.get(5)?]));
+                stored.extend(statement.query_row([integer(*id)?], row).optional()?);
+            }
+            Ok(stored)
         })?;
-        let Some((sha256, kept)): Option<([u8; 32], [i64; 5])> = stored else { return Ok(None) };
-        Ok((self.signature(id)? == kept).then_some(sha256))
+        let mut known = HashMap::new();
+        for (id, sha256, kept) in stored {
+            if self.signature(id)? == kept {
+                known.insert(id, sha256);
+            }
+        }
+        Ok(known)
     }
 
-    /// Stores a SHA-256 that was computed over frozen bytes.
-    pub fn keep_sha256(&self, id: DataId, sha256: [u8; 32]) -> Result<(), Error> {
-        let [size, mtime, mtime_nanos, ctime, ctime_nanos] = self.signature(id)?;
+    /// Stores SHA-256 that were computed over frozen bytes, in one transaction.
+    pub fn keep_sha256(&self, computed: &[(DataId, [u8; 32])]) -> Result<(), Error> {
+        let mut signed = Vec::with_capacity(computed.len());
+        for (id, sha256) in computed {
+            signed.push((id, sha256, self.signature(*id)?));
+        }
+        if signed.is_empty() {
+            return Ok(());
+        }
         self.shared().transact("cannot keep a digest in", |connection| {
             let statement =
                 "INSERT OR REPLACE INTO digests (data, sha256, size, mtime, mtime_nanos, ctime, ctime_nanos) VALUES (?, ?, ?, ?, ?, ?, ?)";
-            connection.prepare_cached(statement)?.execute(params![integer(id)?, sha256, size, mtime, mtime_nanos, ctime, ctime_nanos])
-        })?;
-        Ok(())
+            let mut statement = connection.prepare_cached(statement)?;
+            for (id, sha256, [size, mtime, mtime_nanos, ctime, ctime_nanos]) in signed {
+                statement.execute(params![integer(*id)?, sha256, size, mtime, mtime_nanos, ctime, ctime_nanos])?;
+            }
+            Ok(())
+        })
     }
 
     /// A stamp that changes whenever the bytes do.

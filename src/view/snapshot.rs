@@ -41,9 +41,9 @@ pub trait Snapshot: Send + Sync + 'static {
     /// The bytes of a regular file.
     async fn open(&self, entry: &TreeEntry) -> Result<Reader, Error>;
 
-    /// SHA-256 of a regular file whose bytes are on the local disk; `None` for others. Blocks.
-    fn sha256_here(&self, _entry: &TreeEntry) -> Result<Option<[u8; 32]>, Error> {
-        Ok(None)
+    /// SHA-256 of those of some regular files whose bytes are on the local disk; `None` for others. Blocks.
+    fn sha256_here(&self, entries: &[&TreeEntry]) -> Result<Vec<Option<[u8; 32]>>, Error> {
+        Ok(vec![None; entries.len()])
     }
 
     /// The bytes of a small regular file, if they are on the local disk; `None` for others. Blocks.
@@ -170,9 +170,10 @@ async fn hash_small(reading: Arc<dyn Snapshot>, mut batch: Vec<(TreeEntry, bool)
         return Ok(batch);
     }
     blocking(move || {
-        for (entry, is_wanted) in batch.iter_mut().filter(|found| is_small(found)) {
-            entry.sha256 = reading.sha256_here(entry)?;
-            *is_wanted = entry.sha256.is_none();
+        let small: Vec<&TreeEntry> = batch.iter().filter(|found| is_small(found)).map(|(entry, _)| entry).collect();
+        let digests = reading.sha256_here(&small)?;
+        for ((entry, is_wanted), sha256) in batch.iter_mut().filter(|found| is_small(found)).zip(digests) {
+            (entry.sha256, *is_wanted) = (sha256, sha256.is_none());
         }
         Ok(batch)
     })

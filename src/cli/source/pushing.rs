@@ -40,6 +40,7 @@ pub fn publisher(source: &Source, parts: &Parts, encrypted: bool, attach_index: 
         concurrency: Concurrency::DEFAULT,
         sizes: Sizes::default(),
         attach_index,
+        identities: Arc::default(),
     }
 }
 

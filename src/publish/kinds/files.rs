@@ -12,6 +12,7 @@ use crate::oci::Descriptor;
 use crate::path::show;
 use crate::publish::manifest::{descriptor, files as titled};
 use crate::publish::pack::made::Made;
+use crate::publish::pack::store::Ready;
 use crate::publish::plan::files;
 use crate::publish::plan::layers::LayerPlan;
 use crate::publish::plan::path_set::PathSet;
@@ -30,7 +31,13 @@ impl Work {
         let plan = files::plan(&snapshot, self.survey.totals, |layer| remote.contains_key(layer)).await?;
         let order = order(&plan.layers);
         let titles: Vec<Option<String>> = plan.layers.iter().map(|layer| layer.title.clone()).collect();
+        let identities: Vec<_> = plan.layers.iter().map(|layer| (layer.identity, layer.packing)).collect();
         let made = self.producer(Arc::clone(&snapshot), None, true)?.produce(plan, &remote).await?;
+        for ((made, title), (identity, packing)) in made.iter().zip(&titles).zip(identities) {
+            if let Made::Packed(Ready { blob, attached_index: Some((index, ..)), .. }) = made {
+                self.identities.put((blob.0, *index, packing, title.clone()), Some(identity));
+            }
+        }
         let taken = |title: &String| standing.iter().any(|layer| layer["annotations"][titled::TITLE] == title.as_str());
         let mut roots = titled::roots().filter(|title| !taken(title));
         let ordered = order.into_iter().filter_map(|number| Some((made.get(number)?, titles.get(number)?)));

@@ -6,7 +6,7 @@ use super::work::Work;
 use crate::artifact::{Artifact, ViewMode};
 use crate::error::Error;
 use crate::layer::Packing;
-use crate::oci::{Digest, Repository};
+use crate::oci::Repository;
 use crate::publish::manifest::files as titled;
 use crate::publish::pack::made::RemoteLayer;
 use crate::publish::plan::identity::{Identity, of_index};
@@ -14,18 +14,13 @@ use crate::publish::plan::identity::{Identity, of_index};
 /// Most manifests of a repository, besides the tag's, and most other repositories searched for layers.
 const LOOKED_AT: usize = 8;
 
-/// Known layers, and the identities computed so far: versions of an artifact share most of their layers.
-#[derive(Default)]
-struct Found {
-    remote: HashMap<Identity, RemoteLayer>,
-    /// By the digests of layer and index, the packing, and the title of a raw layer.
-    identities: HashMap<(Digest, Digest, Packing, Option<String>), Option<Identity>>,
-}
+/// Known layers, by content.
+type Found = HashMap<Identity, RemoteLayer>;
 
 impl Work {
     /// Layers written by ocifs that a registry has, by content: in the tag itself, other artifacts of the repository, and other repositories seen by
     /// this process.
-    pub(super) async fn remote_layers(&self) -> Result<HashMap<Identity, RemoteLayer>, Error> {
+    pub(super) async fn remote_layers(&self) -> Result<Found, Error> {
         let mut found = Found::default();
         for other in self.artifacts.seen_repositories().iter().filter(|other| **other != self.repository).take(LOOKED_AT) {
             self.add_repository(other, &mut found).await?;
@@ -35,7 +30,7 @@ impl Work {
             let from = Some(&self.repository).filter(|_| self.doubtful);
             self.add_remote_layers(artifact, &self.repository, from, &mut found).await?;
         }
-        Ok(found.remote)
+        Ok(found)
     }
 
     async fn add_repository(&self, repository: &Repository, found: &mut Found) -> Result<(), Error> {
@@ -63,18 +58,18 @@ impl Work {
             let title = layer.descriptor.annotation(titled::TITLE).filter(|_| !layer.unpacked);
             let packing = if layer.unpacked { Packing::GzipTar } else { Packing::Raw };
             let key = (layer.descriptor.digest, attached_index.digest, packing, title.map(str::to_owned));
-            let identity = match found.identities.get(&key) {
-                Some(known) => *known,
+            let identity = match self.identities.get(&key) {
+                Some(known) => known,
                 None => {
                     let index = self.artifacts.layer_index(repository, artifact, layer.number, false).await?;
                     let identity = index.and_then(|index| of_index(&index, packing, title));
-                    found.identities.insert(key, identity);
+                    self.identities.put(key, identity);
                     identity
                 }
             };
             if let Some(identity) = identity {
                 let (layer, index) = (layer.descriptor.clone(), Some(attached_index.clone()));
-                found.remote.insert(identity, RemoteLayer { layer, index, repository: from.cloned() });
+                found.insert(identity, RemoteLayer { layer, index, repository: from.cloned() });
             }
         }
         Ok(())

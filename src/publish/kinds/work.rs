@@ -14,6 +14,7 @@ use crate::publish::pack::made::Made;
 use crate::publish::pack::produce::Producer;
 use crate::publish::pack::sealed::Sealed;
 use crate::publish::pack::store::{Store, Used};
+use crate::publish::plan::identity::LayerIdentities;
 use crate::publish::plan::path_set::PathSet;
 use crate::publish::plan::survey::Survey;
 use crate::publish::progress::Progress;
@@ -44,6 +45,8 @@ pub(in crate::publish) struct Work {
     pub doubtful: bool,
     /// An artifact whose layers may be reused.
     pub known: Option<Arc<Artifact>>,
+    /// Identities of layers computed so far.
+    pub identities: Arc<LayerIdentities>,
     /// The artifact to build if there is no base.
     pub new: NewArtifact,
     /// Whether to attach indexes as referrers.

@@ -37,11 +37,25 @@ pub(in crate::publish) struct Job {
 /// The wanted layers of a plan, each as soon as its entries are complete (or at once, for a layer that takes the whole walk).
 pub(super) fn jobs(snapshot: &Arc<dyn Snapshot>, plan: &Arc<Plan>, wanted: Vec<bool>) -> stream::BoxStream<'static, Result<Job, Error>> {
     match &plan.selector {
-        Selector::Groups(totals) => groups(snapshot, plan, wanted, totals),
+        Selector::Groups(totals) => match kept(plan, &wanted) {
+            Some(jobs) => stream::iter(jobs.into_iter().map(Ok)).boxed(),
+            None => groups(snapshot, plan, wanted, totals),
+        },
         Selector::All => single(snapshot, plan, None),
         Selector::Chosen(paths) => single(snapshot, plan, Some(Arc::clone(paths))),
         Selector::Each(files) => each(snapshot, Arc::clone(files), wanted),
     }
+}
+
+/// The wanted layers, if all of them kept their entries: the tree need not be walked again.
+fn kept(plan: &Plan, wanted: &[bool]) -> Option<Vec<Job>> {
+    let wanted = plan.layers.iter().enumerate().zip(wanted).filter(|(_, wanted)| **wanted);
+    let job = |((number, layer), _): ((usize, &LayerPlan), _)| {
+        let entries = Arc::clone(layer.kept.as_ref()?);
+        let items = (0..entries.len()).filter_map(move |at| entries.get(at).cloned()).map(|entry| Ok(item(entry, None)));
+        Some(Job { number, items: stream::iter(items).chain(behind(layer)).boxed() })
+    };
+    wanted.map(job).collect()
 }
 
 /// A group with incomplete entries.
@@ -152,4 +166,79 @@ fn item(entry: TreeEntry, first: Option<&[u8]>) -> Item {
     let archived = archived(&entry, first);
     let file = (first.is_none() && entry.kind == Kind::File && entry.size > 0).then_some(entry);
     Item { archived, file }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::atomic::{AtomicUsize, Ordering};
+
+    use async_trait::async_trait;
+
+    use super::*;
+    use crate::path::order;
+    use crate::publish::Sizes;
+    use crate::publish::plan::files;
+    use crate::publish::plan::groups::tests::entry;
+    use crate::view::Reader;
+    use crate::view::snapshot::Walk;
+
+    /// Entries in memory, which counts its walks.
+    struct Counted(Vec<TreeEntry>, AtomicUsize);
+
+    #[async_trait]
+    impl Snapshot for Counted {
+        fn walk(self: Arc<Self>) -> Walk {
+            self.1.fetch_add(1, Ordering::Relaxed);
+            Box::new(self.0.clone().into_iter().map(Ok))
+        }
+
+        async fn sha256(&self, _entry: &TreeEntry) -> Result<[u8; 32], Error> {
+            Err(Error::other("every file has its digest"))
+        }
+
+        async fn open(&self, _entry: &TreeEntry) -> Result<Reader, Error> {
+            Err(Error::other("no file is read"))
+        }
+    }
+
+    fn tree(files: u64) -> Arc<Counted> {
+        let mut entries = vec![entry("", 0, Kind::Directory, 0)];
+        entries.extend((0..10).map(|number| entry(&format!("d{number}"), number + 1, Kind::Directory, 0)));
+        for number in 0..files {
+            let file = entry(&format!("d{}/f{number:05}", number % 10), 100 + number, Kind::File, 20_000);
+            entries.push(TreeEntry { sha256: Some([7; 32]), ..file });
+        }
+        entries.sort_by(|one, other| order(&one.path, &other.path));
+        Arc::new(Counted(entries, AtomicUsize::new(0)))
+    }
+
+    /// The paths of the wanted layers, by number.
+    async fn paths(jobs: stream::BoxStream<'static, Result<Job, Error>>) -> Vec<(usize, Vec<Vec<u8>>)> {
+        let job = |job: Job| async move {
+            let items: Vec<Item> = job.items.try_collect().await?;
+            Ok((job.number, items.into_iter().map(|item| item.archived.path).collect()))
+        };
+        let mut all: Vec<(usize, Vec<Vec<u8>>)> = jobs.and_then(job).try_collect().await.unwrap();
+        all.sort();
+        all
+    }
+
+    #[tokio::test]
+    async fn few_new_layers_are_packed_without_walking_the_tree_again() {
+        for (files, walks) in [(3000, 1), (20_000, 2)] {
+            let tree = tree(files);
+            let snapshot: Arc<dyn Snapshot> = tree.clone();
+            let mut totals = Totals::new(Sizes::default());
+            tree.0.iter().for_each(|entry| totals.add(entry));
+            let known = files::plan(&snapshot, totals, |_| false).await.unwrap();
+            let known: Vec<_> = known.layers.iter().map(|layer| layer.identity).step_by(2).collect();
+            tree.1.store(0, Ordering::Relaxed);
+            let plan = Arc::new(files::plan(&snapshot, totals, |layer| known.contains(layer)).await.unwrap());
+            let wanted: Vec<bool> = plan.layers.iter().map(|layer| !known.contains(&layer.identity)).collect();
+            assert!(wanted.iter().filter(|wanted| **wanted).count() > 1);
+            let packed = paths(jobs(&snapshot, &plan, wanted.clone())).await;
+            assert_eq!(tree.1.load(Ordering::Relaxed), walks, "{files} files");
+            assert_eq!(packed, paths(groups(&snapshot, &plan, wanted, &totals)).await);
+        }
+    }
 }

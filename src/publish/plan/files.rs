@@ -1,5 +1,6 @@
 //! Plans the files dialect: large files alone, everything else in groups.
 
+use std::collections::HashMap;
 use std::sync::Arc;
 
 use futures_util::TryStreamExt;
@@ -16,6 +17,8 @@ use crate::view::snapshot::{Snapshot, hashed};
 
 /// Longest title that every reader accepts as a path, in bytes.
 const TITLE: usize = 4095;
+/// Entries of new layers kept for packing; with more, the tree is walked again.
+const KEPT: usize = 8192;
 
 #[derive(Clone)]
 struct Draft {
@@ -25,12 +28,16 @@ struct Draft {
     /// Directories named for the links at the end, independent of the rest.
     named_behind: Named,
     plan: LayerPlan,
+    /// The entries to pack, unless there are too many or the layer is known.
+    kept: Option<Vec<TreeEntry>>,
 }
 
 impl Draft {
     fn new(packing: Packing, title: Option<String>) -> Self {
-        let plan = LayerPlan { identity: [0; 32], packing, title, entries: 0, bytes: 0, behind: Vec::new(), has_directories: false };
-        Self { identity: LayerIdentity::new(packing), named: Named::default(), named_behind: Named::default(), plan }
+        let plan =
+            LayerPlan { identity: [0; 32], packing, title, entries: 0, bytes: 0, behind: Vec::new(), has_directories: false, kept: None };
+        let identity = LayerIdentity::new(packing);
+        Self { identity, named: Named::default(), named_behind: Named::default(), plan, kept: Some(Vec::new()) }
     }
 
     /// A layer for one entry.
@@ -40,18 +47,27 @@ impl Draft {
         layer
     }
 
-    /// Adds an entry of the walk, after its parent directories.
-    fn add(&mut self, entry: &TreeEntry, above: &Above) {
-        if self.plan.packing != Packing::Raw {
-            for directory in self.named.missing(above, entry) {
-                self.identity.add(&archived(&directory, None), None);
-            }
+    /// Adds an entry of the walk, after its parent directories. Returns how many entries it keeps more.
+    fn add(&mut self, entry: &TreeEntry, above: &Above) -> usize {
+        let missing = if self.plan.packing == Packing::Raw { Vec::new() } else { self.named.missing(above, entry) };
+        for directory in &missing {
+            self.identity.add(&archived(directory, None), None);
         }
         let archived = archived(entry, None);
         self.identity.add(&archived, entry.sha256);
         self.plan.entries += 1;
         self.plan.bytes = self.plan.bytes.saturating_add(archived.size);
         self.plan.has_directories |= entry.kind == Kind::Directory;
+        let Some(kept) = &mut self.kept else { return 0 };
+        let before = kept.len();
+        kept.extend(missing);
+        kept.push(entry.clone());
+        kept.len() - before
+    }
+
+    /// Drops the kept entries; returns how many there were.
+    fn drop_kept(&mut self) -> usize {
+        self.kept.take().map_or(0, |kept| kept.len())
     }
 
     /// Adds a further name of one of its files.
@@ -68,6 +84,7 @@ impl Draft {
             self.identity.add(entry, None);
         }
         self.plan.identity = self.identity.finish();
+        self.plan.kept = self.kept.map(Arc::from);
         self.plan
     }
 }
@@ -79,29 +96,67 @@ pub(in crate::publish) async fn plan(
     is_known: impl Fn(&Identity) -> bool,
 ) -> Result<Plan, Error> {
     let mut assigner = Assigner::new(&totals);
-    let mut layers: Vec<Draft> = Vec::new();
+    let mut layers = Drafts { layers: Vec::new(), open: HashMap::new(), kept: 0, keeps: true };
     let mut above = Above::default();
     let mut hashed = hashed(snapshot, |_| true);
     while let Some(entry) = hashed.try_next().await? {
         above.step(&entry);
         match assigner.place(&entry) {
             Placement::Link { group, first } => {
-                if let Some(layer) = layers.get_mut(group as usize) {
+                if let Some(layer) = layers.layers.get_mut(group as usize) {
                     layer.add_link(&entry, &first, &above);
                 }
             }
             Placement::Alone(_) => layers.push(alone(&**snapshot, &entry, &above, &is_known).await?),
-            Placement::Group(group) => {
-                if group as usize >= layers.len() {
-                    layers.push(Draft::new(Packing::GzipTar, None));
-                }
-                if let Some(layer) = layers.get_mut(group as usize) {
-                    layer.add(&entry, &above);
-                }
-            }
+            Placement::Group(group) => layers.add(group as usize, &entry, &above, &is_known),
         }
     }
-    Ok(Plan { selector: Selector::Groups(totals), layers: layers.into_iter().map(Draft::finish).collect() })
+    Ok(Plan { selector: Selector::Groups(totals), layers: layers.layers.into_iter().map(Draft::finish).collect() })
+}
+
+/// The layers planned so far.
+struct Drafts {
+    layers: Vec<Draft>,
+    /// The open group of directories (`true`) and of everything else.
+    open: HashMap<bool, usize>,
+    /// Entries kept for packing.
+    kept: usize,
+    /// False once there were too many.
+    keeps: bool,
+}
+
+impl Drafts {
+    /// Adds an entry to a group; the number of a new one is the next. The entries of the group before it are kept only if it has to be packed.
+    fn add(&mut self, group: usize, entry: &TreeEntry, above: &Above, is_known: impl Fn(&Identity) -> bool) {
+        if group >= self.layers.len() {
+            let closed = self.open.insert(entry.kind == Kind::Directory, group).and_then(|closed| self.layers.get_mut(closed));
+            if let Some(closed) = closed.filter(|closed| closed.kept.is_some() && is_known(&closed.identity.clone().finish())) {
+                self.kept -= closed.drop_kept();
+            }
+            self.push(Draft::new(Packing::GzipTar, None));
+        }
+        if let Some(layer) = self.layers.get_mut(group) {
+            self.kept += layer.add(entry, above);
+        }
+        self.bound();
+    }
+
+    fn push(&mut self, mut layer: Draft) {
+        if !self.keeps {
+            layer.drop_kept();
+        }
+        self.kept += layer.kept.as_ref().map_or(0, Vec::len);
+        self.layers.push(layer);
+        self.bound();
+    }
+
+    /// Keeps nothing any more if there is too much.
+    fn bound(&mut self) {
+        if self.kept > KEPT {
+            self.layers.iter_mut().for_each(|layer| layer.kept = None);
+            (self.kept, self.keeps) = (0, false);
+        }
+    }
 }
 
 /// The layer of a large file. It is stored raw if it is a plain file whose path is a valid title and whose bytes gain nothing from compression. A known

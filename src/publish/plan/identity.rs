@@ -4,11 +4,31 @@
 use sha2::{Digest as _, Sha256};
 
 use crate::artifact::Kind;
+use crate::bounded::BoundedMap;
 use crate::layer::{FileKind, LayerIndex, Metadata, PackEntry, Packing, owned_xattrs};
+use crate::oci::Digest;
 use crate::view::TreeEntry;
 
 /// Digest of the content of a layer.
 pub(in crate::publish) type Identity = [u8; 32];
+
+/// What determines the identity of a layer in a registry: its digest, that of its index, its packing, and the title of a raw layer.
+pub(in crate::publish) type LayerKey = (Digest, Digest, Packing, Option<String>);
+
+/// Identities of layers computed so far, shared by the publishes of a process: versions of an artifact have most of their layers in common.
+#[derive(Default)]
+pub struct LayerIdentities(BoundedMap<LayerKey, Option<Identity>, 8192>);
+
+impl LayerIdentities {
+    pub(in crate::publish) fn get(&self, key: &LayerKey) -> Option<Option<Identity>> {
+        self.0.get(key)
+    }
+
+    /// `None` for a layer with files of unknown content.
+    pub(in crate::publish) fn put(&self, key: LayerKey, identity: Option<Identity>) {
+        self.0.put(key, identity);
+    }
+}
 
 /// Hashed first; change it whenever the rules or the packer's output change.
 const VERSION: &[u8] = b"ocifs layer 1\n";

@@ -26,6 +26,8 @@ pub(in crate::publish) struct LayerPlan {
     pub behind: Vec<PackEntry>,
     /// Whether it contains real directories, not only placeholders.
     pub has_directories: bool,
+    /// Its entries from the walk and the directories before them, if few enough to keep until it is packed.
+    pub kept: Option<Arc<[TreeEntry]>>,
 }
 
 impl LayerPlan {
@@ -41,6 +43,7 @@ impl LayerPlan {
             bytes: entry.size,
             behind: Vec::new(),
             has_directories: false,
+            kept: None,
         }
     }
 }

@@ -19,7 +19,7 @@ pub(in crate::publish) async fn plan(
     behind: Vec<PackEntry>,
 ) -> Result<Plan, Error> {
     let mut identity = LayerIdentity::new(packing);
-    let mut layer = LayerPlan { identity: [0; 32], packing, title: None, entries: 0, bytes: 0, behind, has_directories: true };
+    let mut layer = LayerPlan { identity: [0; 32], packing, title: None, entries: 0, bytes: 0, behind, has_directories: true, kept: None };
     let mut names = FirstNames::default();
     let wanted = chosen.clone();
     let mut entries = hashed(snapshot, move |entry| wanted.as_ref().is_none_or(|wanted| wanted.contains(&entry.path)));

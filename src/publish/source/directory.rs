@@ -256,8 +256,8 @@ impl Snapshot for DirectorySnapshot {
         Ok(Reader::of_file(entry.size, file))
     }
 
-    fn sha256_here(&self, entry: &TreeEntry) -> Result<Option<[u8; 32]>, Error> {
-        self.hashing(entry)?().map(Some)
+    fn sha256_here(&self, entries: &[&TreeEntry]) -> Result<Vec<Option<[u8; 32]>>, Error> {
+        entries.iter().map(|entry| self.hashing(entry)?().map(Some)).collect()
     }
 
     fn bytes_here(&self, entry: &TreeEntry) -> Result<Option<Bytes>, Error> {

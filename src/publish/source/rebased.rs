@@ -159,8 +159,8 @@ impl Snapshot for Rebased {
         self.ours.open(entry).await
     }
 
-    fn sha256_here(&self, entry: &TreeEntry) -> Result<Option<[u8; 32]>, Error> {
-        self.ours.sha256_here(entry)
+    fn sha256_here(&self, entries: &[&TreeEntry]) -> Result<Vec<Option<[u8; 32]>>, Error> {
+        self.ours.sha256_here(entries)
     }
 
     fn bytes_here(&self, entry: &TreeEntry) -> Result<Option<Bytes>, Error> {

@@ -63,8 +63,8 @@ impl Snapshot for Without {
         self.inner.open(entry).await
     }
 
-    fn sha256_here(&self, entry: &TreeEntry) -> Result<Option<[u8; 32]>, Error> {
-        self.inner.sha256_here(entry)
+    fn sha256_here(&self, entries: &[&TreeEntry]) -> Result<Vec<Option<[u8; 32]>>, Error> {
+        self.inner.sha256_here(entries)
     }
 
     fn bytes_here(&self, entry: &TreeEntry) -> Result<Option<Bytes>, Error> {

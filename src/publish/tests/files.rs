@@ -1,12 +1,18 @@
 //! The files dialect: new tags, edits, what is sent.
 
 use super::fixture::{Edit, PublishFixture, digest_of, noise, tag_key};
-use crate::artifact::Kind;
-use crate::layer::Metadata;
+use crate::artifact::{Kind, ViewMode};
+use crate::layer::{Metadata, Packing};
+use crate::oci::Repository;
+use crate::publish::plan::identity::of_index;
 use crate::publish::{ArtifactKind, Next, Outcome};
 use crate::registry::RequestKind;
 use crate::staging::{Binding, TagKey};
 use crate::view::NewNode;
+
+fn repository(name: &str) -> Repository {
+    Repository::parse(name).unwrap()
+}
 
 #[tokio::test]
 async fn another_reader_of_a_new_tag_sees_the_staged_tree() {
@@ -110,6 +116,27 @@ async fn an_edit_sends_only_changed_layers() {
     assert_eq!(fixture.registry.count(RequestKind::Blob), 0, "nothing unchanged is read");
     let seen = fixture.seen(&digest_of(&report)).await;
     assert!(seen[1..] == staged[1..]);
+}
+
+#[tokio::test]
+async fn layers_packed_by_this_process_are_identified_already() {
+    let fixture = PublishFixture::new();
+    let overlay = fixture.empty("v1").await;
+    let edit = Edit(&fixture, &overlay);
+    edit.file("large", &noise(1, 5 << 20)).await;
+    edit.file("small", b"1").await;
+    let digest = fixture.published(&overlay).await;
+    let artifacts = &fixture.publisher.context.artifacts;
+    let artifact = artifacts.artifact(&repository("app"), &digest, ViewMode::Merged, false).await.unwrap();
+    let layers: Vec<_> = artifact.layers().into_iter().filter(|layer| layer.index.is_some()).collect();
+    assert_eq!(layers.len(), 2);
+    for layer in layers {
+        let packing = if layer.unpacked { Packing::GzipTar } else { Packing::Raw };
+        let title = layer.descriptor.annotation("org.opencontainers.image.title").filter(|_| !layer.unpacked);
+        let index = artifacts.layer_index(&repository("app"), &artifact, layer.number, false).await.unwrap().unwrap();
+        let key = (layer.descriptor.digest, layer.index.unwrap().digest, packing, title.map(str::to_owned));
+        assert_eq!(fixture.publisher.identities.get(&key), Some(of_index(&index, packing, title)));
+    }
 }
 
 #[tokio::test]

@@ -67,6 +67,7 @@ impl PublishFixture {
             concurrency: NonZeroUsize::new(4).unwrap(),
             sizes: Sizes::default(),
             attach_index: true,
+            identities: Arc::default(),
         };
         Self { tags, publisher, events: Arc::default() }
     }

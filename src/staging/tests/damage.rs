@@ -23,7 +23,7 @@ fn filled() -> (tempfile::TempDir, PathBuf) {
     upper.change(fill).unwrap();
     upper.change(|change| change.add_node(&Node { content: Content::Tree(tree_node(1)), ..file(Content::None) })).unwrap();
     let frozen = upper.freeze().unwrap();
-    frozen.keep_sha256(1, [1; 32]).unwrap();
+    frozen.keep_sha256(&[(1, [1; 32])]).unwrap();
     drop(frozen);
     drop((upper, uppers));
     let database = directory.path().join("uppers").join(tag_key("v1").directory_name()).join("upper.db");

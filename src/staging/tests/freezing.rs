@@ -139,7 +139,7 @@ fn a_digest_is_known_again_until_its_bytes_change() {
     let (key, id) = add(&upper, b"a", b"one");
     let frozen = upper.freeze().unwrap();
     assert_eq!(frozen.sha256(id).unwrap(), None);
-    frozen.keep_sha256(id, [7; 32]).unwrap();
+    frozen.keep_sha256(&[(id, [7; 32])]).unwrap();
     assert_eq!(frozen.sha256(id).unwrap(), Some([7; 32]));
     drop(frozen);
     drop(upper);
@@ -149,7 +149,7 @@ fn a_digest_is_known_again_until_its_bytes_change() {
     upper.change(|change| change.put_node(key, &file(Content::Data(id)))).unwrap();
     let frozen = upper.freeze().unwrap();
     assert_eq!(frozen.sha256(id).unwrap(), None);
-    frozen.keep_sha256(id, [7; 32]).unwrap();
+    frozen.keep_sha256(&[(id, [7; 32])]).unwrap();
     drop(frozen);
     upper.data(id).unwrap().write_at(3, b"more").unwrap();
     assert_eq!(upper.freeze().unwrap().sha256(id).unwrap(), None);

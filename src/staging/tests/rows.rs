@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 
 use proptest::prelude::*;
 
+use super::super::rows::ReadRows;
 use super::*;
 
 #[test]
@@ -345,4 +346,26 @@ proptest! {
             prop_assert_eq!(upper.binding(), model.binding);
         }
     }
+}
+
+#[test]
+fn no_statement_is_parsed_anew_at_every_execution() {
+    let (_directory, _uppers, upper) = begin();
+    upper.change(|change| change.put_xattrs(1, &[(b"user.a".to_vec(), vec![1])])).unwrap();
+    let parsed = ReadRows::read(&*upper.shared, "cannot read", |connection| {
+        let mut parsed = 0;
+        for text in [
+            "SELECT name, value FROM xattrs WHERE node = ? ORDER BY name",
+            "SELECT name FROM names WHERE directory = ? AND name > x'00' ORDER BY name LIMIT 3",
+            "SELECT key FROM nodes WHERE data = ? LIMIT 1",
+        ] {
+            let mut statement = connection.prepare(text)?;
+            for number in 0..10 {
+                statement.query([number])?.next()?;
+            }
+            parsed += statement.get_status(rusqlite::StatementStatus::RePrepare);
+        }
+        Ok(parsed)
+    });
+    assert_eq!(parsed.unwrap(), 0);
 }
