@@ -83,6 +83,8 @@ impl Namespace {
         // never see a tag move. A tag not yet entered shows nothing stale.
         let name_ttl = match (view.shown(), view.key()) {
             (None, _) => unentered_ttl,
+            // An edited tag does not follow upstream.
+            (Some(_), Key::Tag(..)) if self.staged.holds(view.number()) => name_ttl,
             (Some(_), Key::Tag(repository, tag)) if !self.context.artifacts.is_fresh(&repository, &tag) => Duration::ZERO,
             _ => name_ttl,
         };

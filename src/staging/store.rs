@@ -194,7 +194,12 @@ impl Store {
     /// Visible attributes of staged bytes, which need not be open.
     pub fn attributes(&self, id: DataId) -> Result<DataAttributes, Error> {
         self.check()?;
-        let metadata = self.at(id, |path| std::fs::symlink_metadata(path).map_err(|error| open_error(id, path, &error)))?;
+        let open = self.open.lock().get(&id).and_then(Weak::upgrade);
+        let metadata = match open {
+            // Its path has many components.
+            Some(staged) => staged.file.metadata().map_err(|error| staged.error("cannot read", &error))?,
+            None => self.at(id, |path| std::fs::symlink_metadata(path).map_err(|error| open_error(id, path, &error)))?,
+        };
         Ok(self.shown(id, &metadata))
     }
 

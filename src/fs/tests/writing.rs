@@ -1,6 +1,8 @@
 //! Changes inside tags through the file system's own calls: what is visible, what is refused, what open files show.
 
-use super::super::{Lookup, ROOT, Root};
+use std::time::Duration;
+
+use super::super::{Lookup, NAME_TTL, ROOT, Root};
 use super::test_mount::{CALLER, Setup, TestMount, add_files, new_name, repository};
 use crate::artifact::Kind;
 use crate::error::ErrorKind;
@@ -25,6 +27,19 @@ async fn written_bytes_are_read_back_and_other_files_do_not_change() {
     assert_eq!(mount.text("team/app/v1/dir/b.txt").await, "there");
     assert_eq!(mount.list("team/app/v1").await, ["a.txt", "dir", "new.txt"]);
     assert_eq!(mount.text("team/app/v2/a.txt").await, "again", "another tag");
+}
+
+#[tokio::test]
+async fn the_name_of_an_edited_tag_is_cached_although_upstream_is_not_asked() {
+    let mount = TestMount::writable(registry());
+    mount.text("team/app/v2/a.txt").await;
+    mount.put("team/app/v1/new.txt", "new").await;
+    mount.mkdir("team/app/v3").await;
+    mount.put("team/app/v3/new.txt", "new").await;
+    mount.fs.refresh(None);
+    let entries = mount.list_entries("team/app").await.unwrap();
+    let ttl_of = |tag: &str| entries.iter().find(|(name, _)| name == tag).unwrap().1.name_ttl;
+    assert_eq!([ttl_of("v1"), ttl_of("v2"), ttl_of("v3")], [NAME_TTL, Duration::ZERO, NAME_TTL]);
 }
 
 #[tokio::test]
