@@ -1,27 +1,52 @@
-//! Read-ahead across the files of a mounted artifact: while small raw ones are opened in tree order, as by `cp -r`, the next ones are fetched.
+//! Read-ahead across the files of a mounted artifact: while small ones are opened in tree order, as by `cp -r`, the next ones are fetched, also those in
+//! other layers.
 
 use super::artifacts::Artifacts;
+use super::fill::Parts;
 use super::loaded::Artifact;
 use super::tree::NodeId;
 use crate::content::BlobSource;
+use crate::layer::Form;
 use crate::oci::Repository;
 
-/// Most bytes of a window.
-const BYTES: u64 = 4 << 20;
+/// Most bytes of a window of raw blobs.
+const RAW_BYTES: u64 = 4 << 20;
+/// Most bytes of a window of files in layers.
+const LAYER_BYTES: u64 = 16 << 20;
+/// Larger files are read ahead by themselves.
+const LARGE: u64 = 1 << 20;
+/// Bytes between two files of a layer that are fetched with them: headers, and files that were skipped.
+const GAP: u64 = 64 << 10;
 
 impl Artifacts {
     /// Records that a file is opened, and fetches those that will probably be next. Returns at once.
     pub fn read_ahead(&self, repository: &Repository, artifact: &Artifact, node: NodeId, strict: bool) {
-        if small(artifact, node).is_none() {
-            return;
-        }
-        let ahead = artifact.tracks.lock().opened(node);
         let strict = strict || self.options().strict;
-        let sources = ahead.filter_map(|node| small(artifact, node)).scan(0, |bytes, source| {
-            *bytes += source.descriptor.size;
-            (*bytes <= BYTES).then(|| BlobSource { repository: repository.clone(), strict, ..source.clone() })
-        });
-        self.inner.contents.fetch_ahead(sources.collect());
+        let source = |source: &BlobSource| BlobSource { repository: repository.clone(), strict, ..source.clone() };
+        if small(artifact, node).is_some() {
+            let ahead = artifact.raw_tracks.lock().opened(node);
+            let sources = ahead.filter_map(|node| small(artifact, node)).scan(0, |bytes, found| {
+                *bytes += found.descriptor.size;
+                (*bytes <= RAW_BYTES).then(|| (source(found), 0..found.descriptor.size))
+            });
+            self.inner.contents.fetch_ahead(sources.collect());
+        } else if packed(artifact, node).is_some() {
+            let mut tracks = artifact.packed_tracks.lock();
+            let (mut bytes, mut nodes) = (0, Vec::new());
+            for node in tracks.opened(node) {
+                let Some(size) = packed(artifact, node) else { continue };
+                bytes += size;
+                if bytes > LAYER_BYTES {
+                    tracks.reached_only(node);
+                    break;
+                }
+                nodes.push(node);
+            }
+            drop(tracks);
+            let ranges = Parts::of_files(artifact, nodes.into_iter()).joined(GAP);
+            let ranges = ranges.into_iter().filter_map(|(blob, range)| Some((source(artifact.source(blob)?), range)));
+            self.inner.contents.fetch_ahead(ranges.collect());
+        }
     }
 }
 
@@ -29,4 +54,11 @@ impl Artifacts {
 fn small(artifact: &Artifact, node: NodeId) -> Option<&BlobSource> {
     let source = artifact.source(artifact.tree.content(node)?.blob)?;
     (source.is_small() && !artifact.manifests.contains(&source.descriptor.digest)).then_some(source)
+}
+
+/// The size of a file, if it is a small one in a layer.
+fn packed(artifact: &Artifact, node: NodeId) -> Option<u64> {
+    let content = artifact.tree.content(node)?;
+    let size = artifact.tree.node(node)?.size;
+    (size < LARGE && artifact.source(content.blob)?.form == Form::Archive).then_some(size)
 }

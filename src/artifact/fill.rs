@@ -38,6 +38,18 @@ impl Parts {
         Self(parts)
     }
 
+    /// The ranges of each blob, joined where at most `gap` bytes lie between them.
+    pub(super) fn joined(self, gap: u64) -> Vec<(u32, Range<u64>)> {
+        let mut joined: Vec<(u32, Range<u64>)> = Vec::new();
+        for (blob, range) in self.0 {
+            match joined.last_mut() {
+                Some((last, reached)) if *last == blob && range.start <= reached.end.saturating_add(gap) => reached.end = range.end,
+                _ => joined.push((blob, range)),
+            }
+        }
+        joined
+    }
+
     /// Their length in bytes.
     pub fn length(&self) -> u64 {
         self.0.iter().map(|(_, range)| range.end - range.start).sum()

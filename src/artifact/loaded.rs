@@ -28,7 +28,9 @@ pub struct Artifact {
     /// Sources that are manifests rather than blobs.
     pub(super) manifests: Vec<Digest>,
     /// Locked for the bookkeeping of one open.
-    pub(super) tracks: Mutex<Tracks>,
+    pub(super) raw_tracks: Mutex<Tracks>,
+    /// The same for small files in layers.
+    pub(super) packed_tracks: Mutex<Tracks>,
 }
 
 impl Artifact {

@@ -1,6 +1,8 @@
 //! Opens blobs: executes the plan for reading each, and builds or fetches the index it needs.
 
+use std::ops::Range;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 
 use parking_lot::Mutex;
 
@@ -223,17 +225,22 @@ impl Contents {
         source.sealing == Sealing::OciSync && envelope::was_opened(&self.inner.shared, source).await
     }
 
-    /// Fetches blobs that will probably be read soon, unless they are on this machine or take more than a fetch. Returns at once.
-    pub fn fetch_ahead(&self, sources: Vec<BlobSource>) {
-        if sources.is_empty() || self.shared().pull.is_local() {
+    /// Fetches ranges of streams that will probably be read soon, unless they are on this machine or take more than a fetch. Returns at once.
+    pub fn fetch_ahead(&self, ranges: Vec<(BlobSource, Range<u64>)>) {
+        if ranges.is_empty() || self.shared().pull.is_local() {
             return;
         }
         let contents = self.clone();
         tokio::spawn(async move {
             // Opening a stream of the cache blocks.
-            let ready = move || sources.iter().filter_map(|source| contents.ready(source).ok().flatten()).collect::<Vec<_>>();
-            for reader in spawn_blocking(ready).await.unwrap_or_default() {
-                fetch::ahead(&reader, 0..reader.layout.count());
+            let ready = move || {
+                let reader = |(source, range): (BlobSource, _)| Some((contents.ready(&source).ok().flatten()?, range));
+                ranges.into_iter().filter_map(reader).collect::<Vec<_>>()
+            };
+            for (reader, range) in spawn_blocking(ready).await.unwrap_or_default() {
+                if !reader.crowded.load(Ordering::Relaxed) {
+                    fetch::ahead(&reader, reader.spans_of(&range));
+                }
             }
         });
     }

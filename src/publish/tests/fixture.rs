@@ -76,6 +76,7 @@ impl PublishFixture {
     pub async fn restart(&mut self) {
         self.tags.restart().await;
         self.publisher.context = Arc::clone(&self.tags.context);
+        self.publisher.identities = Arc::default();
     }
 
     /// Another machine, with an empty cache.

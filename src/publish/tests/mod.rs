@@ -9,5 +9,6 @@ mod image;
 mod oci_sync;
 mod pushing;
 mod random;
+mod reading;
 mod secrecy;
 mod tags;
