@@ -2,9 +2,8 @@
 
 use serde_json::Value;
 
-use super::time;
 use crate::artifact::merge::RawFile;
-use crate::oci::Descriptor;
+use crate::oci::{Descriptor, time};
 
 /// The annotation with the path of the layer's file, under its current name and the one from before the CNCF adopted it.
 const FILEPATH: [&str; 2] = ["org.cncf.model.filepath", "org.cnai.model.filepath"];
