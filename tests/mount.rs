@@ -113,6 +113,8 @@ mod strangers;
 #[path = "mount/suites.rs"]
 mod suites;
 mod support;
+#[path = "mount/tables.rs"]
+mod tables;
 #[path = "mount/tags.rs"]
 mod tags;
 #[path = "mount/unprivileged.rs"]

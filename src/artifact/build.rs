@@ -64,6 +64,8 @@ impl Inner {
             Some(tree) => (tree, plan.steps.into()),
             None => {
                 let mut indexes = self.indexes(&plan.steps, &sources, key).await?;
+                drop_unused(&mut plan.steps, &mut sources, &indexes);
+                let name = self.document_name(key, &shown, &plan, &dropped);
                 whole &= apply(&mut plan.steps, &mut sources, &mut indexes);
                 let steps: Arc<[Step]> = plan.steps.into();
                 let store = (whole.then_some(name), protection);
@@ -208,9 +210,9 @@ impl Inner {
     fn document_name(&self, key: &Key, shown: &Manifest, plan: &Plan, dropped: &[Digest]) -> String {
         let platform = if plan.dialect == Dialect::Members { key.platform.to_string() } else { String::new() };
         let mut guided: String = dropped.iter().map(|layer| format!("\n{layer}")).collect();
-        // Everything else follows from the manifest.
-        let referred = plan.steps.iter().filter_map(|step| step.guide.as_ref()).filter(|guide| guide.is_referred());
-        guided.extend(referred.map(|guide| format!("\nby {}", guide.key())));
+        // Indexes that the manifest names follow from it.
+        let optional = plan.steps.iter().filter_map(|step| step.guide.as_ref()).filter(|guide| !matches!(guide, Guide::Index(_)));
+        guided.extend(optional.map(|guide| format!("\nby {}", guide.key())));
         let parts = format!(
             "{}\n{}\n{:?}\n{:?}\n{:?}\n{platform}\n{}{guided}",
             key.manifest,
@@ -221,6 +223,16 @@ impl Inner {
             tree::VERSION
         );
         Digest::of(parts.as_bytes()).hex()
+    }
+}
+
+/// Drops the tables of contents of archives that had to be read whole instead.
+fn drop_unused(steps: &mut [Step], sources: &mut [BlobSource], indexes: &[Option<LayerIndex>]) {
+    for ((step, source), index) in steps.iter_mut().zip(sources).zip(indexes) {
+        let is_used = index.as_ref().is_some_and(LayerIndex::is_of_content);
+        if !is_used && step.guide.as_ref().is_some_and(Guide::is_table) {
+            (step.guide, source.guide) = (None, None);
+        }
     }
 }
 

@@ -22,6 +22,7 @@ pub(super) use title::Title;
 use std::collections::BTreeMap;
 
 use super::attached_index::index_of;
+use super::table::table_of;
 use steps::{archive_step, file_step, title_of, wanted};
 
 use super::ViewMode;
@@ -98,7 +99,9 @@ fn with_indexes(mut plan: Plan, image: &ImageManifest) -> Plan {
     let mut steps = plan.steps.iter_mut().filter(|step| !step.is_manifest).peekable();
     for (number, layer) in image.layers.iter().enumerate() {
         if let Some(step) = steps.next_if(|step| step.descriptor == *layer) {
-            step.guide = index_of(&image.layers, number).filter(|_| step.sealing == Sealing::None).map(Guide::Index);
+            let table = || table_of(layer).filter(|_| matches!(step.shape, Shape::Archive { .. })).map(Guide::Table);
+            let guide = index_of(&image.layers, number).map(Guide::Index).or_else(table);
+            step.guide = guide.filter(|_| step.sealing == Sealing::None);
         }
     }
     plan

@@ -4,7 +4,7 @@
 //!
 //! - `artifacts` is the entry point: `registry_cache` answers for tags and manifests, `build` makes a `loaded` artifact, `kept` keeps it,
 //!   `ahead` prefetches across its files for the readers in `tracks`
-//! - `fill` fetches parts of one into the cache before they are read; `referred_index` finds indexes that only referrers name
+//! - `fill` fetches parts of one into the cache before they are read; `referred_index` finds indexes that only referrers name, `table` tables of contents
 //! - `outline` chooses the platform, `dialect` maps the manifest to parts, `compose` and `merge` make the `tree` of them
 //! - `describe` explains an artifact without its layers; `options` are those of a mount; `error` maps errors of blobs
 //! - For publishing: `published`, `layers`, `identity`, `recognise`, `secrets`, `attached_index`
@@ -30,6 +30,7 @@ mod recognise;
 mod referred_index;
 mod registry_cache;
 mod secrets;
+mod table;
 mod tracks;
 mod tree;
 

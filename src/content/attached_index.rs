@@ -1,4 +1,4 @@
-//! Attached indexes: fetched by digest, verified, and used only for artifacts that name them.
+//! Attached indexes and tables of contents: fetched, verified by digest, and used only for artifacts that name them.
 //!
 //! A manifest vouches for the index's digest as it does for the layer's, so content read through the index is what was published: every span is
 //! verified against its digest in the index before a byte of it is served. The manifest vouches for no other artifact: index and data are stored
@@ -6,16 +6,16 @@
 //!
 //! An index that cannot be fetched or used is not an error: the layer is read whole instead. One whose spans do not match is never used again
 //! for that layer, here or by a later mount; if its entries also differ from the layer's, everything shown through it stays an error until the
-//! artifact is opened again.
+//! artifact is opened again. The stream of a table has other offsets than that of the archive, so what is shown through one is read through it or not at
+//! all.
 
 use std::sync::Arc;
 
-use super::blob_bytes::{BlobBytes, Places};
-use super::budget::Use;
+use super::blob_bytes::{self, Places, Taken};
 use super::plan::Attached;
 use super::shared::Shared;
 use super::verdicts::{Attachment, Verdict};
-use super::{BlobSource, Sealing, names};
+use super::{BlobSource, Guide, Sealing, names, table};
 use crate::blocking::blocking;
 use crate::cache::Protection;
 use crate::error::{Error, ErrorKind};
@@ -27,10 +27,10 @@ use crate::sys::array::Array;
 pub const LARGEST_INDEX: u64 = 64 << 20;
 /// Most bytes of a blob per span: they are held in memory while verified.
 const WIDEST: u64 = 8 << 20;
-/// The attached index named by a source. That of a sealed layer would reveal names and is not used.
-fn named(source: &BlobSource) -> Option<(&Descriptor, Attachment)> {
-    let index = source.guide.as_ref().filter(|_| source.sealing == Sealing::None)?.index();
-    Some((index, (source.descriptor.digest, index.digest)))
+/// The guide named by a source. That of a sealed layer would reveal names and is not used.
+fn named(source: &BlobSource) -> Option<(&Guide, Attachment)> {
+    let guide = source.guide.as_ref().filter(|_| source.sealing == Sealing::None)?;
+    Some((guide, (source.descriptor.digest, guide.key())))
 }
 
 /// The verdict on a source's attached index; `None` if it has none.
@@ -54,13 +54,13 @@ fn verdict_on(shared: &Shared, key: Attachment) -> Verdict {
 
 /// Stops using an index for a blob, permanently.
 pub(super) fn distrust(shared: &Shared, source: &BlobSource) {
-    let Some((index, key)) = named(source) else { return };
+    let Some((guide, key)) = named(source) else { return };
     if shared.attached_indexes.is_distrusted(&key) {
         return;
     }
-    tracing::warn!("the attached index {} of {} does not match it and is no longer used", index.digest.short(), source.label());
+    tracing::warn!("the {} {} of {} does not match it and is no longer used", guide.name(), key.1.short(), source.label());
     shared.attached_indexes.set(key, Verdict::Distrusted);
-    let marker = names::distrusted(&source.descriptor.digest, &index.digest);
+    let marker = names::distrusted(&key.0, &key.1);
     if let Err(error) = shared.cache.store_document(names::INDEX, &marker, b"1", &Protection::Plain) {
         tracing::warn!(%error, "cannot record that an attached index does not match; the next mount will find out again");
     }
@@ -96,11 +96,11 @@ pub(super) fn state(shared: &Shared, source: &BlobSource) -> (Attached, Option<L
 
 /// A blob's attached index, if present. Makes no request.
 fn stored(shared: &Shared, source: &BlobSource) -> Option<LayerIndex> {
-    let (index, _) = named(source)?;
+    let (_, key) = named(source)?;
     if verdict(shared, source) != Some(Verdict::Fine) {
         return None;
     }
-    let name = names::attached_index_name(&source.descriptor.digest, &index.digest);
+    let name = names::attached_index_name(&key.0, &key.1);
     // A manifest that claims the wrong size is detected when the blob is requested.
     shared.stored_index(source, &name, &Protection::Plain).ok().flatten().filter(|index| problem(source, index).is_none())
 }
@@ -110,22 +110,22 @@ fn stored(shared: &Shared, source: &BlobSource) -> Option<LayerIndex> {
 /// # Errors
 /// Those of a registry that could not be reached.
 pub(super) async fn get(shared: &Arc<Shared>, source: &BlobSource) -> Result<Option<LayerIndex>, Error> {
-    let Some((index, key)) = named(source) else { return Ok(None) };
+    let Some((guide, key)) = named(source) else { return Ok(None) };
     if verdict(shared, source) != Some(Verdict::Fine) {
         return Ok(None);
     }
     if let Some(stored) = stored(shared, source) {
         return Ok(Some(stored));
     }
-    let name = names::attached_index_name(&source.descriptor.digest, &index.digest);
+    let name = names::attached_index_name(&key.0, &key.1);
     let _claim = shared.claim(&format!("{}.{name}", names::INDEX)).await;
     if let Some(stored) = stored(shared, source) {
         return Ok(Some(stored));
     }
-    match arrive(shared, source, index, &name).await {
+    match arrive(shared, source, guide, &name).await {
         Ok(index) => Ok(Some(index)),
         Err(error) if is_useless(error.kind) => {
-            tracing::debug!("reading {} without its attached index {}: {error}", source.label(), index.digest.short());
+            tracing::info!("reading {} whole, without its {} {}: {error}", source.label(), guide.name(), key.1.short());
             shared.attached_indexes.set(key, Verdict::Missing);
             Ok(None)
         }
@@ -138,7 +138,14 @@ fn is_useless(kind: ErrorKind) -> bool {
     matches!(kind, ErrorKind::NotFound | ErrorKind::Gone | ErrorKind::Integrity | ErrorKind::Invalid | ErrorKind::Unsupported)
 }
 
-async fn arrive(shared: &Arc<Shared>, source: &BlobSource, index: &Descriptor, name: &str) -> Result<LayerIndex, Error> {
+async fn arrive(shared: &Arc<Shared>, source: &BlobSource, guide: &Guide, name: &str) -> Result<LayerIndex, Error> {
+    let index = match guide {
+        Guide::Index(index) | Guide::Referred(index) => index,
+        Guide::Table(table) => {
+            let index = table::index(shared, source, table).await?;
+            return accept(shared, source, index, name).await;
+        }
+    };
     if index.size == 0 || index.size > LARGEST_INDEX {
         return Err(Error::new(ErrorKind::Unsupported, format!("its claimed size is {} bytes", index.size)));
     }
@@ -152,14 +159,17 @@ async fn arrive(shared: &Arc<Shared>, source: &BlobSource, index: &Descriptor, n
         places = left.ok_or_else(|| Error::new(ErrorKind::Integrity, "its bytes do not match its digest"))?;
     };
     let _turn = shared.attached_indexes.opening.lock().await;
+    let (blob, resources) = (source.descriptor.digest, shared.resources(Sealing::None));
+    let index = blocking(move || layer::decode_attached(&bytes, &blob, &resources)).await?;
+    accept(shared, source, index, name).await
+}
+
+/// Stores an index that arrived, if it can be used.
+async fn accept(shared: &Arc<Shared>, source: &BlobSource, index: LayerIndex, name: &str) -> Result<LayerIndex, Error> {
     let (shared, source, name) = (Arc::clone(shared), source.clone(), name.to_owned());
-    blocking(move || {
-        let index = layer::decode_attached(&bytes, &source.descriptor.digest, &shared.resources(Sealing::None))?;
-        drop(bytes);
-        match problem(&source, &index) {
-            Some(problem) => Err(Error::new(ErrorKind::Integrity, problem)),
-            None => Ok(shared.store_index(&source, &name, index, &Protection::Plain)),
-        }
+    blocking(move || match problem(&source, &index) {
+        Some(problem) => Err(Error::new(ErrorKind::Integrity, problem)),
+        None => Ok(shared.store_index(&source, &name, index, &Protection::Plain)),
     })
     .await
 }
@@ -173,19 +183,11 @@ enum Fetched {
     },
 }
 
-/// Fetches an index blob, into memory or, if large, into the cache. Storage grows with the bytes that arrive, never with the claimed size.
+/// Fetches an index blob.
 async fn fetch(shared: &Arc<Shared>, source: &BlobSource, index: &Descriptor, places: Places) -> Result<Fetched, Error> {
-    let _turn = shared.turns.request(Use::Demand).await?;
-    let mut blob = BlobBytes::find(shared, (&source.repository, index), 0..index.size, places).await?;
-    let mut bytes = Array::new(&shared.cache.scratch());
     let subject = format!("{}: no byte of its index", source.label());
-    while let Some(piece) = blob.next(&subject).await? {
-        if bytes.len() as u64 + piece.len() as u64 > index.size {
-            return Err(Error::new(ErrorKind::Integrity, "it is longer than its manifest says"));
-        }
-        bytes.extend_from_slice(&piece).map_err(|error| Error::new(ErrorKind::Other, format!("its index cannot be held: {error}")))?;
-    }
-    let (expected, were_cached) = (index.digest, blob.were_cached());
+    let Taken { bytes, were_cached } = blob_bytes::take(shared, (&source.repository, index), 0..index.size, places, &subject).await?;
+    let expected = index.digest;
     blocking(move || {
         let mut hasher = Hasher::new(expected.algorithm());
         hasher.update(&bytes);
@@ -253,18 +255,22 @@ pub(super) fn adopt(shared: &Shared, index: &LayerIndex, attached_index: Option<
 /// # Errors
 /// Integrity if their entries differ: files would not be where they were shown.
 pub(super) fn check_entries(shared: &Shared, source: &BlobSource, own: &LayerIndex) -> Result<(), Error> {
-    let Some((index, key)) = named(source).filter(|_| source.form == Form::Archive) else { return Ok(()) };
+    let Some((guide, key)) = named(source).filter(|_| source.form == Form::Archive) else { return Ok(()) };
     let lies = || {
         let message =
-            format!("{}: its attached index {} lists other entries; open the artifact again", source.label(), index.digest.short());
+            format!("{}: its {} {} has the files in other places; open the artifact again", source.label(), guide.name(), key.1.short());
         Error::new(ErrorKind::Integrity, message)
     };
+    if guide.is_table() {
+        shared.attached_indexes.set(key, Verdict::Lies);
+        return Err(lies());
+    }
     match verdict(shared, source) {
         Some(Verdict::Lies) => return Err(lies()),
         Some(Verdict::Distrusted) => {}
         _ => return Ok(()),
     }
-    let name = names::attached_index_name(&source.descriptor.digest, &index.digest);
+    let name = names::attached_index_name(&key.0, &key.1);
     let there = shared.stored_index(source, &name, &Protection::Plain).ok().flatten();
     let same = there.is_some_and(|there| has_entries_of(&there, own));
     shared.attached_indexes.set(key, if same { Verdict::Harmless } else { Verdict::Lies });

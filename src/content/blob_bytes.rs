@@ -8,6 +8,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 
+use super::budget::Use;
 use super::plan::raw_layout;
 use super::shared::Shared;
 use super::{Sealing, names};
@@ -17,6 +18,7 @@ use crate::error::Error;
 use crate::layer::Form;
 use crate::oci::{Descriptor, Digest, Repository};
 use crate::registry::BlobStream;
+use crate::sys::array::Array;
 
 /// Most cached bytes read at once.
 const PIECE: u64 = 256 << 10;
@@ -167,6 +169,37 @@ impl BlobBytes {
         self.request = Some((stream, end));
         Ok(())
     }
+}
+
+/// The bytes of a range, not compared with anything yet.
+pub(super) struct Taken {
+    pub(super) bytes: Array<u8>,
+    /// Whether some of them came from the cache.
+    pub(super) were_cached: bool,
+}
+
+/// Takes a range for somebody who waits for it, into memory or, if it is long, into the cache. Storage grows with the bytes that arrive.
+///
+/// # Errors
+/// Errors of the registry; Integrity if it sends more than the range.
+pub(super) async fn take(
+    shared: &Arc<Shared>,
+    blob: (&Repository, &Descriptor),
+    range: Range<u64>,
+    places: Places,
+    subject: &str,
+) -> Result<Taken, Error> {
+    let _turn = shared.turns.request(Use::Demand).await?;
+    let length = range.end - range.start;
+    let mut blob = BlobBytes::find(shared, blob, range, places).await?;
+    let mut bytes = Array::new(&shared.cache.scratch());
+    while let Some(piece) = blob.next(subject).await? {
+        if bytes.len() as u64 + piece.len() as u64 > length {
+            return Err(Error::integrity("more bytes arrive than there are"));
+        }
+        bytes.extend_from_slice(&piece).map_err(|error| Error::io("they cannot be held", error))?;
+    }
+    Ok(Taken { bytes, were_cached: blob.were_cached() })
 }
 
 impl CachedBlob {

@@ -13,7 +13,7 @@ use super::readers::{ReaderKey, Readers};
 use super::sealed::envelope;
 use super::sealed::probe::Opened;
 use super::shared::Shared;
-use super::{BlobSource, Config, Lent, Sealing, Verified, VerifyPolicy, attached_index, fetch, names, pass};
+use super::{BlobSource, Config, Guide, Lent, Sealing, Verified, VerifyPolicy, attached_index, fetch, names, pass};
 use crate::blocking::spawn_blocking;
 use crate::cache::Protection;
 use crate::error::{Error, ErrorKind};
@@ -95,7 +95,8 @@ impl Contents {
     fn facts(&self, source: &BlobSource) -> Result<(Facts, Option<LayerIndex>), Error> {
         let shared = &self.inner.shared;
         let (form, size, is_sealed) = (source.form, source.descriptor.size, source.sealing != Sealing::None);
-        let own = match is_sealed || plan::is_single(form, is_sealed, size) {
+        // What is shown by a table is in other places of the blob's own stream.
+        let own = match is_sealed || source.has_table() || plan::is_single(form, is_sealed, size) {
             true => None,
             false => shared.stored_index(source, &names::index(source), &Protection::Plain)?,
         };
@@ -151,12 +152,16 @@ impl Contents {
         self.inner.shared.has_index(source)
     }
 
-    /// Whether a blob should be shown by its guide. Not if that turned out wrong; and not by one that the manifest does not vouch for if the user wants
-    /// everything verified, or if the index built here from the whole blob is present.
+    /// Whether a blob should be shown by its guide. Not if that turned out wrong. And only by an index that the manifest names if the index built here
+    /// from the whole blob is present, or if the user wants everything verified; nor by a table if all of the blob is about to be read.
     pub fn follows(&self, source: &BlobSource) -> bool {
         let shared = &self.inner.shared;
-        let needed = || !shared.strict(source) && !shared.has_index(source);
-        self.trusts(source) && (!source.is_referred() || needed())
+        let is_wanted = match &source.guide {
+            None | Some(Guide::Index(_)) => return self.trusts(source),
+            Some(Guide::Referred(_)) => !shared.strict(source),
+            Some(Guide::Table(_)) => shared.policy() != VerifyPolicy::Strict && shared.cache.is_filled(),
+        };
+        is_wanted && attached_index::is_expected(shared, source) && !shared.has_index(source)
     }
 
     /// Stores the index of a layer just packed here, so that nothing of it has to be fetched; `attached_index` is the digest of its index blob. Not for
@@ -283,7 +288,8 @@ impl Contents {
         }
         let trusted = self.trusts(source);
         // Content shown through an index that turned out wrong is first compared with the blob's own.
-        let comparable = source.form == Form::Raw || trusted || attached_index::is_harmless(&self.inner.shared, source);
+        let comparable =
+            source.form == Form::Raw || trusted && !source.has_table() || attached_index::is_harmless(&self.inner.shared, source);
         let indexed = if comparable { get(Plan::Indexed) } else { None };
         let attached = || if trusted && source.guide.is_some() { get(Plan::Attached) } else { None };
         let checked = || get(Plan::Unchecked).filter(|reader| reader.verified() == Verified::Whole);

@@ -18,10 +18,13 @@ use super::{Sealing, names};
 use crate::blocking::blocking;
 use crate::cache::{Claim, Trust};
 use crate::error::{Error, ErrorKind};
-use crate::layer::{Codec, Form, Restart, Span};
+use crate::layer::{Codec, Form, RAW_SPAN, Restart, Span};
 
-/// Most spans per request.
+/// Spans per request; more if they are short.
 const RUN: usize = 8;
+/// Most spans per request, and most bytes of the stream in more than [`RUN`] of them.
+const SHORT_RUN: usize = 512;
+const RUN_BYTES: u64 = RUN as u64 * RAW_SPAN;
 /// Most spans decoded on the way to the wanted one that are kept too: in the cache, or else among the recent ones.
 const ON_THE_WAY: u32 = 16;
 
@@ -33,17 +36,28 @@ struct Held {
 
 /// Fetches spans that readers are waiting for.
 pub(super) fn demand(reader: &Arc<Reader>, pending: Vec<PendingSpan>, rank: Use) {
-    for pending in runs(pending, |pending_span| pending_span.span) {
+    let near = pending.last().map_or(0..0, |last| neighbours(reader, last.span));
+    for pending in runs(reader, pending, |pending_span| pending_span.span) {
         let reader = Arc::clone(reader);
         tokio::spawn(async move { run(&reader, pending, rank, Held { memory: None, turn: None }).await });
     }
+    ahead(reader, near);
+}
+
+/// The spans after a short one: whoever reads a small file of a table of contents often reads those beside it.
+fn neighbours(reader: &Reader, span: u32) -> Range<u32> {
+    if !reader.is_of_content() || !reader.keeps() || reader.crowded.load(Ordering::Relaxed) {
+        return 0..0;
+    }
+    let start = reader.layout.span(span).start;
+    span + 1..reader.layout.spans_of(&(start..(start + RAW_SPAN).min(reader.length()))).end.max(span + 1)
 }
 
 /// Prefetches spans. Acquires memory and a request slot before it takes responsibility for a span, so that no reader ever waits for a fetch that is
 /// itself waiting.
 pub(super) fn ahead(reader: &Arc<Reader>, spans: Range<u32>) {
     let missing: Vec<u32> = spans.filter(|span| !reader.has(*span) && !reader.in_flight.has(*span)).collect();
-    for spans in runs(missing, |span| *span) {
+    for spans in runs(reader, missing, |span| *span) {
         let sequential = spans.first().is_some_and(|first| !can_restart(reader, *first));
         let reader = Arc::clone(reader);
         reader.under_way.fetch_add(1, Ordering::Relaxed);
@@ -97,11 +111,14 @@ async fn hold_ahead(reader: &Reader, spans: &[u32]) -> Result<Held, Error> {
 }
 
 /// Splits ascending spans into consecutive runs.
-fn runs<T>(spans: Vec<T>, number: impl Fn(&T) -> u32) -> Vec<Vec<T>> {
+fn runs<T>(reader: &Reader, spans: Vec<T>, number: impl Fn(&T) -> u32) -> Vec<Vec<T>> {
+    let bytes = |first: &T, last: &T| reader.layout.span(number(last)).end - reader.layout.span(number(first)).start;
+    let has_room =
+        |run: &[T], span: &T| run.len() < RUN || run.len() < SHORT_RUN && run.first().is_some_and(|first| bytes(first, span) <= RUN_BYTES);
     let mut runs: Vec<Vec<T>> = Vec::new();
     for span in spans {
         match runs.last_mut() {
-            Some(run) if run.len() < RUN && run.last().is_some_and(|last| number(last) + 1 == number(&span)) => run.push(span),
+            Some(run) if has_room(run, &span) && run.last().is_some_and(|last| number(last) + 1 == number(&span)) => run.push(span),
             _ => runs.push(vec![span]),
         }
     }
@@ -202,7 +219,7 @@ async fn fetch(
         let span = reader.span(number).ok_or_else(|| inconsistent(reader, number))?;
         let blob = input.take(&span.blob).await.map_err(|error| describe(reader, number, &error))?;
         let pending_span = open.remove(&number);
-        let keeps = spans.end - number <= ON_THE_WAY;
+        let keeps = pending_span.is_some() || spans.end - number <= ON_THE_WAY;
         let task = Task { number, span, blob, pending_span, keeps, how, were_cached: input.were_cached() };
         decoder = match work(reader, task, decoder).await? {
             Worked::Done(decoder) => decoder,
@@ -290,14 +307,17 @@ async fn work(reader: &Arc<Reader>, task: Task, decoder: Option<SequentialDecode
 
 fn work_here(reader: &Reader, task: Task, mut decoder: Option<SequentialDecoder>) -> Result<Worked, Error> {
     let Task { number, span, blob, pending_span, keeps, how, were_cached } = task;
-    let verified = verify(reader, number, &span, &blob);
+    let verified = check(reader, number, &span, &blob, decoder.as_mut());
     let (repository, digest) = (&reader.source.repository, &reader.source.descriptor.digest);
     if verified.as_ref().is_err_and(|error| error.kind == ErrorKind::Integrity)
         && let Some(places) = how.places.after_wrong(&reader.shared, repository, digest, were_cached)
     {
         return Ok(Worked::Wrong(pending_span, places));
     }
-    let worked = verified.and_then(|trust| Ok((trust, decode(reader, number, &span, blob, decoder.as_mut())?)));
+    let worked = verified.and_then(|(trust, data)| match data {
+        Some(data) => Ok((trust, data)),
+        None => Ok((trust, decode(reader, number, &span, blob, decoder.as_mut())?)),
+    });
     let (trust, data) = match worked {
         Ok(worked) => worked,
         Err(error) => {
@@ -323,6 +343,21 @@ fn work_here(reader: &Reader, task: Task, mut decoder: Option<SequentialDecoder>
     }
     reader.advance(Some((number, &data)));
     Ok(Worked::Done(decoder))
+}
+
+/// Verifies a span by its bytes in the blob or, if it was named by a table of contents, by its content, which is returned.
+fn check(
+    reader: &Reader,
+    number: u32,
+    span: &Span,
+    blob: &Bytes,
+    decoder: Option<&mut SequentialDecoder>,
+) -> Result<(Trust, Option<Bytes>), Error> {
+    if !reader.is_of_content() {
+        return Ok((verify(reader, number, span, blob)?, None));
+    }
+    let data = decode(reader, number, span, blob.clone(), decoder)?;
+    Ok((verify(reader, number, span, &data)?, Some(data)))
 }
 
 /// Compares the bytes of a span with what is known about them.

@@ -9,7 +9,7 @@
 //! - `plan` chooses how a blob is read, `contents` opens it, `readers` and `reader` share it, `stream` is what callers hold
 //! - `reading` answers a range from cached spans, `in_flight` ones and new ones from `fetch`; `prefetch` looks ahead, `recent` remembers
 //! - `pass` reads a blob once completely and indexes it; `running_check` verifies a raw one while it is served; `download` bypasses the cache
-//! - `blob_bytes` reads a blob as stored; `input` and `decode` turn that into stream bytes; `sealed` opens envelopes; `guide`, `attached_index` and `verdicts` use indexes of others
+//! - `blob_bytes` reads a blob as stored; `input` and `decode` turn that into stream bytes; `sealed` opens envelopes; `guide`, `attached_index`, `table` and `verdicts` use indexes and tables of others
 //! - `spool` holds whole blobs for a pull, which does not fill the cache
 //! - `budget` bounds memory, `names` are keys of the cache, `shared` is the state of a mount
 
@@ -36,6 +36,7 @@ mod sealed;
 mod shared;
 mod spool;
 mod stream;
+mod table;
 #[cfg(test)]
 pub(crate) mod tests;
 mod verdicts;
@@ -89,6 +90,11 @@ impl BlobSource {
     /// Whether it is raw and a single span: its own digest verifies it, so it needs no index.
     pub fn is_small(&self) -> bool {
         plan::is_single(self.form, self.sealing != Sealing::None, self.descriptor.size)
+    }
+
+    /// Whether it is read by its table of contents.
+    fn has_table(&self) -> bool {
+        self.guide.as_ref().is_some_and(Guide::is_table)
     }
 
     /// Whether the manifest does not vouch for what lets it be read at once.

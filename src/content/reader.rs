@@ -205,6 +205,11 @@ impl Reader {
         self.mode.index()
     }
 
+    /// Whether spans are verified by their content.
+    pub(super) fn is_of_content(&self) -> bool {
+        self.index().is_some_and(LayerIndex::is_of_content)
+    }
+
     /// A span, with its digest if known.
     pub(super) fn span(&self, number: u32) -> Option<Span> {
         let stream = self.layout.span(number);

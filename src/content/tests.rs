@@ -23,6 +23,7 @@ mod local;
 mod packed;
 mod raw;
 mod sealed;
+pub(crate) mod tables;
 
 const REPOSITORY: &str = "team/app";
 const MIB: u64 = 1 << 20;

@@ -10,6 +10,7 @@
 //! - `scan` drives a pass: `gzip`, `inflate`, `zstandard`, `decode` and `step` decompress, `tar` finds entries, `cut` and `window_probe` find spans,
 //!   `sink` receives them, `build` makes the index
 //! - `index` reads an index: `records`, `format`, `validate`, `span`, `kind`, `metadata`; `rewrite` copies one with another header
+//! - `table` makes an index of the table of contents of an eStargz or zstd:chunked layer, without a pass
 //! - `span_decoder` decodes later; `pack` writes layers; `limits` bounds everything
 
 mod build;
@@ -30,6 +31,7 @@ mod sink;
 mod span;
 mod span_decoder;
 mod step;
+mod table;
 mod tar;
 #[cfg(test)]
 pub(crate) mod tests;
@@ -49,6 +51,7 @@ pub use scan::{Form, Scan, raw_index};
 pub use sink::SpanSink;
 pub use span::{Codec, Extent, Restart, Span};
 pub use span_decoder::SpanDecoder;
+pub use table::{TABLE_MOST, Table};
 pub use tar::path::safe_name;
 pub use tar::{ARCHIVE_END, ArchiveMember, archive_directory, archive_header, archive_members, archive_padding};
 

@@ -4,7 +4,7 @@ use super::*;
 use crate::artifact::attached_index;
 use crate::content::tests::attached_index::{file, pack_entries};
 use crate::layer::tests::encode_attached;
-use crate::layer::{FileKind, Metadata, PackEntry, Packed, Packing};
+use crate::layer::{FileKind, Metadata, PackEntry, Packed, Packing, Table};
 
 /// A published layer: its blob and its index in the registry.
 pub(super) struct Published {
@@ -223,5 +223,30 @@ async fn a_referred_index_is_used_on_request_only_and_its_tree_is_its_own() {
         let again = artifacts_with(Arc::clone(&registry) as Arc<dyn Pull>, cache.path(), |options| options.trust_referrers = true);
         assert!(find(&shown(&again, &repository("r"), "v1").await.unwrap(), "a").is_some());
         registry.remove_manifest("r", &referrer);
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_tree_of_a_lying_table_is_rebuilt_from_the_layer_once_a_chunk_does_not_match() {
+    use crate::content::tests::tables::estargz;
+    let (registry, cache) = memory();
+    let (blob, table) = estargz(&[("a", b"true"), ("b", b"also")], 1 << 20, |entries| {
+        entries[0]["name"] = json!("lie");
+        let other = entries[1]["offset"].clone();
+        entries[1]["offset"] = entries[0]["offset"].clone();
+        entries[0]["offset"] = other;
+    });
+    let Table::Estargz { digest } = table else { unreachable!() };
+    let mut layer = registry.add_blob("r", GZIP, blob);
+    layer.annotations.insert("containerd.io/snapshot/stargz/toc.digest".to_owned(), digest.to_string());
+    tag_layers(&registry, "v1", media_type::OCI_CONFIG, &[&layer], json!({}));
+    let first = artifacts(Arc::clone(&registry) as Arc<dyn Pull>, cache.path(), false, None);
+    let before = shown(&first, &repository("r"), "v1").await.unwrap();
+    let wrong = find(&before, "lie").unwrap();
+    assert_eq!(bytes_of(&first, &repository("r"), &before, wrong).await.unwrap_err().kind, ErrorKind::Integrity);
+    for artifacts in [first, artifacts(registry, cache.path(), false, None)] {
+        let after = shown(&artifacts, &repository("r"), "v1").await.unwrap();
+        assert_eq!(find(&after, "lie"), None);
+        assert_eq!(bytes_of(&artifacts, &repository("r"), &after, find(&after, "a").unwrap()).await.unwrap(), b"true");
     }
 }

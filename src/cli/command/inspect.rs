@@ -127,7 +127,7 @@ fn layer(source: &BlobSource) -> Layer {
         media_type: source.descriptor.media_type.clone(),
         digest: source.descriptor.digest.to_string(),
         size: source.descriptor.size,
-        readable: if raw { "at-once" } else { "after-one-pass" },
+        readable: if raw || source.guide.is_some() { "at-once" } else { "after-one-pass" },
     }
 }
 

@@ -130,7 +130,7 @@ async fn a_blob_whose_index_is_gone_flipped_or_too_long_is_read_whole() {
     for what in ["gone", "flipped", "longer", "huge"] {
         let fixture = ContentFixture::new();
         let mut source = add(&fixture, Form::Archive, &blob, &good);
-        let index = source.guide.as_ref().unwrap().index().clone();
+        let index = source.guide.as_ref().unwrap().index().unwrap().clone();
         match what {
             "gone" => fixture.memory.remove_blob(REPOSITORY, &index.digest),
             "flipped" => fixture.memory.plan(RequestKind::Blob, 0, 1, Fault::Flipped(30)),

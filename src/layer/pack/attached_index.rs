@@ -95,16 +95,16 @@ pub fn open_attached(bytes: &[u8], resources: &Resources) -> Result<LayerIndex, 
         return Err(Error::unsupported("it has a version that this program does not support".to_owned()));
     }
     let most = ATTACHED_INDEX_MOST.min(resources.limits.index_bytes);
-    let plain = decompress(frame, most, &resources.scratch).map_err(|problem| broken(&problem))?;
+    let plain = decompress(frame, WINDOW_LOG, most, &resources.scratch).map_err(|problem| broken(&problem))?;
     let index = LayerIndex::open(Arc::new(plain))?;
     check(&index).map_err(broken)?;
     Ok(index)
 }
 
 /// Decompresses one complete frame; the output grows with the actual data.
-fn decompress(frame: &[u8], most: u64, scratch: &Scratch) -> Result<Array<u8>, String> {
+pub(in crate::layer) fn decompress(frame: &[u8], window_log: u32, most: u64, scratch: &Scratch) -> Result<Array<u8>, String> {
     let mut decoder = zstd::stream::read::Decoder::with_buffer(frame).map_err(|error| error.to_string())?.single_frame();
-    decoder.window_log_max(WINDOW_LOG).map_err(|error| error.to_string())?;
+    decoder.window_log_max(window_log).map_err(|error| error.to_string())?;
     let mut plain = Array::new(scratch);
     let mut piece = vec![0; PIECE];
     loop {

@@ -88,13 +88,13 @@ fn newer_versions_and_indexes_of_other_blobs_are_named() {
 fn decompression_stops_at_the_size_limit() {
     let bomb = compress(&vec![0; 10 << 20], &Scratch::memory()).unwrap();
     assert!(bomb.len() < 2000);
-    assert!(decompress(&bomb[16..], 1 << 20, &Scratch::memory()).unwrap_err().contains("larger"));
-    assert!(decompress(&bomb[16..], 10 << 20, &Scratch::memory()).is_ok());
+    assert!(decompress(&bomb[16..], WINDOW_LOG, 1 << 20, &Scratch::memory()).unwrap_err().contains("larger"));
+    assert!(decompress(&bomb[16..], WINDOW_LOG, 10 << 20, &Scratch::memory()).is_ok());
     // A window that readers do not support, whatever the content.
     let mut encoder = zstd::stream::write::Encoder::new(Vec::new(), 3).unwrap();
     encoder.window_log(27).unwrap();
     encoder.write_all(&vec![0; 20 << 20]).unwrap();
-    assert!(decompress(&encoder.finish().unwrap(), 30 << 20, &Scratch::memory()).is_err());
+    assert!(decompress(&encoder.finish().unwrap(), WINDOW_LOG, 30 << 20, &Scratch::memory()).is_err());
 }
 
 #[test]

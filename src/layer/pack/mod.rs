@@ -18,6 +18,7 @@ mod tests;
 use std::io::Write;
 use std::num::NonZeroUsize;
 
+pub(in crate::layer) use self::attached_index::decompress;
 pub use self::attached_index::{ATTACHED_INDEX_MOST, attached_index_memory, decode_attached, encode_attached, open_attached};
 pub use self::entry::{PackEntry, Packing};
 use self::header::BLOCK;

@@ -17,6 +17,7 @@ use self::entry::{Names, Pending};
 use self::header::{BLOCK, Header};
 pub use self::members::{ARCHIVE_END, ArchiveMember, archive_directory, archive_header, archive_members, archive_padding};
 use self::pax::Records;
+pub(in crate::layer) use self::pax::{XATTR_NAME, XATTR_VALUE, XATTRS};
 use self::sparse::{LeadingMap, Piece};
 use super::build::Builder;
 use super::sink::SpanSink;
@@ -390,6 +391,12 @@ impl Walker {
     fn broken(&self, what: &str) -> Error {
         Error::integrity(format!("tar: {what}, at byte {} of the stream", self.position))
     }
+}
+
+/// Name and size of the entry that a header block describes; `None` if it is no header.
+pub(super) fn described(block: &[u8; BLOCK]) -> Option<(Vec<u8>, u64)> {
+    let header = Header::parse(block)?;
+    Some((header.name(), header.size(0).ok()?))
 }
 
 fn limited(bytes: &[u8], most: u64) -> &[u8] {

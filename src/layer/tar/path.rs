@@ -15,7 +15,7 @@ const KEPT: usize = 200;
 pub(in crate::layer) const TARGET: usize = 4095;
 
 /// Drops a leading `/`, empty components and `.`; `..` goes up but never above the root. The root is empty. Invalid file names become safe ones.
-pub(super) fn clean(name: &[u8]) -> Vec<u8> {
+pub(in crate::layer) fn clean(name: &[u8]) -> Vec<u8> {
     let mut path: Vec<u8> = Vec::with_capacity(name.len());
     for component in name.split(|byte| *byte == b'/') {
         match component {
@@ -30,7 +30,7 @@ pub(super) fn clean(name: &[u8]) -> Vec<u8> {
 }
 
 /// Whether every component of a path is a valid file name, so that [`clean`] keeps it.
-pub(super) fn all_fit(name: &[u8]) -> bool {
+pub(in crate::layer) fn all_fit(name: &[u8]) -> bool {
     name.split(|byte| *byte == b'/').all(fits)
 }
 

@@ -6,10 +6,10 @@ use super::sparse::{self, Piece};
 use crate::layer::Xattrs;
 
 /// Longest extended attribute name and value on Linux.
-const XATTR_NAME: usize = 255;
-const XATTR_VALUE: usize = 64 * 1024;
+pub(in crate::layer) const XATTR_NAME: usize = 255;
+pub(in crate::layer) const XATTR_VALUE: usize = 64 * 1024;
 /// Most extended attributes of one entry.
-const XATTRS: usize = 1024;
+pub(in crate::layer) const XATTRS: usize = 1024;
 
 /// Values of extended headers. An unreadable value is skipped, with a note in `bad`.
 #[derive(Clone, Debug, Default)]

@@ -60,7 +60,7 @@ struct Layer {
     digest: String,
     /// Its size as stored, in bytes.
     size: u64,
-    /// Who says where its index is: `manifest`, `referrer` or `nobody`.
+    /// Where its index comes from: the `manifest` or a `referrer` names it, the layer's own `table` of contents, or `nobody` has one.
     from: &'static str,
     index: Option<Summary>,
 }
@@ -88,6 +88,7 @@ impl Layer {
         let from = match &source.guide {
             None => "nobody",
             Some(guide) if guide.is_referred() => "referrer",
+            Some(guide) if guide.is_table() => "table",
             Some(_) => "manifest",
         };
         let (digest, size) = (source.descriptor.digest.to_string(), source.descriptor.size);

@@ -13,6 +13,7 @@ use crate::cli::settings::flags::{ContentFlags, Output, Reaching, TrustIndex};
 use crate::cli::settings::invocation::Invocation;
 use crate::cli::source::{reference, wiring};
 use crate::cli::terminal::{escape, output, units};
+use crate::content::Guide;
 use crate::error::Error;
 use crate::layer::{ATTACHED_INDEX_MOST, Resources, open_attached};
 use crate::oci::{Digest, Platform};
@@ -74,8 +75,8 @@ impl Show {
             let mut layers = Vec::new();
             for (number, layer) in archives(&description) {
                 let index = found.parts.artifacts.guide_index(layer).await?;
-                let size = layer.guide.as_ref().map_or(0, |guide| guide.index().size);
-                let digest = layer.guide.as_ref().map(|guide| guide.index().digest.to_string());
+                let blob = layer.guide.as_ref().and_then(Guide::index);
+                let (digest, size) = (blob.map(|blob| blob.digest.to_string()), blob.map_or(0, |blob| blob.size));
                 layers.push(Layer::new(number, layer, index.map(|index| Summary::of(&index, digest, size))));
             }
             found.parts.artifacts.flush().await;
