@@ -123,7 +123,7 @@ impl Artifacts {
         let strict = strict || self.options().strict;
         key.referred &= !strict;
         // A tree whose attached index turned out wrong is rebuilt.
-        let trusted = |artifact: &Arc<Artifact>| artifact.sources.iter().all(|source| self.inner.contents.trusts(source));
+        let trusted = |artifact: &Arc<Artifact>| !artifact.sources.iter().any(|source| self.inner.contents.is_known_wrong(source));
         let kept = || self.inner.kept.get(&key).filter(trusted);
         if let Some(artifact) = kept() {
             return Ok(artifact);

@@ -4,7 +4,8 @@
 //! no title makes data vanish.
 
 use super::dialect::{Shape, Step, Wanted};
-use super::merge::{Merge, MergeSource, Occupied, Placing, RawFile};
+use super::merge::{Merge, MergeSource, Occupied, Placing, RawFile, Shown};
+use crate::content::Guide;
 use crate::error::Error;
 use crate::layer::{Codec, LayerIndex};
 use crate::sys::array::{Array, Scratch};
@@ -18,21 +19,25 @@ pub(super) struct Composed {
 }
 
 /// Builds the tree in scratch space. `indexes` has the index of every unpackable archive; `directories` are created first.
-pub(super) fn compose(
+pub(super) fn compose<'a>(
     steps: &[Step],
-    indexes: &[Option<LayerIndex>],
+    indexes: &'a [Option<LayerIndex>],
     directories: &[Vec<u8>],
     scratch: &Scratch,
 ) -> Result<Composed, Error> {
+    let is_referred = |step: &Step| step.guide.as_ref().is_some_and(Guide::is_referred);
+    let shown =
+        |(step, index): (&Step, &'a Option<LayerIndex>)| index.as_ref().map(|index| Shown { index, is_referred: is_referred(step) });
+    let layers: Vec<Option<Shown<'_>>> = steps.iter().zip(indexes).map(shown).collect();
     let mut merge = Merge::new(scratch)?;
     for directory in directories {
         merge.directory(directory)?;
     }
-    let index_of = |number: usize| indexes.get(number).and_then(Option::as_ref);
+    let index_of = |number: usize| layers.get(number).and_then(Option::as_ref);
     for (number, step) in steps.iter().enumerate() {
         if let (Shape::Archive { placing, .. }, Some(index)) = (&step.shape, index_of(number)) {
-            let estargz = placing.estargz && index.codec() == Codec::Gzip;
-            for warning in index.warnings() {
+            let estargz = placing.estargz && index.index.codec() == Codec::Gzip;
+            for warning in index.index.warnings() {
                 merge.warn(|| format!("layer {}: {warning}", step.descriptor.digest.short()));
             }
             merge.layer(number as u32, index, &Placing { estargz, ..placing.clone() })?;

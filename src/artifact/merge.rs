@@ -11,7 +11,7 @@ mod mark;
 use std::collections::BTreeMap;
 
 use graph::{Graph, NodeNumber};
-pub(super) use input::{Entries, MergeSource, Placing, RawFile};
+pub(super) use input::{Entries, MergeSource, Placing, RawFile, Shown};
 pub(super) use links::find_directory;
 use links::{Names, through};
 pub(super) use mark::{Mark, mark};

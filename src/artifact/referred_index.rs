@@ -1,7 +1,8 @@
 //! Indexes that only referrers of a manifest name, for `--trust-index referrer`.
 //!
-//! The manifest does not vouch for them: their authors could attach them, and that is all. What is read by them is verified span by span, but which file
-//! is where, and what else is said about it, is their word.
+//! The manifest does not vouch for them: their authors could attach them, and that is all. The bytes fetched of a layer are compared with the digests in
+//! the index, and everything else is its author's word: names, attributes, and the content too, since an index says where decoding starts, and with
+//! which window.
 
 use std::sync::Arc;
 

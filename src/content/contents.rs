@@ -141,6 +141,11 @@ impl Contents {
         matches!(attached_index::verdict(&self.inner.shared, source), None | Some(Verdict::Fine | Verdict::Missing))
     }
 
+    /// Whether this process found that a blob's guide is wrong. Checks memory only.
+    pub fn is_known_wrong(&self, source: &BlobSource) -> bool {
+        attached_index::is_distrusted(&self.inner.shared, source)
+    }
+
     /// Whether all blobs are verified whole, whatever the manifest says.
     pub fn is_strict(&self) -> bool {
         let shared = &self.inner.shared;

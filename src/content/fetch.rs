@@ -197,7 +197,9 @@ async fn claims(reader: &Reader, spans: impl Iterator<Item = u32>) -> Vec<Claim>
     let mut claims = Vec::new();
     // Fetching a small blob twice is cheaper than claiming it.
     if reader.cached.is_some() && reader.keeps() && !matches!(reader.mode, Mode::Single { .. }) {
-        for span in spans {
+        // Short spans are one task together.
+        let most = if reader.is_of_content() { 1 } else { usize::MAX };
+        for span in spans.take(most) {
             claims.extend(reader.shared.claim(&format!("span.{}.{span}", reader.key.hex())).await);
         }
     }

@@ -3,12 +3,12 @@
 use crate::layer::Table;
 use crate::oci::{Descriptor, Digest};
 
-/// The guide to a blob. Every span read by it is verified by its digest in it.
+/// The guide to a blob. Every span read by it is verified by its digest in it, so what is read is what the author of the guide says.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Guide {
     /// An index of the blob, in a blob of its own that the manifest names.
     Index(Descriptor),
-    /// An index that only a referrer of the manifest names: its entries are what its author says (`--trust-index referrer`).
+    /// An index that only a referrer of the manifest names (`--trust-index referrer`).
     Referred(Descriptor),
     /// The table of contents inside the blob, whose digest the manifest names. Its stream is not that of the archive.
     Table(Table),

@@ -113,7 +113,7 @@ impl BlobSource {
 pub enum Verified {
     /// All of it, or every span by its own digest.
     Whole,
-    /// Every span by its own digest, in an index that only a referrer vouches for.
+    /// The fetched bytes by their digests in an index that only a referrer vouches for.
     Index,
     /// Only the transport vouches for the bytes being read.
     Partial,

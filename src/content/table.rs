@@ -45,6 +45,7 @@ async fn attempt(shared: &Arc<Shared>, source: &BlobSource, table: &Table, place
     }
     let (table, blob) = (table.clone(), (source.descriptor.digest, length));
     let resources = shared.resources(Sealing::None);
+    let _turn = shared.attached_indexes.opening.lock().await;
     let made = blocking(move || {
         let at = |offset: u64| usize::try_from(offset - from).unwrap_or(usize::MAX);
         let packed = taken.bytes.get(at(place.start)..at(place.end)).unwrap_or_default();

@@ -141,10 +141,11 @@ impl View {
                 let strict = self.strict(context);
                 context.artifacts.stream(self.repository(), artifact, content.blob, strict).await?.verified()
             }
-            _ if artifact.is_referred() => Verified::Index,
             _ => Verified::Whole,
         };
         let text: &[u8] = match verified {
+            // Another layer may say where its files are, and which of them show.
+            Verified::Whole if artifact.is_referred() => b"index",
             Verified::Whole => b"whole",
             Verified::Index => b"index",
             Verified::Partial | Verified::Unread => b"partial",

@@ -59,7 +59,7 @@ fn a_pushed_index_lets_a_mount_that_trusts_it_read_4_kib_of_a_cold_gzip_layer_in
     assert_eq!(commands::json(&Home::new(), &["index", "push", &reference])["digest"], report["digest"]);
 
     let home = Home::new();
-    let mount = home.mount(&reference, &["--trust-index", "referrer"]);
+    let mount = home.mount(&reference, &["--read-only", "--trust-index", "referrer"]);
     proxy.forget();
     let at = 17 * MIB + 123;
     assert!(read_at(&mount.path("big"), at) == data[at..at + 4096]);
@@ -79,7 +79,7 @@ fn a_pushed_index_lets_a_mount_that_trusts_it_read_4_kib_of_a_cold_gzip_layer_in
     assert!(read_at(&mount.path("big"), at) == data[at..at + 4096]);
     mount.unmount();
     // What was verified as a whole is better than what a stranger says.
-    let mount = home.mount(&reference, &["--trust-index", "referrer"]);
+    let mount = home.mount(&reference, &["--read-only", "--trust-index", "referrer"]);
     assert_eq!(verified(&mount.path("big")), "whole");
     mount.unmount();
 }
@@ -90,7 +90,8 @@ fn a_pushed_index_of_another_layer_is_refused() {
         return;
     }
     let registry = image(&[("true", b"true"), ("same", b"same")]);
-    let reference = format!("{}/team/app:v1", registry.host());
+    let proxy = Proxy::start(registry.url());
+    let reference = format!("{}/team/app:v1", proxy.host());
     let home = Home::new();
     // The index of another layer, published as that of this one.
     let mut other = Draft::new();
@@ -117,9 +118,10 @@ fn a_pushed_index_of_another_layer_is_refused() {
     let manifest = home.write("referrer.json", referrer.to_string());
     prints(&home, &["manifest", "put", &format!("{}/team/app:keep", registry.host()), manifest.to_str().unwrap()]);
 
-    let mount = home.mount(&reference, &["--trust-index", "referrer"]);
+    let mount = home.mount(&reference, &["--read-only", "--trust-index", "referrer"]);
     assert_eq!(mount.ls("").unwrap(), ["same", "true"]);
     assert_eq!(mount.cat("true").unwrap(), b"true");
+    assert_eq!(proxy.count("GET", blob["digest"].as_str().unwrap()), 1, "the index was looked at: {:?}", proxy.requests());
     mount.unmount();
 }
 
@@ -166,7 +168,8 @@ fn trust_in_referrers_is_refused_where_digests_alone_are_trusted() {
     let point = point.to_str().unwrap();
     let digest = crate::support::artifacts::digest(b"x");
     for (source, flags) in [
-        ("127.0.0.1:1/a:b".to_owned(), &["--verify", "strict"][..]),
+        ("127.0.0.1:1/a:b".to_owned(), &["--verify", "strict", "--read-only"][..]),
+        ("127.0.0.1:1/a:b".to_owned(), &[]),
         ("127.0.0.1:1/a:b".to_owned(), &["--profile", "small-files", "--read-only"]),
         (format!("127.0.0.1:1/a@{digest}"), &[]),
     ] {

@@ -29,6 +29,30 @@ impl Entries for LayerIndex {
     }
 }
 
+/// The entries of a layer as an artifact shows them.
+pub(in crate::artifact) struct Shown<'a> {
+    /// The index.
+    pub index: &'a LayerIndex,
+    /// Whether its author is a stranger, whose digests of files prove nothing.
+    pub is_referred: bool,
+}
+
+impl Entries for Shown<'_> {
+    fn entry_count(&self) -> u32 {
+        self.index.entry_count()
+    }
+    fn entry(&self, number: u32) -> Option<Entry<'_>> {
+        let entry = self.index.entry(number)?;
+        Some(Entry { sha256: entry.sha256.filter(|_| !self.is_referred), ..entry })
+    }
+    fn extents(&self, number: u32) -> Vec<Extent> {
+        self.index.extents(number)
+    }
+    fn xattrs(&self, number: u32) -> Vec<(&[u8], &[u8])> {
+        self.index.xattrs(number)
+    }
+}
+
 /// A blob shown as a single file.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(in crate::artifact) struct RawFile {

@@ -95,9 +95,10 @@ impl Plan {
         let reason = match self.flags.content.trust_index {
             Some(TrustIndex::Referrer) if self.flags.content.verify == Some(Verify::Strict) => "--verify strict trusts digests alone",
             Some(TrustIndex::Referrer) if self.is_by_digest() => "a source named by digest is trusted by that digest alone",
+            Some(TrustIndex::Referrer) if self.is_writable() => "edits must not rest on them: add --read-only",
             _ => return Ok(()),
         };
-        Err(Failure::usage(format!("--trust-index referrer uses indexes that no digest vouches for, but {reason}; drop one of the two")))
+        Err(Failure::usage(format!("--trust-index referrer uses indexes that no digest vouches for, but {reason}")))
     }
 
     /// Whether the kernel need not open files.

@@ -57,7 +57,8 @@ pub struct ContentFlags {
     #[arg(long, value_name = "MODE", env = "OCIFS_VERIFY", hide_env = true)]
     pub verify: Option<Verify>,
 
-    /// Indexes of layers to read by: `referrer` also uses those attached later (`ocifs index push`), which the digest does not cover [default: manifest]
+    /// Indexes of layers to read by: `referrer` also uses those attached later (`ocifs index push`), which the digest does not cover; needs --read-only
+    /// [default: manifest]
     #[arg(long, value_name = "SOURCE", env = "OCIFS_TRUST_INDEX", hide_env = true)]
     pub trust_index: Option<TrustIndex>,
 

@@ -2,12 +2,15 @@
 
 use std::ops::Range;
 
+use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
+
 use super::document::{self, Written};
 use super::unusable;
 use crate::error::Error;
-use crate::layer::build::Builder;
+use crate::layer::build::{Builder, unkept};
 use crate::layer::{Extent, Restart, Span};
 use crate::oci::{Algorithm, Digest};
+use crate::sys::array::{Array, Scratch};
 
 /// Longest chunk: what a span may hold.
 const CHUNK_MOST: u64 = 4 << 20;
@@ -15,6 +18,8 @@ const CHUNK_MOST: u64 = 4 << 20;
 const EXTRA: u64 = 64 << 10;
 
 /// A chunk.
+#[derive(Clone, Copy, FromBytes, IntoBytes, Immutable, KnownLayout)]
+#[repr(C)]
 struct Chunk {
     /// Offset in its file.
     file_offset: u64,
@@ -29,9 +34,9 @@ struct Chunk {
 
 /// The chunks of all files of a table, in its order.
 pub(super) struct Chunks {
-    chunks: Vec<Chunk>,
+    chunks: Array<Chunk>,
     /// For each file with content, where its chunks end in `chunks`.
-    ends: Vec<u32>,
+    ends: Array<u32>,
 }
 
 /// A file whose chunks are being read.
@@ -45,8 +50,8 @@ struct OpenFile {
 
 impl Chunks {
     /// Reads the chunks of a table.
-    pub(super) fn collect(text: &[u8]) -> Result<Self, Error> {
-        let (mut all, mut open) = (Self { chunks: Vec::new(), ends: Vec::new() }, None::<OpenFile>);
+    pub(super) fn collect(text: &[u8], scratch: &Scratch) -> Result<Self, Error> {
+        let (mut all, mut open) = (Self { chunks: Array::new(scratch), ends: Array::new(scratch) }, None::<OpenFile>);
         document::read(text, |entry| {
             if !entry.is_chunk() {
                 all.close(open.take())?;
@@ -60,8 +65,7 @@ impl Chunks {
             if entry.is_chunk() && !entry.name.is_empty() && entry.name != file.name.as_str() {
                 return Err(unusable("a chunk belongs to another file than the one before it"));
             }
-            all.chunks.extend(file.chunk(entry)?);
-            Ok(())
+            file.chunk(entry)?.map_or(Ok(()), |chunk| all.chunks.push(chunk).map_err(unkept))
         })?;
         all.close(open)?;
         Ok(all)
@@ -72,18 +76,23 @@ impl Chunks {
         if file.covered != file.size {
             return Err(unusable("the chunks of a file do not cover it"));
         }
-        self.ends.push(u32::try_from(self.chunks.len()).map_err(|_| unusable("it has too many chunks"))?);
-        Ok(())
+        let end = u32::try_from(self.chunks.len()).map_err(|_| unusable("it has too many chunks"))?;
+        self.ends.push(end).map_err(unkept)
     }
 
     /// Records a span for each chunk, in the order of the blob; returns the length of the stream.
-    pub(super) fn lay_out(&mut self, chunks_end: u64, builder: &mut Builder) -> Result<u64, Error> {
-        let mut order: Vec<&mut Chunk> = self.chunks.iter_mut().collect();
-        order.sort_by_key(|chunk| chunk.blob);
+    pub(super) fn lay_out(&mut self, chunks_end: u64, scratch: &Scratch, builder: &mut Builder) -> Result<u64, Error> {
+        let mut order = Array::<[u64; 2]>::new(scratch);
+        for (number, chunk) in (0..).zip(self.chunks.iter()) {
+            order.push([chunk.blob, number]).map_err(unkept)?;
+        }
+        order.sort_unstable();
         let mut stream = 0;
-        let mut order = order.into_iter().peekable();
-        while let Some(chunk) = order.next() {
-            let next = order.peek().map_or(chunks_end, |next| next.blob);
+        let mut order = order.iter().peekable();
+        while let Some([_, number]) = order.next() {
+            let next = order.peek().map_or(chunks_end, |[blob, _]| *blob);
+            let chunk = usize::try_from(*number).ok().and_then(|number| self.chunks.get_mut(number));
+            let chunk = chunk.ok_or_else(|| unusable("it has too many chunks"))?;
             if chunk.blob == 0 || next <= chunk.blob {
                 return Err(unusable("chunks overlap, or lie outside the layer"));
             }

@@ -51,7 +51,7 @@ impl Table {
     pub fn key(&self) -> Digest {
         let text = match self {
             Self::Estargz { digest } => format!("estargz 1 {digest}"),
-            Self::ZstdChunked { digest, place, .. } => format!("zstd:chunked 1 {digest} {place:?}"),
+            Self::ZstdChunked { digest, place, length } => format!("zstd:chunked 1 {digest} {place:?} {length}"),
         };
         Digest::of(text.as_bytes())
     }
@@ -104,8 +104,8 @@ fn index_of(
     resources: &Resources,
 ) -> Result<LayerIndex, Error> {
     let mut builder = Builder::new(resources);
-    let mut chunks = Chunks::collect(text)?;
-    let stream_length = chunks.lay_out(chunks_end, &mut builder)?;
+    let mut chunks = Chunks::collect(text, &resources.scratch)?;
+    let stream_length = chunks.lay_out(chunks_end, &resources.scratch, &mut builder)?;
     entries::record(text, &chunks, &mut builder)?;
     builder.finish(&Blob { digest, stream_length, blob_length, codec, is_archive: true, of_content: true })
 }
