@@ -11,7 +11,7 @@ use crate::oci::Repository;
 
 /// Most bytes of a window of raw blobs.
 const RAW_BYTES: u64 = 4 << 20;
-/// Most bytes of a window of files in layers.
+/// Most bytes of a window of files in layers, with a cache of at least eight times that size.
 const LAYER_BYTES: u64 = 16 << 20;
 /// Larger files are read ahead by themselves.
 const LARGE: u64 = 1 << 20;
@@ -31,16 +31,22 @@ impl Artifacts {
             });
             self.inner.contents.fetch_ahead(sources.collect());
         } else if packed(artifact, node).is_some() {
+            // What is fetched must survive in the cache until it is read.
+            let limit = LAYER_BYTES.min(self.inner.cache.size() / 8);
             let mut tracks = artifact.packed_tracks.lock();
             let (mut bytes, mut nodes) = (0, Vec::new());
-            for node in tracks.opened(node) {
-                let Some(size) = packed(artifact, node) else { continue };
+            let ahead = tracks.opened(node);
+            for next in node.saturating_add(1)..ahead.end {
+                let Some(size) = packed(artifact, next) else { continue };
                 bytes += size;
-                if bytes > LAYER_BYTES {
-                    tracks.reached_only(node);
+                if bytes > limit {
+                    tracks.reached_only(next.max(ahead.start));
                     break;
                 }
-                nodes.push(node);
+                // Those before are being fetched.
+                if next >= ahead.start {
+                    nodes.push(next);
+                }
             }
             drop(tracks);
             let ranges = Parts::of_files(artifact, nodes.into_iter()).joined(GAP);

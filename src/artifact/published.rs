@@ -82,6 +82,11 @@ impl Artifacts {
         Ok(())
     }
 
+    /// Whether the attached index of a blob, if it has one, has not turned out wrong.
+    pub fn trusts(&self, source: &BlobSource) -> bool {
+        self.inner.contents.trusts(source)
+    }
+
     /// Whether there may be a passphrase.
     pub fn has_keys(&self) -> bool {
         self.inner.contents.has_keys()

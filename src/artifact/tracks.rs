@@ -60,9 +60,16 @@ impl Tracks {
             }
             return 0..0;
         };
+        // Nothing of what was fetched last was opened: the reader must prove sequential again.
+        let is_outrun = track.window > 0 && node >= track.reached;
         track.next = next;
         track.reached = track.reached.max(next);
         let mut ahead = 0..0;
+        if is_outrun {
+            track.window = 0;
+            self.tracks.push_back(track);
+            return ahead;
+        }
         // Half the window may still be ahead.
         if track.reached - next <= track.window / 2 {
             track.window = (track.window * 2).clamp(FIRST, self.largest);
@@ -102,6 +109,13 @@ mod tests {
             }
         }
         assert!(fetched.iter().all(|count| *count >= 60), "{fetched:?}");
+    }
+
+    #[test]
+    fn a_reader_that_outruns_what_is_fetched_gets_little() {
+        let mut tracks = Tracks::new(PACKED);
+        let fetched: usize = (0..1000).map(|step| tracks.opened(step * 50).len()).sum();
+        assert!(fetched <= 1000 * FIRST as usize / 2, "{fetched} nodes for 1000 opens");
     }
 
     #[test]

@@ -14,7 +14,7 @@ use parking_lot::Mutex;
 use rusqlite::backup::{Backup, StepResult};
 use rusqlite::{Connection, OptionalExtension, params};
 
-use super::columns::{StoredDigest, integer, unsigned};
+use super::columns::{integer, unsigned};
 use super::error::{database, system};
 use super::rows::ReadRows;
 use super::state::{Shared, Store, UpperState};
@@ -186,15 +186,6 @@ impl FrozenUpper {
     /// The manifests whose trees its rows and bytes refer to.
     pub fn manifests(&self) -> Result<BTreeSet<Digest>, Error> {
         self.snapshot.read("cannot read", bases::manifests)
-    }
-
-    /// The manifests whose trees its nodes refer to, and how many nodes do so.
-    pub fn nodes_by_manifest(&self) -> Result<Vec<(Digest, u64)>, Error> {
-        self.snapshot.read("cannot read", |connection| {
-            let mut statement = connection.prepare("SELECT manifest, count(*) FROM nodes WHERE manifest IS NOT NULL GROUP BY manifest")?;
-            let counts = statement.query_map([], |row| Ok((row.get::<_, StoredDigest>(0)?.0, unsigned(row, 1)?)))?;
-            counts.collect()
-        })
     }
 
     /// The SHA-256 of staged bytes, if already computed for this exact content.

@@ -58,12 +58,16 @@ impl Work {
             let title = layer.descriptor.annotation(titled::TITLE).filter(|_| !layer.unpacked);
             let packing = if layer.unpacked { Packing::GzipTar } else { Packing::Raw };
             let key = (layer.descriptor.digest, attached_index.digest, packing, title.map(str::to_owned));
-            let identity = match self.identities.get(&key) {
+            // An index that turned out wrong says nothing any more.
+            let trusted = layer.blob.and_then(|blob| artifact.source(blob)).is_some_and(|source| self.artifacts.trusts(source));
+            let identity = match self.identities.get(&key).filter(|_| trusted) {
                 Some(known) => known,
                 None => {
                     let index = self.artifacts.layer_index(repository, artifact, layer.number, false).await?;
                     let identity = index.and_then(|index| of_index(&index, packing, title));
-                    self.identities.put(key, identity);
+                    if trusted {
+                        self.identities.put(key, identity);
+                    }
                     identity
                 }
             };

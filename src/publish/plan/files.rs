@@ -17,8 +17,8 @@ use crate::view::snapshot::{Snapshot, hashed};
 
 /// Longest title that every reader accepts as a path, in bytes.
 const TITLE: usize = 4095;
-/// Entries of new layers kept for packing; with more, the tree is walked again.
-const KEPT: usize = 8192;
+/// Bytes of memory for entries of new layers kept for packing; with more, the tree is walked again.
+const KEPT: usize = 2 << 20;
 
 #[derive(Clone)]
 struct Draft {
@@ -29,7 +29,22 @@ struct Draft {
     named_behind: Named,
     plan: LayerPlan,
     /// The entries to pack, unless there are too many or the layer is known.
-    kept: Option<Vec<TreeEntry>>,
+    kept: Option<Kept>,
+}
+
+/// Kept entries, and the memory they take.
+#[derive(Clone, Default)]
+struct Kept {
+    entries: Vec<TreeEntry>,
+    bytes: usize,
+}
+
+impl Kept {
+    fn push(&mut self, entry: TreeEntry) {
+        let xattrs: usize = entry.xattrs.iter().map(|(name, value)| name.len() + value.len() + size_of::<(Vec<u8>, Vec<u8>)>()).sum();
+        self.bytes += size_of::<TreeEntry>() + entry.path.len() + entry.target.len() + xattrs;
+        self.entries.push(entry);
+    }
 }
 
 impl Draft {
@@ -37,7 +52,7 @@ impl Draft {
         let plan =
             LayerPlan { identity: [0; 32], packing, title, entries: 0, bytes: 0, behind: Vec::new(), has_directories: false, kept: None };
         let identity = LayerIdentity::new(packing);
-        Self { identity, named: Named::default(), named_behind: Named::default(), plan, kept: Some(Vec::new()) }
+        Self { identity, named: Named::default(), named_behind: Named::default(), plan, kept: Some(Kept::default()) }
     }
 
     /// A layer for one entry.
@@ -47,7 +62,7 @@ impl Draft {
         layer
     }
 
-    /// Adds an entry of the walk, after its parent directories. Returns how many entries it keeps more.
+    /// Adds an entry of the walk, after its parent directories. Returns how many bytes of entries it keeps more.
     fn add(&mut self, entry: &TreeEntry, above: &Above) -> usize {
         let missing = if self.plan.packing == Packing::Raw { Vec::new() } else { self.named.missing(above, entry) };
         for directory in &missing {
@@ -59,15 +74,14 @@ impl Draft {
         self.plan.bytes = self.plan.bytes.saturating_add(archived.size);
         self.plan.has_directories |= entry.kind == Kind::Directory;
         let Some(kept) = &mut self.kept else { return 0 };
-        let before = kept.len();
-        kept.extend(missing);
-        kept.push(entry.clone());
-        kept.len() - before
+        let before = kept.bytes;
+        missing.into_iter().chain([entry.clone()]).for_each(|entry| kept.push(entry));
+        kept.bytes - before
     }
 
-    /// Drops the kept entries; returns how many there were.
+    /// Drops the kept entries; returns their bytes.
     fn drop_kept(&mut self) -> usize {
-        self.kept.take().map_or(0, |kept| kept.len())
+        self.kept.take().map_or(0, |kept| kept.bytes)
     }
 
     /// Adds a further name of one of its files.
@@ -84,7 +98,7 @@ impl Draft {
             self.identity.add(entry, None);
         }
         self.plan.identity = self.identity.finish();
-        self.plan.kept = self.kept.map(Arc::from);
+        self.plan.kept = self.kept.map(|kept| kept.entries.into());
         self.plan
     }
 }
@@ -119,7 +133,7 @@ struct Drafts {
     layers: Vec<Draft>,
     /// The open group of directories (`true`) and of everything else.
     open: HashMap<bool, usize>,
-    /// Entries kept for packing.
+    /// Bytes of entries kept for packing.
     kept: usize,
     /// False once there were too many.
     keeps: bool,
@@ -145,7 +159,7 @@ impl Drafts {
         if !self.keeps {
             layer.drop_kept();
         }
-        self.kept += layer.kept.as_ref().map_or(0, Vec::len);
+        self.kept += layer.kept.as_ref().map_or(0, |kept| kept.bytes);
         self.layers.push(layer);
         self.bound();
     }

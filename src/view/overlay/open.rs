@@ -10,7 +10,7 @@ use tokio::sync::Semaphore;
 use super::attributes::access_times::AccessTimes;
 use super::bytes::lower::Blobs;
 use super::bytes::table::Table;
-use super::freeze::renumber::{relocate, renumber};
+use super::freeze::renumber::renumber;
 use super::names::base::Base;
 use super::names::removed::Removed;
 use super::names::trees::Trees;
@@ -36,20 +36,8 @@ impl Overlay {
         let mut wanted = upper.manifests()?;
         wanted.extend(binding.under.into_iter().chain(binding.expected));
         let mut artifacts = HashMap::new();
-        let mut lost = None;
         for digest in wanted {
-            match context.artifacts.artifact(&repository, &digest, ViewMode::Merged, context.meaning.strict).await {
-                Ok(artifact) => drop(artifacts.insert(digest, artifact)),
-                // An older version that the registry no longer has: what it holds of it is in the expected one.
-                Err(error) if error.kind == ErrorKind::Gone && binding.under != Some(digest) && binding.expected != Some(digest) => {
-                    lost.get_or_insert(error);
-                }
-                Err(error) => return Err(error),
-            }
-        }
-        if let Some(error) = lost {
-            let expected = binding.expected.and_then(|digest| artifacts.get(&digest)).ok_or_else(|| error.clone())?;
-            relocate(&upper, &artifacts, expected, &error)?;
+            artifacts.insert(digest, context.artifacts.artifact(&repository, &digest, ViewMode::Merged, context.meaning.strict).await?);
         }
         renumber(&upper, &artifacts)?;
         let base = Base::new(binding.under.and_then(|digest| artifacts.get(&digest).cloned()));

@@ -1,6 +1,6 @@
 //! A frozen generation of an edited tag, merged with its tree, ready to publish.
 
-use std::collections::{BTreeSet, HashMap, HashSet};
+use std::collections::{HashMap, HashSet};
 use std::io::Read as _;
 use std::sync::Arc;
 
@@ -112,43 +112,6 @@ struct References {
 /// Most exceptions to a move.
 const EXCEPT: usize = 1000;
 
-/// Most older trees that nodes refer to after a publish, besides those of their staged bytes.
-const OLDER: usize = 8;
-
-/// What the published artifact has of older ones, by the digests of their manifests.
-struct Older<'a> {
-    published: &'a Artifact,
-    layers: HashSet<Digest>,
-    /// The files that differ, if the trees have the same files under the same numbers.
-    alike: HashMap<Digest, Option<Vec<NodeId>>>,
-    /// Too many are referred to: all nodes of these move.
-    moving: BTreeSet<Digest>,
-}
-
-impl<'a> Older<'a> {
-    fn new(published: &'a Artifact, counts: Vec<(Digest, u64)>) -> Self {
-        let layers = published.sources().iter().map(|source| source.descriptor.digest).collect();
-        let mut counts: Vec<_> = counts.into_iter().filter(|(digest, _)| *digest != published.manifest.digest).collect();
-        // Those with most nodes stay.
-        counts.sort_by_key(|(_, nodes)| std::cmp::Reverse(*nodes));
-        let moving = counts.into_iter().skip(OLDER).map(|(digest, _)| digest).collect();
-        Self { published, layers, alike: HashMap::new(), moving }
-    }
-
-    /// Whether all nodes of a tree but some move together, this one among them.
-    fn moves_alike(&mut self, of: &Artifact, node: NodeId) -> bool {
-        let compare = || of.tree.differing_files(&self.published.tree).filter(|differing| differing.len() <= EXCEPT);
-        let differing = self.alike.entry(of.manifest.digest).or_insert_with(compare);
-        differing.as_ref().is_some_and(|differing| differing.binary_search(&node).is_err())
-    }
-
-    /// Whether the layer that holds a file is also one of the published artifact, so that it is kept as long.
-    fn keeps(&self, of: &Artifact, node: NodeId) -> bool {
-        let layer = of.tree.content(node).and_then(|content| of.source(content.blob));
-        !self.moving.contains(&of.manifest.digest) && layer.is_some_and(|layer| self.layers.contains(&layer.descriptor.digest))
-    }
-}
-
 impl Frozen {
     /// The generation.
     pub fn generation(&self) -> u64 {
@@ -182,7 +145,7 @@ impl Frozen {
     /// The location of each file of this generation in the tree published from it.
     fn references(&self, artifact: &Artifact) -> Result<References, Error> {
         let mut others = Vec::new();
-        let mut older = Older::new(artifact, self.upper.nodes_by_manifest()?);
+        let mut alike: HashMap<Digest, Option<Vec<NodeId>>> = HashMap::new();
         let mut last_of_links = HashSet::new();
         let mut place = Place::default();
         while let Some(entry) = self.next(&mut place)? {
@@ -194,7 +157,9 @@ impl Frozen {
                     if is_below || of.manifest.digest == artifact.manifest.digest {
                         continue;
                     }
-                    if entry.node >= STAGED && older.moves_alike(of, *node) || older.keeps(of, *node) {
+                    let compare = || of.tree.differing_files(&artifact.tree).filter(|differing| differing.len() <= EXCEPT);
+                    let differing = alike.entry(of.manifest.digest).or_insert_with(compare);
+                    if entry.node >= STAGED && differing.as_ref().is_some_and(|differing| differing.binary_search(node).is_err()) {
                         continue;
                     }
                     entry.sha256
@@ -206,7 +171,7 @@ impl Frozen {
             }
             others.extend(reference(artifact, entry, known));
         }
-        let alike = older.alike.into_iter().filter_map(|(digest, except)| Some((digest, except?))).collect();
+        let alike = alike.into_iter().filter_map(|(digest, except)| Some((digest, except?))).collect();
         Ok(References { alike, others })
     }
 }

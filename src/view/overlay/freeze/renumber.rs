@@ -8,7 +8,7 @@ use crate::artifact::Artifact;
 use crate::error::Error;
 use crate::layer::Xattrs;
 use crate::oci::Digest;
-use crate::staging::{Change, Content, NameRow, Named, Node, NodeKey, ORIGIN, STAGED, TreeNode, Upper};
+use crate::staging::{Change, Content, NameRow, Named, Node, NodeKey, ORIGIN, STAGED, Upper};
 
 /// New numbers of nodes of the tree below.
 pub(in crate::view::overlay) type Numbers = HashMap<NodeKey, NodeKey>;
@@ -35,52 +35,6 @@ pub(in crate::view::overlay) fn renumber(upper: &Upper, artifacts: &HashMap<Dige
     })?;
     renumber_below(upper, artifacts)?;
     if is_changed { apply(upper, &numbers, &|manifest, path| artifacts.get(manifest)?.tree.find(path)) } else { Ok(()) }
-}
-
-/// Makes nodes that refer to other trees than those of `artifacts` refer to files with the same bytes in `expected`.
-///
-/// # Errors
-/// `lost` if it has not all of them; nothing is changed.
-pub(in crate::view::overlay) fn relocate(
-    upper: &Upper,
-    artifacts: &HashMap<Digest, Arc<Artifact>>,
-    expected: &Arc<Artifact>,
-    lost: &Error,
-) -> Result<(), Error> {
-    let is_lost = |tree: &TreeNode| !artifacts.contains_key(&tree.manifest);
-    if upper.trees_below()?.iter().any(|(_, tree)| is_lost(tree)) {
-        return Err(lost.clone());
-    }
-    // Nothing else is known of empty files.
-    let bytes = |size: u64, sha256: Option<[u8; 32]>| if size == 0 { Some(None) } else { sha256.map(Some) };
-    let mut by_bytes: HashMap<Option<[u8; 32]>, TreeNode> = HashMap::new();
-    let (tree, manifest) = (&expected.tree, expected.manifest.digest);
-    tree.walk(&mut |path, node| {
-        let (Some(content), Some(size)) = (tree.content(node), tree.node(node).map(|node| node.size)) else { return };
-        if let Some(bytes) = bytes(size, content.sha256) {
-            let found = || TreeNode { manifest, node, path: path.to_vec(), sha256: content.sha256, size };
-            by_bytes.entry(bytes).or_insert_with(found);
-        }
-    });
-    let mut moved = Vec::new();
-    upper.rows().each_node(&mut |key, mut node| {
-        if let Content::Tree(tree) = &node.content
-            && is_lost(tree)
-        {
-            let found = bytes(tree.size, tree.sha256).and_then(|bytes| by_bytes.get(&bytes)).filter(|found| found.size == tree.size);
-            node.content = Content::Tree(found.cloned().ok_or_else(|| lost.clone())?);
-            moved.push((key, node));
-        }
-        Ok(())
-    })?;
-    let was_edited = upper.is_edited();
-    upper.change(|change| {
-        moved.iter().try_for_each(|(key, node)| change.put_node(*key, node).map(drop))?;
-        if !was_edited {
-            change.set_unedited();
-        }
-        Ok(())
-    })
 }
 
 /// Renumbers the nodes of trees below staged files.

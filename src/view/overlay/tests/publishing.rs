@@ -166,69 +166,6 @@ async fn small_staged_files_are_hashed_in_few_transactions() {
     }
 }
 
-/// The layer with everything in a tag, as a publish that adds another layer keeps it.
-async fn layer(fixture: &TagFixture, frozen: &Arc<Frozen>) -> Vec<u8> {
-    let digest = fixture.push_frozen("layer", frozen).await;
-    let artifact = fixture.artifact(&digest).await;
-    fixture.registry.held("app")[&artifact.layers()[0].descriptor.digest].to_vec()
-}
-
-/// Publishes a new file of a tag as a layer of its own, on top of others.
-async fn publish_on(fixture: &TagFixture, tag: &Arc<Overlay>, layers: &mut Vec<Vec<u8>>, name: &str) -> Digest {
-    fixture.write(tag, name, name.as_bytes()).await;
-    let frozen = tag.freeze().unwrap();
-    let entry = entries(&frozen).into_iter().find(|entry| entry.path == name.as_bytes()).unwrap();
-    let mut archive = tar::Builder::new(Vec::new());
-    append(&mut archive, &entry, name.as_bytes(), None);
-    layers.push(archive.into_inner().unwrap());
-    let all: Vec<_> = layers.iter().map(|layer| ("application/vnd.oci.image.layer.v1.tar", layer.as_slice(), [].as_slice())).collect();
-    let digest = fixture.registry.add_artifact("app", &tag.tag_key().tag, (media_type::OCI_CONFIG, b"{}"), &all, &[]);
-    let artifact = fixture.artifact(&digest).await;
-    assert!(tag.commit_publish(frozen, &artifact).unwrap());
-    digest
-}
-
-#[tokio::test]
-async fn a_file_refers_to_an_older_tree_while_its_layer_stays() {
-    let mut fixture = TagFixture::new();
-    let tag = fixture.empty("v1").await;
-    for name in ["a", "b", "empty"] {
-        fixture.write(&tag, name, name.strip_prefix("empty").unwrap_or(name).as_bytes()).await;
-    }
-    let frozen = tag.freeze().unwrap();
-    let mut layers = vec![layer(&fixture, &frozen).await];
-    drop(frozen);
-    assert!(fixture.publish(&tag).await);
-    let first = tag.binding().expected.unwrap();
-    let manifest_of = |tag: &Overlay, path: &str| match tag.upper().rows().node(node(tag, path)).unwrap().unwrap().content {
-        Content::Tree(tree) => tree.manifest,
-        other => panic!("{other:?}"),
-    };
-    // Names before and behind, so that all numbers change.
-    let mut published = Vec::new();
-    for number in 0..20 {
-        published.push(publish_on(&fixture, &tag, &mut layers, &format!("{number}")).await);
-        let held = tag.trees.len();
-        assert!(held <= 12, "{held} trees are open after {number} publishes");
-    }
-    assert_eq!((manifest_of(&tag, "a"), manifest_of(&tag, "b")), (first, first));
-    assert_eq!(Some(manifest_of(&tag, "19")), tag.binding().expected);
-    // The registry has only the last version, and this machine nothing.
-    let set = SetAttributes { mode: Some(0o700), ..Default::default() };
-    tag.set_attributes(&fixture.context, 0, set).await.unwrap();
-    for digest in [first].into_iter().chain(published.iter().rev().skip(1).copied()) {
-        fixture.registry.remove_manifest("app", &digest);
-    }
-    fixture.clear_cache();
-    fixture.restart().await;
-    let tag = fixture.again(tag).await;
-    for name in ["a", "b", "0", "7", "19"] {
-        assert_eq!(fixture.read(&tag, name).await, name.as_bytes());
-    }
-    assert_eq!(fixture.read(&tag, "empty").await, b"");
-    assert_eq!(tag.trees.len(), 1);
-}
-
 impl TagFixture {
     /// As [`TagFixture::again`], for a tag with nothing left to publish, which would be removed with its last user.
     async fn again_edited(&self, overlay: Arc<Overlay>) -> Arc<Overlay> {
