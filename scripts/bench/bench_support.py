@@ -1,6 +1,8 @@
 """What the benchmarks share: an OCI layout written by hand, a mount with a cache of its own, dated results."""
 import datetime
 import hashlib
+import http.client
+import http.server
 import json
 import os
 import shutil
@@ -91,6 +93,48 @@ class Registry:
         self.process.kill()
         self.process.wait()
         shutil.rmtree(self.storage)
+
+
+class Proxy:
+    """In front of a registry: every request waits `delay` seconds; the bytes of bodies are counted both ways."""
+
+    def __init__(self, upstream, delay=0.0):
+        self.requests, self.fetched, self.sent = 0, 0, 0
+        lock, local, proxy = threading.Lock(), threading.local(), self
+
+        class Handler(http.server.BaseHTTPRequestHandler):
+            protocol_version = "HTTP/1.1"
+            disable_nagle_algorithm = True
+
+            def do_GET(self):
+                body = self.rfile.read(int(self.headers.get("Content-Length", 0)))
+                time.sleep(delay)
+                if not hasattr(local, "connection"):
+                    local.connection = http.client.HTTPConnection(upstream)
+                headers = {name: ", ".join(self.headers.get_all(name)) for name in self.headers.keys() if name.lower() != "host"}
+                local.connection.request(self.command, self.path, body, {**headers, "Host": proxy.host})
+                answer = local.connection.getresponse()
+                with lock:
+                    proxy.requests += 1
+                    proxy.sent += len(body)
+                self.send_response(answer.status)
+                for name, value in answer.getheaders():
+                    if name.lower() != "transfer-encoding":
+                        self.send_header(name, value)
+                self.end_headers()
+                while data := answer.read(1 << 20):
+                    with lock:
+                        proxy.fetched += len(data)
+                    self.wfile.write(data)
+
+            do_HEAD = do_PUT = do_POST = do_PATCH = do_DELETE = do_GET
+
+            def log_message(self, *_):
+                pass
+
+        self.server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+        self.host = "127.0.0.1:%d" % self.server.server_port
+        threading.Thread(target=self.server.serve_forever, daemon=True).start()
 
 
 class Mount:
