@@ -5,7 +5,7 @@ use std::ops::Range;
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
 
 use super::document::{self, Written};
-use super::unusable;
+use super::limits::unusable;
 use crate::error::Error;
 use crate::layer::build::{Builder, unkept};
 use crate::layer::{Extent, Restart, Span};

@@ -6,7 +6,7 @@ use std::fmt;
 use serde::Deserialize;
 use serde::de::{DeserializeSeed, Deserializer, Error as _, IgnoredAny, MapAccess, SeqAccess, Visitor};
 
-use super::unusable;
+use super::limits::unusable;
 use crate::error::Error;
 
 /// The version of tables of both formats.

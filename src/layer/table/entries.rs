@@ -6,7 +6,7 @@ use sha2::{Digest as _, Sha256};
 
 use super::chunks::{Chunks, sha256};
 use super::document::{self, Written};
-use super::unusable;
+use super::limits::unusable;
 use crate::error::Error;
 use crate::layer::build::{Builder, NewContent, NewEntry};
 use crate::layer::tar::path;

@@ -3,7 +3,7 @@
 use std::io::Read;
 use std::ops::Range;
 
-use super::{TABLE_MOST, unusable};
+use super::limits::{TABLE_MOST, unusable};
 use crate::error::Error;
 use crate::layer::pack::decompress;
 use crate::layer::tar::described;

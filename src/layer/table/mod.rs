@@ -5,27 +5,27 @@
 //! Nothing a table says is believed: a table that contradicts itself, or says less than is needed to verify each byte, is refused, and a reader then makes
 //! a pass instead.
 //!
-//! - `frame` finds and unpacks the table, `document` parses it, `chunks` places its chunks, `entries` records everything else
+//! - `frame` finds and unpacks the table, `document` parses it, `chunks` places its chunks, `entries` records everything else, `limits` refuses
 
 mod chunks;
 mod document;
 mod entries;
 mod frame;
+mod limits;
 #[cfg(test)]
 mod tests;
 
 use std::ops::Range;
 
 use self::chunks::Chunks;
+pub use self::limits::TABLE_MOST;
+use self::limits::unusable;
 use super::build::Builder;
 use super::format::Blob;
 use super::{Codec, LayerIndex, Resources};
 use crate::error::Error;
 use crate::oci::Digest;
 use crate::sys::array::Array;
-
-/// Largest table, compressed or not, in bytes.
-pub const TABLE_MOST: u64 = 64 << 20;
 
 /// A table of contents, as a manifest names it.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -116,9 +116,4 @@ fn checked(place: Range<u64>, blob_length: u64) -> Result<Range<u64>, Error> {
         return Err(unusable("it cannot be where it is said to be"));
     }
     Ok(place)
-}
-
-/// The error for a table that a reader cannot go by.
-fn unusable(reason: &str) -> Error {
-    Error::unsupported(format!("the table of contents cannot be used: {reason}"))
 }

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use clap::Args;
 use serde::Serialize;
 
-use super::{Layer, Summary, archives, content, described, reading, table};
+use super::layers::{Layer, Summary, archives, content, described, reading, table};
 use crate::cli::exit::{Code, Failure};
 use crate::cli::output_file::Destination;
 use crate::cli::runtime::until_interrupted;

@@ -3,7 +3,7 @@
 use clap::Args;
 use serde::Serialize;
 
-use super::{Layer, Summary, archives, content, described, reading, table};
+use super::layers::{Layer, Summary, archives, content, described, reading, table};
 use crate::cli::exit::{Code, Failure};
 use crate::cli::runtime::resumable;
 use crate::cli::settings::flags::{Output, Reaching};

@@ -6,7 +6,7 @@ use std::path::Path;
 use clap::Args;
 use serde::Serialize;
 
-use super::{Layer, Summary, archives, content, described, reading, table};
+use super::layers::{Layer, Summary, archives, content, described, reading, table};
 use crate::cli::exit::Failure;
 use crate::cli::runtime::until_interrupted;
 use crate::cli::settings::flags::{ContentFlags, Output, Reaching, TrustIndex};
