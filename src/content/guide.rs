@@ -1,4 +1,4 @@
-//! What lets a blob be listed, and read by ranges, before all of it was read once.
+//! Guides to a blob: they let it be listed, and read by ranges, before all of it was read once.
 
 use crate::layer::Table;
 use crate::oci::{Descriptor, Digest};

@@ -82,7 +82,7 @@ pub struct BlobSource {
     pub sealing: Sealing,
     /// The user trusts a digest, so nothing is served before the whole blob is verified.
     pub strict: bool,
-    /// What lets it be read by ranges at once.
+    /// Lets it be read by ranges at once.
     pub guide: Option<Guide>,
 }
 

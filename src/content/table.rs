@@ -25,7 +25,7 @@ pub(super) async fn index(shared: &Arc<Shared>, source: &BlobSource, table: &Tab
     }
 }
 
-/// What became of a table.
+/// The outcome of reading a table.
 enum Attempt {
     /// Its index.
     Done(LayerIndex),

@@ -52,7 +52,7 @@ pub(in crate::artifact) struct Step {
     pub shape: Shape,
     /// Whether it is a manifest, which registries do not store as a blob.
     pub is_manifest: bool,
-    /// What lets the blob be read by ranges at once.
+    /// Lets the blob be read by ranges at once.
     pub guide: Option<Guide>,
 }
 

@@ -1,4 +1,4 @@
-//! What is too much for a table, and how one is refused.
+//! The limits of a table, and how one is refused.
 
 use crate::error::Error;
 

@@ -12,7 +12,7 @@ use crate::view::TreeEntry;
 /// Digest of the content of a layer.
 pub(in crate::publish) type Identity = [u8; 32];
 
-/// What determines the identity of a layer in a registry: its digest, that of its index, its packing, and the title of a raw layer.
+/// The facts that determine the identity of a layer in a registry: its digest, that of its index, its packing, and the title of a raw layer.
 pub(in crate::publish) type LayerKey = (Digest, Digest, Packing, Option<String>);
 
 /// Identities of layers computed so far, shared by the publishes of a process: versions of an artifact have most of their layers in common.

@@ -1,4 +1,4 @@
-//! What readers of a published artifact fetch ahead.
+//! Readers of a published artifact fetch ahead.
 
 use std::collections::BTreeSet;
 use std::num::NonZeroUsize;

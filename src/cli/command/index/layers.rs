@@ -1,4 +1,4 @@
-//! What the actions share: the layers of an artifact with their indexes, and how they are shown.
+//! The layers of an artifact with their indexes, and how they are shown; for all actions.
 
 use crate::artifact::Description;
 use crate::cli::exit::{Code, Failure};
