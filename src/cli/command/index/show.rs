@@ -91,7 +91,8 @@ impl Show {
             return Err(Failure::usage(format!("{} is too large to be an index", escape::path(path))));
         }
         let bytes = fs::read(path).map_err(failed)?;
-        let index = open_attached(&bytes, &Resources::default())?;
+        let unusable = |error: Error| error.context(format_args!("{} is not a usable index", escape::path(path)));
+        let index = open_attached(&bytes, &Resources::default()).map_err(unusable)?;
         let layer = index.blob_digest().to_string();
         let report = FileReport { layer, index: Summary::of(&index, Some(Digest::of(&bytes).to_string()), bytes.len() as u64) };
         self.output.show(&report, file_text)
