@@ -44,7 +44,7 @@ pub(super) fn demand(reader: &Arc<Reader>, pending: Vec<PendingSpan>, rank: Use)
     ahead(reader, near);
 }
 
-/// The spans after a short one: whoever reads a small file of a table of contents often reads those beside it.
+/// The spans after a short one: a reader of a small file in a table of contents often wants its neighbors too.
 fn neighbours(reader: &Reader, span: u32) -> Range<u32> {
     if !reader.is_of_content() || !reader.keeps() || reader.crowded.load(Ordering::Relaxed) {
         return 0..0;

@@ -5,15 +5,15 @@ use std::path::PathBuf;
 use clap::Args;
 use serde::Serialize;
 
+use super::common::Common;
 use super::layers::{Layer, Summary, archives, content, described, reading, table};
 use crate::cli::exit::{Code, Failure};
 use crate::cli::output_file::Destination;
 use crate::cli::runtime::until_interrupted;
-use crate::cli::settings::flags::{Output, Reaching};
 use crate::cli::settings::invocation::Invocation;
 use crate::cli::source::{reference, wiring};
 use crate::cli::terminal::escape;
-use crate::oci::{Digest, Platform};
+use crate::oci::Digest;
 use crate::publish::OwnIndex;
 
 /// Flags of `build`.
@@ -31,17 +31,9 @@ pub struct Build {
     #[arg(long, value_name = "NUMBER")]
     layer: Option<usize>,
 
-    /// Platform of a multi-platform image, os/arch[/variant] [default: this machine's]
-    #[arg(long, value_name = "PLATFORM", env = "OCIFS_PLATFORM", hide_env = true)]
-    platform: Option<Platform>,
-
-    /// Output.
+    /// Flags of all actions.
     #[command(flatten)]
-    output: Output,
-
-    /// How the registry is reached.
-    #[command(flatten)]
-    reaching: Reaching,
+    common: Common,
 }
 
 /// The output. Its keys are stable.
@@ -59,9 +51,9 @@ impl Build {
     pub fn run(self, invocation: &Invocation) -> Result<(), Failure> {
         let environment = &invocation.environment;
         let source = reference::parse(&self.reference, environment)?;
-        let storage = self.reaching.storage.clone().for_command(environment)?;
+        let storage = self.common.reaching.storage.clone().for_command(environment)?;
         let flags = invocation.registry(reference::registry(&source))?;
-        let content = content(self.platform.clone());
+        let content = content(self.common.platform.clone());
         let (layer, bytes) = until_interrupted(async {
             let (found, description) =
                 described(&source, wiring::build(&source, reading(&content), &flags, &storage, environment)?).await?;
@@ -75,7 +67,7 @@ impl Build {
         let mut destination = Destination::new(Some(&self.file))?;
         destination.write(&bytes)?;
         destination.finish()?;
-        self.output.show(&Report { file: self.file.clone(), layer }, text)
+        self.common.output.show(&Report { file: self.file.clone(), layer }, text)
     }
 }
 

@@ -1,6 +1,7 @@
 //! `ocifs index`: indexes of layers, which let them be read by ranges.
 
 mod build;
+mod common;
 mod layers;
 mod push;
 mod show;

@@ -3,14 +3,14 @@
 use clap::Args;
 use serde::Serialize;
 
+use super::common::Common;
 use super::layers::{Layer, Summary, archives, content, described, reading, table};
 use crate::cli::exit::{Code, Failure};
 use crate::cli::runtime::resumable;
-use crate::cli::settings::flags::{Output, Reaching};
 use crate::cli::settings::invocation::Invocation;
 use crate::cli::source::{pushing, reference, wiring};
 use crate::cli::terminal::escape;
-use crate::oci::{Platform, Version};
+use crate::oci::Version;
 use crate::publish::{OwnIndex, refer_to};
 
 /// Flags of `push`.
@@ -20,17 +20,9 @@ pub struct Push {
     #[arg(value_name = "REF")]
     reference: String,
 
-    /// Platform of a multi-platform image, os/arch[/variant] [default: this machine's]
-    #[arg(long, value_name = "PLATFORM", env = "OCIFS_PLATFORM", hide_env = true)]
-    platform: Option<Platform>,
-
-    /// Output.
+    /// Flags of all actions.
     #[command(flatten)]
-    output: Output,
-
-    /// How the registry is reached.
-    #[command(flatten)]
-    reaching: Reaching,
+    common: Common,
 }
 
 /// The output. Its keys are stable.
@@ -52,9 +44,9 @@ impl Push {
     pub fn run(self, invocation: &Invocation) -> Result<(), Failure> {
         let environment = &invocation.environment;
         let source = reference::parse(&self.reference, environment)?;
-        let storage = self.reaching.storage.clone().for_command(environment)?;
+        let storage = self.common.reaching.storage.clone().for_command(environment)?;
         let flags = invocation.registry(reference::registry(&source))?;
-        let content = content(self.platform.clone());
+        let content = content(self.common.platform.clone());
         let report = resumable(
             async {
                 let (found, description) =
@@ -83,7 +75,7 @@ impl Push {
             },
             "nothing was attached",
         )?;
-        self.output.show(&report, text)
+        self.common.output.show(&report, text)
     }
 }
 

@@ -6,17 +6,18 @@ use std::path::Path;
 use clap::Args;
 use serde::Serialize;
 
+use super::common::Common;
 use super::layers::{Layer, Summary, archives, content, described, reading, table};
 use crate::cli::exit::Failure;
 use crate::cli::runtime::until_interrupted;
-use crate::cli::settings::flags::{ContentFlags, Output, Reaching, TrustIndex};
+use crate::cli::settings::flags::{ContentFlags, TrustIndex};
 use crate::cli::settings::invocation::Invocation;
 use crate::cli::source::{reference, wiring};
 use crate::cli::terminal::{escape, output, units};
 use crate::content::Guide;
 use crate::error::Error;
 use crate::layer::{ATTACHED_INDEX_MOST, Resources, open_attached};
-use crate::oci::{Digest, Platform};
+use crate::oci::Digest;
 
 /// Flags of `show`.
 #[derive(Args, Clone, Debug)]
@@ -25,17 +26,9 @@ pub struct Show {
     #[arg(value_name = "REF|FILE")]
     place: String,
 
-    /// Platform of a multi-platform image, os/arch[/variant] [default: this machine's]
-    #[arg(long, value_name = "PLATFORM", env = "OCIFS_PLATFORM", hide_env = true)]
-    platform: Option<Platform>,
-
-    /// Output.
+    /// Flags of all actions.
     #[command(flatten)]
-    output: Output,
-
-    /// How the registry is reached.
-    #[command(flatten)]
-    reaching: Reaching,
+    common: Common,
 }
 
 /// The output for an artifact. Its keys are stable.
@@ -66,9 +59,9 @@ impl Show {
         }
         let environment = &invocation.environment;
         let source = reference::parse(&self.place, environment)?;
-        let storage = self.reaching.storage.clone().for_command(environment)?;
+        let storage = self.common.reaching.storage.clone().for_command(environment)?;
         let flags = invocation.registry(reference::registry(&source))?;
-        let content = ContentFlags { trust_index: Some(TrustIndex::Referrer), ..content(self.platform.clone()) };
+        let content = ContentFlags { trust_index: Some(TrustIndex::Referrer), ..content(self.common.platform.clone()) };
         let report = until_interrupted(async {
             let (found, description) =
                 described(&source, wiring::build(&source, reading(&content), &flags, &storage, environment)?).await?;
@@ -82,7 +75,7 @@ impl Show {
             found.parts.artifacts.flush().await;
             Ok(Report { reference: source.to_string(), digest: description.shown.digest.to_string(), layers })
         })?;
-        self.output.show(&report, text)
+        self.common.output.show(&report, text)
     }
 
     fn file(&self, path: &Path) -> Result<(), Failure> {
@@ -95,7 +88,7 @@ impl Show {
         let index = open_attached(&bytes, &Resources::default()).map_err(unusable)?;
         let layer = index.blob_digest().to_string();
         let report = FileReport { layer, index: Summary::of(&index, Some(Digest::of(&bytes).to_string()), bytes.len() as u64) };
-        self.output.show(&report, file_text)
+        self.common.output.show(&report, file_text)
     }
 }
 
