@@ -15,9 +15,6 @@ use crate::artifact::{Kind, is_own_name};
 use crate::error::{Error, ErrorKind};
 use crate::view::{Attributes, NewNode, Replace, SetAttributes, View, ViewNode};
 
-/// Set-group-ID: new entries of such a directory get its group.
-const SET_GROUP: u32 = 0o2000;
-
 /// A name to create.
 #[derive(Clone, Debug)]
 pub struct NewName {
@@ -51,7 +48,7 @@ impl StagedTags {
     pub(super) async fn make(&self, caller: Caller, new: NewName) -> Result<Entry, Error> {
         let (view, overlay, node) = match self.target(new.directory)? {
             ChangeParent::Tag(view, directory) => {
-                let (overlay, wanted) = self.new_node(&view, directory, caller, &new).await?;
+                let (overlay, wanted) = self.new_node(&view, caller, &new).await?;
                 let node = overlay.create(&self.namespace.context, directory, &new.name, &wanted)?;
                 (view, overlay, node)
             }
@@ -80,25 +77,11 @@ impl StagedTags {
     }
 
     /// A new name in a directory of a tag, which counts as edited from now on.
-    async fn new_node(
-        &self,
-        view: &Arc<View>,
-        directory: ViewNode,
-        caller: Caller,
-        new: &NewName,
-    ) -> Result<(Editing<'_>, NewNode), Error> {
+    async fn new_node(&self, view: &Arc<View>, caller: Caller, new: &NewName) -> Result<(Editing<'_>, NewNode), Error> {
         check_name(&new.name)?;
-        let overlay = self.edit(view).await?;
-        let parent = overlay.attributes(&self.namespace.context, directory)?;
         let mut node = new.node.clone();
         node.metadata.owner = Some((caller.uid, caller.gid));
-        if parent.mode & SET_GROUP != 0 {
-            node.metadata.owner = Some((caller.uid, parent.gid));
-            if node.kind == Kind::Directory {
-                node.metadata.mode = node.metadata.mode.map(|mode| mode | SET_GROUP);
-            }
-        }
-        Ok((overlay, node))
+        Ok((self.edit(view).await?, node))
     }
 
     /// Removes a name that is not a directory.
@@ -201,7 +184,7 @@ impl OpenFiles {
             ChangeParent::Tag(view, directory) => (view, directory),
             ChangeParent::Namespace(location) => return Err(self.tags.refuse_file(&location)),
         };
-        let (overlay, wanted) = self.tags.new_node(&view, directory, caller, &new).await?;
+        let (overlay, wanted) = self.tags.new_node(&view, caller, &new).await?;
         let (node, file) = match overlay.create_file(&self.namespace.context, directory, &new.name, &wanted).await {
             // It was created since the kernel looked.
             Err(error) if error.kind == ErrorKind::Exists && !exclusive => {

@@ -23,7 +23,7 @@ use crate::view::overlay::bytes::file_handle::FileHandle;
 use crate::view::overlay::names::edit::{Edit, check_name, check_new_name};
 use crate::view::overlay::names::merged::{fault, not_a_directory, not_found};
 use crate::view::overlay::plain::{NewNode, Replace};
-use crate::view::{Context, ViewNode};
+use crate::view::{Context, Defaults, ViewNode};
 
 /// The set-group-ID bit: new entries of the directory inherit its group.
 const SET_GROUP: u32 = 0o2000;
@@ -71,13 +71,12 @@ impl Overlay {
             None
         };
         let content = bytes.as_ref().map_or(Content::None, |bytes| Content::Data(bytes.id()));
-        let default_group = context.defaults.gid;
         let node = self.change(|edit| {
             let parent = edit.directory(directory)?;
             if edit.merged().lookup(directory, name)?.is_some() {
                 return Err(exists());
             }
-            let node = new_row(new, content, &parent, directory, default_group, edit.now);
+            let node = new_row(new, content, &parent, directory, &context.defaults, edit.now);
             let key = edit.change.add_node(&node)?;
             edit.put_name(directory, name, key)?;
             edit.changed_names(directory, i32::from(new.kind == Kind::Directory))?;
@@ -178,10 +177,10 @@ fn not_empty() -> Error {
     fault(ErrorKind::NotEmpty, "the directory is not empty")
 }
 
-fn new_row(new: &NewNode, content: Content, parent: &Node, directory: NodeKey, default_group: u32, now: (i64, u32)) -> Node {
+fn new_row(new: &NewNode, content: Content, parent: &Node, directory: NodeKey, defaults: &Defaults, now: (i64, u32)) -> Node {
     let is_directory = new.kind == Kind::Directory;
-    let inherits = parent.metadata.mode.unwrap_or(0) & SET_GROUP != 0;
-    let inherited = parent.metadata.owner.map_or(default_group, |owner| owner.1);
+    let inherits = [defaults.dir_mode, parent.metadata.mode].into_iter().flatten().any(|mode| mode & SET_GROUP != 0);
+    let inherited = parent.metadata.owner.map_or(defaults.gid, |owner| owner.1);
     let passed_on = if inherits && is_directory { SET_GROUP } else { 0 };
     Node {
         kind: new.kind,

@@ -191,6 +191,13 @@ async fn a_setgid_directory_passes_on_its_group_and_bit() {
     let (file, sub) = (fixture.attributes(&tag, "shared/file"), fixture.attributes(&tag, "shared/sub"));
     assert_eq!((file.uid, file.gid, file.mode), (1, 50, 0o640));
     assert_eq!((sub.uid, sub.gid, sub.mode), (1, 50, 0o2640));
+    // So does one that only `--dir-mode` makes a setgid directory.
+    let plain = NewNode { metadata: Metadata { mode: Some(0o755), owner: Some((5, 50)), ..Metadata::default() }, ..new(Kind::Directory) };
+    let directory = tag.create(&fixture.context, 0, b"plain", &plain).unwrap();
+    let mut context = (*fixture.context).clone();
+    context.defaults.dir_mode = Some(0o2755);
+    tag.create(&context, directory, b"file", &new(Kind::File)).unwrap();
+    assert_eq!(fixture.attributes(&tag, "plain/file").gid, 50);
 }
 
 #[tokio::test]
