@@ -15,7 +15,7 @@ use crate::content::{BlobSource, Budget, ContentStream, Contents, Download, Seal
 use crate::error::{Error, ErrorKind};
 use crate::flight::Flight;
 use crate::layer::{Form, Resources};
-use crate::oci::{Descriptor, Digest, Manifest, Platform, Repository, Tag};
+use crate::oci::{Descriptor, Digest, Manifest, Platform, Repository, Tag, Version};
 use crate::registry::Pull;
 
 pub(super) struct Inner {
@@ -71,6 +71,17 @@ impl Artifacts {
     /// NotFound only if the registry said so within 5 seconds, or offline for a tag that is in no list.
     pub async fn tag(&self, repository: &Repository, tag: &Tag) -> Result<Digest, Error> {
         self.inner.registry_cache.tag(repository, tag).await
+    }
+
+    /// The digest that a tag or digest names: a tag as in [`Self::tag`], a digest if its manifest exists.
+    ///
+    /// # Errors
+    /// NotFound if the registry has no such tag or manifest; those of reading either.
+    pub async fn digest(&self, repository: &Repository, version: &Version) -> Result<Digest, Error> {
+        match version {
+            Version::Tag(tag) => self.tag(repository, tag).await,
+            Version::Digest(digest) => Ok(self.manifest(repository, digest).await?.digest),
+        }
     }
 
     /// The tags of a repository, without bookkeeping tags. NotFound if the repository does not exist.

@@ -12,7 +12,7 @@ use crate::cache::{self, SpanCache};
 use crate::content::{self, Contents, KeyRing};
 use crate::error::{Error, ErrorKind};
 use crate::layer::LayerIndex;
-use crate::oci::{Descriptor, Digest, Repository, Tag, media_type};
+use crate::oci::{Descriptor, Digest, Repository, Tag, Version, media_type};
 use crate::registry::{Fault, Layout, Memory, PlainLayer, Pull, RequestKind, Trust};
 use crate::seal::Passphrase;
 
@@ -236,6 +236,20 @@ async fn a_titled_manifest_is_a_file_but_not_a_blob() {
     let artifact = shown(&artifacts, &repository("r"), "v1").await.unwrap();
     let found = contents(&artifacts, &repository("r"), &artifact).await;
     assert_eq!(found[1], ("itself".to_owned(), artifact.manifest.digest.hex()));
+}
+
+#[tokio::test]
+async fn a_tag_or_digest_names_a_digest_if_its_manifest_exists() {
+    let (registry, cache) = memory();
+    let digest = registry.add_artifact("r", "v1", (media_type::OCI_EMPTY, b"{}"), &[(PLAIN, b"one", &[])], &[]);
+    let artifacts = artifacts(registry, cache.path(), false, None);
+    for text in ["v1".to_owned(), digest.to_string()] {
+        assert_eq!(artifacts.digest(&repository("r"), &Version::parse(&text).unwrap()).await.unwrap(), digest, "{text}");
+    }
+    for text in ["v2".to_owned(), Digest::of(b"absent").to_string()] {
+        let absent = artifacts.digest(&repository("r"), &Version::parse(&text).unwrap()).await;
+        assert_eq!(absent.unwrap_err().kind, ErrorKind::NotFound, "{text}");
+    }
 }
 
 #[tokio::test]

@@ -176,6 +176,11 @@ impl Tag {
 }
 
 impl Version {
+    /// Parses a tag or a digest.
+    pub fn parse(text: &str) -> Result<Self, InvalidReference> {
+        Digest::parse(text).map(Self::Digest).or_else(|_| Tag::parse(text).map(Self::Tag))
+    }
+
     /// The part after the repository in a URL: tag or digest.
     pub fn to_path(&self) -> String {
         match self {

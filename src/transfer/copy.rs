@@ -104,6 +104,21 @@ pub async fn fitting(source: &Source, manifest: &Manifest, platform: &Platform) 
     member_for(manifest, platform)
 }
 
+impl Source {
+    /// The manifest of a version; for a platform, the member of an index that fits it best.
+    ///
+    /// # Errors
+    /// As [`fitting`]; those of the source.
+    pub async fn manifest(&self, version: &Version, platform: Option<&Platform>) -> Result<Manifest, Error> {
+        let manifest = self.pull.manifest(&self.repository, version).await?;
+        let Some(platform) = platform else { return Ok(manifest) };
+        match fitting(self, &manifest, platform).await? {
+            digest if digest == manifest.digest => Ok(manifest),
+            digest => self.pull.manifest(&self.repository, &Version::Digest(digest)).await,
+        }
+    }
+}
+
 /// Sets a tag on a manifest at the destination, and verifies it.
 ///
 /// # Errors
@@ -150,10 +165,7 @@ impl Copier {
     /// # Errors
     /// Those of both sides; Integrity if the source's bytes do not match their digest. Content that arrived stays, untagged.
     pub async fn copy(self: &Arc<Self>, version: &Version, tags: &[Tag]) -> Result<Copied, Error> {
-        let mut root = self.source.pull.manifest(&self.source.repository, version).await?;
-        if let Some(platform) = &self.options.platform {
-            root = self.member(root, platform).await?;
-        }
+        let root = self.source.manifest(version, self.options.platform.as_ref()).await?;
         self.place(root.clone(), 0).await?;
         if self.options.referrers {
             self.place_referrers(root.clone()).await?;
@@ -162,15 +174,6 @@ impl Copier {
             put_tag(&self.destination, &root, tag).await?;
         }
         Ok(Copied { digest: root.digest, media_type: root.media_type.clone(), size: root.raw.len() as u64 })
-    }
-
-    /// The member of an index for a platform; a manifest that is not an index is its own member.
-    async fn member(&self, root: Manifest, platform: &Platform) -> Result<Manifest, Error> {
-        let Source { pull, repository } = &self.source;
-        match fitting(&self.source, &root, platform).await? {
-            digest if digest == root.digest => Ok(root),
-            digest => Ok(pull.manifest(repository, &Version::Digest(digest)).await?),
-        }
     }
 
     /// Places a manifest with everything below it, once. Digests form no cycles, so no call waits for itself.

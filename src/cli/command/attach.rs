@@ -138,15 +138,9 @@ impl Attach {
     /// Resolves the manifest to attach to, as the registry itself knows it.
     async fn subject(&self, source: &Source, parts: &Parts) -> Result<(Repository, Descriptor), Failure> {
         let (repository, version) = reference::named(source, parts.push.as_ref()).await?;
-        let mut manifest = parts.push.manifest(&repository, &version).await?;
-        if let Some(platform) = &self.platform {
-            let from = transfer::Source { pull: parts.push.clone(), repository: repository.clone() };
-            let digest = transfer::fitting(&from, &manifest, platform).await?;
-            if digest != manifest.digest {
-                manifest = parts.push.manifest(&repository, &Version::Digest(digest)).await?;
-            }
-        }
-        Ok((repository, manifest.descriptor()))
+        let from = transfer::Source { pull: parts.push.clone(), repository };
+        let manifest = from.manifest(&version, self.platform.as_ref()).await?;
+        Ok((from.repository, manifest.descriptor()))
     }
 
     async fn pushing(&self, repository: Repository, metadata: Metadata, packs: &Packs) -> Result<Pushing, Failure> {

@@ -16,7 +16,7 @@ use crate::cli::source::wiring::{self, Parts, Reading};
 use crate::cli::source::{reference, root};
 use crate::cli::terminal::{escape, output};
 use crate::error::ErrorKind;
-use crate::oci::{Platform, Repository, Source, Version};
+use crate::oci::{Platform, Repository, Source};
 use crate::registry::Layout;
 use crate::view::Entry;
 
@@ -144,10 +144,7 @@ impl Ls {
 
     async fn files(&self, source: &Source, path: &str, parts: &Parts) -> Result<(), Failure> {
         let (repository, version) = reference::named(source, parts.pull.as_ref()).await?;
-        let digest = match &version {
-            Version::Tag(tag) => parts.artifacts.tag(&repository, tag).await?,
-            Version::Digest(digest) => *digest,
-        };
+        let digest = parts.artifacts.digest(&repository, &version).await?;
         let view: ViewMode = parts.artifacts.options().view;
         let artifact = parts.artifacts.artifact(&repository, &digest, view, false).await?;
         self.print(source, path, &artifact)

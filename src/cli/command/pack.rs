@@ -207,12 +207,8 @@ impl Unpack {
         let pull = wiring::readable(&source, &invocation.registry(reference::registry(&source))?, environment)?;
         let report = until_interrupted(async {
             let (repository, version) = reference::named(&source, pull.as_ref()).await?;
-            let mut whole = pull.manifest(&repository, &version).await?;
             let from = transfer::Source { pull, repository };
-            if let Some(platform) = &self.platform {
-                let member = Version::Digest(transfer::fitting(&from, &whole, platform).await?);
-                whole = from.pull.manifest(&from.repository, &member).await?;
-            }
+            let whole = from.manifest(&version, self.platform.as_ref()).await?;
             let Unpacked { files, members, is_same } = recipe::unpack(&from, &whole, &directory, self.how.concurrency.get()).await?;
             Ok::<_, Failure>(UnpackReport {
                 reference: reference::with_version(&source, &Version::Digest(whole.digest)),

@@ -213,10 +213,7 @@ impl Pull {
     /// The artifact, preceded by its subjects.
     async fn find(&self, parts: &Parts, source: &Source) -> Result<Vec<Wanted>, Failure> {
         let (repository, version) = reference::named(source, parts.pull.as_ref()).await?;
-        let mut digest = match &version {
-            Version::Tag(tag) => parts.artifacts.tag(&repository, tag).await?,
-            Version::Digest(digest) => *digest,
-        };
+        let mut digest = parts.artifacts.digest(&repository, &version).await?;
         let mut wanted = vec![self.open(parts, &repository, digest, reference::with_version(source, &version)).await?];
         while self.include_subject
             && wanted.len() <= SUBJECTS

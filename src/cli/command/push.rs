@@ -14,7 +14,7 @@ use crate::cli::settings::passphrases;
 use crate::cli::source::wiring::{self, Parts, Reading};
 use crate::cli::source::{inputs, pushing, reference};
 use crate::cli::terminal::{escape, units};
-use crate::oci::{Descriptor, Digest, Platform, Repository, Source, Tag, Version};
+use crate::oci::{Descriptor, Platform, Repository, Source, Tag, Version};
 use crate::publish::{ArtifactKind, ImageSpec, Metadata, NewKind, Packs, Pushed, Pushing};
 
 /// Pack files and directories into a new artifact and push it
@@ -277,11 +277,7 @@ impl Push {
     }
 
     async fn subject(&self, subject: &str, parts: &Parts, repository: &Repository) -> Result<Descriptor, Failure> {
-        let version = match Digest::parse(subject) {
-            Ok(digest) => Version::Digest(digest),
-            Err(_) => Version::Tag(Tag::parse(subject)?),
-        };
-        let manifest = parts.pull.manifest(repository, &version).await?;
+        let manifest = parts.pull.manifest(repository, &Version::parse(subject)?).await?;
         Ok(manifest.descriptor())
     }
 

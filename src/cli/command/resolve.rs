@@ -55,10 +55,7 @@ impl Resolve {
         let digest = until_interrupted(async {
             let Parts { pull, artifacts, .. } = wiring::build(&source, reading, &flags, &storage, environment)?;
             let (repository, version) = reference::named(&source, pull.as_ref()).await?;
-            let mut digest = match &version {
-                Version::Tag(tag) => artifacts.tag(&repository, tag).await?,
-                Version::Digest(digest) => artifacts.named_manifest(&repository, digest).await?.digest,
-            };
+            let mut digest = artifacts.digest(&repository, &version).await?;
             if let Some(platform) = &self.platform {
                 let manifest = artifacts.named_manifest(&repository, &digest).await?;
                 digest = transfer::fitting(&transfer::Source { pull, repository }, &manifest, platform).await?;

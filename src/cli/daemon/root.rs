@@ -50,10 +50,7 @@ async fn named(pull: &dyn Pull, repository: &Repository, version: &Version, sour
 
 /// Fails early if the whole mount is one artifact that cannot be read. Reads only manifests.
 async fn readable(plan: &Plan, parts: &Parts, repository: &Repository, version: &Version) -> Result<(), Failure> {
-    let digest = match version {
-        Version::Digest(digest) => *digest,
-        Version::Tag(tag) => parts.artifacts.tag(repository, tag).await?,
-    };
+    let digest = parts.artifacts.digest(repository, version).await?;
     let description = parts.artifacts.describe(repository, &digest).await?;
     if plan.flags.content.view == Some(View::Blobs) {
         // Raw blobs need no key.

@@ -6,7 +6,7 @@ use super::reference;
 use super::wiring::Parts;
 use crate::artifact::{Artifact, ViewMode};
 use crate::cli::exit::Failure;
-use crate::oci::{Digest, Repository, Source, Version};
+use crate::oci::{Digest, Repository, Source};
 
 /// An artifact that exists.
 pub struct Resolved {
@@ -26,10 +26,7 @@ impl Resolved {
     pub async fn find(source: &Source, parts: Parts) -> Result<Self, Failure> {
         let (repository, version) = reference::named(source, parts.pull.as_ref()).await?;
         // This also records the tag for when the registry is unreachable.
-        let digest = match &version {
-            Version::Tag(tag) => parts.artifacts.tag(&repository, tag).await?,
-            Version::Digest(_) => parts.pull.resolve(&repository, &version).await?.digest,
-        };
+        let digest = parts.artifacts.digest(&repository, &version).await?;
         Ok(Self { parts, repository, digest })
     }
 

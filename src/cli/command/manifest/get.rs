@@ -13,10 +13,8 @@ use crate::cli::settings::flags::RegistryFlags;
 use crate::cli::settings::invocation::Invocation;
 use crate::cli::source::{reference, wiring};
 use crate::cli::terminal::{escape, output};
-use crate::oci::{Descriptor, Manifest, Platform, Repository, Source, Version, document};
-use crate::registry::Pull;
+use crate::oci::{Descriptor, Manifest, Platform, Source, document};
 use crate::transfer;
-use std::sync::Arc;
 
 /// Flags of both commands.
 #[derive(Args, Clone, Debug)]
@@ -52,7 +50,7 @@ impl Get {
     /// # Errors
     /// The manifest cannot be read, or its bytes do not match its digest.
     pub fn manifest(self, invocation: &Invocation) -> Result<(), Failure> {
-        let manifest = until_interrupted(async { Ok(self.find(invocation).await?.2) })?;
+        let manifest = until_interrupted(async { Ok(self.find(invocation).await?.1) })?;
         let descriptor = Descriptor::new(manifest.media_type.clone(), manifest.digest, manifest.raw.len() as u64);
         self.print(&descriptor, &manifest.raw)
     }
@@ -63,35 +61,27 @@ impl Get {
     /// As [`Get::manifest`]; also if the manifest is an index, which has no config.
     pub fn config(self, invocation: &Invocation) -> Result<(), Failure> {
         let (descriptor, raw) = until_interrupted(async {
-            let (pull, repository, manifest) = self.find(invocation).await?;
+            let (source, manifest) = self.find(invocation).await?;
             let none = || Failure::usage(format!("{} is an index, which has no config; choose a member with --platform", self.reference));
             let config = manifest.image().ok_or_else(none)?.config.clone();
             if self.descriptor {
                 return Ok((config, Bytes::new()));
             }
-            let source = transfer::Source { pull, repository };
             let raw = transfer::read_small(&source, &config).await?;
             Ok((config, raw))
         })?;
         self.print(&descriptor, &raw)
     }
 
-    async fn find(&self, invocation: &Invocation) -> Result<(Arc<dyn Pull>, Repository, Manifest), Failure> {
+    async fn find(&self, invocation: &Invocation) -> Result<(transfer::Source, Manifest), Failure> {
         let environment = &invocation.environment;
         let source: Source = reference::parse(&self.reference, environment)?;
         let flags = invocation.registry(reference::registry(&source))?;
         let pull = wiring::readable(&source, &flags, environment)?;
         let (repository, version) = reference::named(&source, pull.as_ref()).await?;
-        let manifest = pull.manifest(&repository, &version).await?;
-        let Some(platform) = &self.platform else { return Ok((pull, repository, manifest)) };
-        let from = transfer::Source { pull: pull.clone(), repository: repository.clone() };
-        match transfer::fitting(&from, &manifest, platform).await? {
-            digest if digest == manifest.digest => Ok((pull, repository, manifest)),
-            digest => {
-                let member = pull.manifest(&repository, &Version::Digest(digest)).await?;
-                Ok((pull, repository, member))
-            }
-        }
+        let from = transfer::Source { pull, repository };
+        let manifest = from.manifest(&version, self.platform.as_ref()).await?;
+        Ok((from, manifest))
     }
 
     fn print(&self, descriptor: &Descriptor, raw: &[u8]) -> Result<(), Failure> {

@@ -239,11 +239,11 @@ impl Place {
     }
 
     async fn manifest(&self, name: &str) -> Result<Manifest, Failure> {
-        Ok(self.push.manifest(&self.repository, &version(name)?).await?)
+        Ok(self.push.manifest(&self.repository, &Version::parse(name)?).await?)
     }
 
     async fn digest(&self, name: &str) -> Result<Digest, Failure> {
-        match version(name)? {
+        match Version::parse(name)? {
             Version::Digest(digest) => Ok(digest),
             tag => Ok(self.push.resolve(&self.repository, &tag).await?.digest),
         }
@@ -259,13 +259,6 @@ impl Place {
             entry.platform = Platform::of_config(&transfer::read_small(&source, &image.config).await?);
         }
         Ok(document::descriptor(&entry))
-    }
-}
-
-fn version(name: &str) -> Result<Version, Failure> {
-    match Digest::parse(name) {
-        Ok(digest) => Ok(Version::Digest(digest)),
-        Err(_) => Ok(Version::Tag(Tag::parse(name)?)),
     }
 }
 
