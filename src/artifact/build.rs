@@ -11,7 +11,7 @@ use super::dialect::{self, Plan, Shape, Step};
 use super::error::of_blob;
 use super::kept::Key;
 use super::outline::{Outline, Reader};
-use super::tracks::{PACKED, RAW, Tracks};
+use super::tracks::{PACKED, RAW, SequentialOpens};
 use super::tree::{self, Tree};
 use super::{Artifact, Dialect};
 use crate::blocking::spawn_blocking;
@@ -76,7 +76,8 @@ impl Inner {
             self.remember_secrets(key, &tree).await?;
         }
         let manifests = dialect::manifests(&steps);
-        let (sources, raw_tracks, packed_tracks) = (sources.into(), Mutex::new(Tracks::new(RAW)), Mutex::new(Tracks::new(PACKED)));
+        let (sources, raw_tracks, packed_tracks) =
+            (sources.into(), Mutex::new(SequentialOpens::new(RAW)), Mutex::new(SequentialOpens::new(PACKED)));
         Ok((
             Artifact { manifest, shown, dialect: plan.dialect, platform, tree, sources, steps, manifests, raw_tracks, packed_tracks },
             whole,

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use parking_lot::Mutex;
 
 use super::dialect::{Dialect, Step};
-use super::tracks::Tracks;
+use super::tracks::SequentialOpens;
 use super::tree::Tree;
 use crate::content::BlobSource;
 use crate::oci::{Digest, Manifest, Platform};
@@ -28,9 +28,9 @@ pub struct Artifact {
     /// Sources that are manifests rather than blobs.
     pub(super) manifests: Vec<Digest>,
     /// Locked for the bookkeeping of one open.
-    pub(super) raw_tracks: Mutex<Tracks>,
+    pub(super) raw_tracks: Mutex<SequentialOpens>,
     /// The same for small files in layers.
-    pub(super) packed_tracks: Mutex<Tracks>,
+    pub(super) packed_tracks: Mutex<SequentialOpens>,
 }
 
 impl Artifact {

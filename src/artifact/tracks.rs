@@ -28,13 +28,13 @@ struct Track {
 
 /// The sequential readers of an artifact.
 #[derive(Debug)]
-pub(super) struct Tracks {
+pub(super) struct SequentialOpens {
     tracks: VecDeque<Track>,
     /// The largest window.
     largest: u32,
 }
 
-impl Tracks {
+impl SequentialOpens {
     /// No readers yet.
     pub fn new(largest: u32) -> Self {
         Self { tracks: VecDeque::new(), largest }
@@ -87,7 +87,7 @@ mod tests {
 
     #[test]
     fn files_opened_in_order_are_fetched_ahead_once_in_a_doubling_window() {
-        let mut tracks = Tracks::new(RAW);
+        let mut tracks = SequentialOpens::new(RAW);
         let mut reached = 0;
         for node in 1..500 {
             let ahead = tracks.opened(node);
@@ -101,7 +101,7 @@ mod tests {
 
     #[test]
     fn small_gaps_are_tolerated_and_two_readers_are_followed() {
-        let mut tracks = Tracks::new(RAW);
+        let mut tracks = SequentialOpens::new(RAW);
         let mut fetched = [0, 0];
         for step in 0..20 {
             for (reader, start) in [0, 10_000].into_iter().enumerate() {
@@ -113,14 +113,14 @@ mod tests {
 
     #[test]
     fn a_reader_that_outruns_what_is_fetched_gets_little() {
-        let mut tracks = Tracks::new(PACKED);
+        let mut tracks = SequentialOpens::new(PACKED);
         let fetched: usize = (0..1000).map(|step| tracks.opened(step * 50).len()).sum();
         assert!(fetched <= 1000 * FIRST as usize / 2, "{fetched} nodes for 1000 opens");
     }
 
     #[test]
     fn what_was_not_fetched_is_returned_again() {
-        let mut tracks = Tracks::new(PACKED);
+        let mut tracks = SequentialOpens::new(PACKED);
         let (mut reached, mut returned) = (2, 0);
         for node in 1..10_000 {
             let ahead = tracks.opened(node);
@@ -138,7 +138,7 @@ mod tests {
 
     #[test]
     fn files_opened_at_random_fetch_nothing() {
-        let mut tracks = Tracks::new(RAW);
+        let mut tracks = SequentialOpens::new(RAW);
         for node in [5, 900, 70, 4000, 5, 300, u32::MAX, 2000, 1000] {
             assert_eq!(tracks.opened(node), 0..0);
         }

@@ -25,12 +25,12 @@ struct Track {
 }
 
 /// The sequential readers of one stream.
-pub(super) struct Tracks {
+pub(super) struct SequentialReads {
     tracks: VecDeque<Track>,
     largest: u64,
 }
 
-impl Tracks {
+impl SequentialReads {
     /// No readers yet. The window is limited by the cache size: prefetched content must survive until it is read.
     pub(super) fn new(cache_size: u64) -> Self {
         Self { tracks: VecDeque::new(), largest: (cache_size / 8).clamp(FIRST, LARGEST) }
@@ -92,7 +92,7 @@ mod tests {
 
     #[test]
     fn a_sequential_reader_gets_a_doubling_window_up_to_the_bound() {
-        let mut tracks = Tracks::new(u64::MAX);
+        let mut tracks = SequentialReads::new(u64::MAX);
         let mut largest = 0;
         let mut reached = 0;
         for number in 0..8000 {
@@ -108,7 +108,7 @@ mod tests {
 
     #[test]
     fn single_and_random_reads_fetch_nothing_ahead() {
-        let mut tracks = Tracks::new(u64::MAX);
+        let mut tracks = SequentialReads::new(u64::MAX);
         for place in [0, 900, 30, 70, 500, 10, 300] {
             let start = place * (1 << 20);
             assert_eq!(tracks.note(&(start..start + READ), u64::MAX, false), None);
@@ -117,7 +117,7 @@ mod tests {
 
     #[test]
     fn nothing_is_fetched_beyond_the_end_of_the_member() {
-        let mut tracks = Tracks::new(u64::MAX);
+        let mut tracks = SequentialReads::new(u64::MAX);
         let end = 10 * READ;
         tracks.note(&(0..READ), end, false);
         assert_eq!(tracks.note(&(READ..2 * READ), end, false), Some(2 * READ..end));
@@ -128,14 +128,14 @@ mod tests {
 
     #[test]
     fn the_window_fits_the_cache_and_shrinks_after_useless_read_ahead() {
-        let widest = |tracks: &mut Tracks, from: u64, missed: bool| {
+        let widest = |tracks: &mut SequentialReads, from: u64, missed: bool| {
             let ahead = (from..from + 400).filter_map(|number| {
                 let read = number * READ..(number + 1) * READ;
                 tracks.note(&read, u64::MAX, missed).map(|ahead| ahead.end - read.end)
             });
             ahead.max().unwrap_or(0)
         };
-        let mut tracks = Tracks::new(64 << 20);
+        let mut tracks = SequentialReads::new(64 << 20);
         assert_eq!(widest(&mut tracks, 0, false), 8 << 20);
         assert!(widest(&mut tracks, 400, true) <= 8 << 20);
         assert_eq!(widest(&mut tracks, 800, false), FIRST);
@@ -143,7 +143,7 @@ mod tests {
 
     #[test]
     fn two_interleaved_readers_are_both_followed() {
-        let mut tracks = Tracks::new(u64::MAX);
+        let mut tracks = SequentialReads::new(u64::MAX);
         let far = 1 << 30;
         let mut ahead = [0, 0];
         for number in 0..4 {

@@ -10,7 +10,7 @@ use sha2::{Digest as _, Sha256};
 
 use super::budget::Use;
 use super::in_flight::InFlight;
-use super::prefetch::Tracks;
+use super::prefetch::SequentialReads;
 use super::running_check::{RunningCheck, Verdict};
 use super::sealed::probe::Opened;
 use super::shared::Shared;
@@ -89,7 +89,7 @@ pub(super) struct Reader {
     /// Prefetches in progress.
     pub(super) under_way: AtomicUsize,
     /// Locked for the bookkeeping of one read.
-    pub(super) tracks: Mutex<Tracks>,
+    pub(super) tracks: Mutex<SequentialReads>,
     /// The cache has no room for prefetched spans.
     pub(super) crowded: AtomicBool,
 }
@@ -124,7 +124,7 @@ impl Reader {
             in_flight: InFlight::default(),
             sequence: tokio::sync::Mutex::default(),
             under_way: AtomicUsize::new(0),
-            tracks: Mutex::new(Tracks::new(room)),
+            tracks: Mutex::new(SequentialReads::new(room)),
             crowded: AtomicBool::new(false),
         });
         if has_begun {
@@ -313,7 +313,7 @@ impl Reader {
         })
     }
 
-    pub(super) fn tracks(&self) -> parking_lot::MutexGuard<'_, Tracks> {
+    pub(super) fn tracks(&self) -> parking_lot::MutexGuard<'_, SequentialReads> {
         self.tracks.lock()
     }
 
