@@ -4,7 +4,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::health::Health;
+use super::health::{AWAY, Health};
 use super::rules::{Endpoint, Place, Rename, Security, Uses};
 use crate::error::Error;
 use crate::oci::{Registry, Repository};
@@ -72,6 +72,23 @@ impl Client {
             rename,
             health: Health::default(),
             is_first_try: false,
+        }
+    }
+
+    /// Records that it answered.
+    pub(super) fn answered(&self) {
+        if self.health.answered() {
+            tracing::info!("mirror {} answers again", self.name);
+        }
+    }
+
+    /// Records that it failed and is skipped for a while.
+    pub(super) fn failed(&self, error: &Error) {
+        let (name, seconds) = (&self.name, AWAY.as_secs());
+        match (self.health.failed(), self.is_first_try) {
+            (false, _) => {}
+            (true, true) => tracing::debug!("skipping mirror {name} for {seconds} s: {error}"),
+            (true, false) => tracing::warn!("skipping mirror {name} for {seconds} s: {error}"),
         }
     }
 

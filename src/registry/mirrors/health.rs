@@ -5,10 +5,8 @@ use std::time::Duration;
 use parking_lot::Mutex;
 use tokio::time::Instant;
 
-use crate::error::Error;
-
 /// How long a failed host is skipped.
-const AWAY: Duration = Duration::from_secs(30);
+pub(super) const AWAY: Duration = Duration::from_secs(30);
 /// How long other requests skip it while one tries it again.
 const TRYING: Duration = Duration::from_secs(5);
 
@@ -38,39 +36,30 @@ impl Health {
         self.away.lock().is_none()
     }
 
-    /// Records an answer.
-    pub(super) fn answered(&self, name: &str) {
-        if self.away.lock().take().is_some() {
-            tracing::info!("mirror {name} answers again");
-        }
+    /// Records an answer; returns whether it follows a failure.
+    pub(super) fn answered(&self) -> bool {
+        self.away.lock().take().is_some()
     }
 
-    /// Records a failure, which matters less if the host is about to be tried another way.
-    pub(super) fn failed(&self, name: &str, error: &Error, is_first_try: bool) {
-        let first = self.away.lock().replace(Instant::now() + AWAY).is_none();
-        let seconds = AWAY.as_secs();
-        match is_first_try {
-            _ if !first => {}
-            true => tracing::debug!("skipping mirror {name} for {seconds} s: {error}"),
-            false => tracing::warn!("skipping mirror {name} for {seconds} s: {error}"),
-        }
+    /// Records a failure; returns whether it is the first since the last answer.
+    pub(super) fn failed(&self) -> bool {
+        self.away.lock().replace(Instant::now() + AWAY).is_none()
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::error::ErrorKind;
 
     #[tokio::test(start_paused = true)]
     async fn a_failed_host_is_retried_later_by_a_single_request() {
-        let (health, error) = (Health::default(), Error::new(ErrorKind::Unreachable, "refused"));
+        let health = Health::default();
         assert!(health.may_be_asked() && health.is_well());
-        health.failed("m", &error, false);
+        assert!(health.failed() && !health.failed());
         assert!(!health.may_be_asked() && !health.is_well());
         tokio::time::advance(AWAY).await;
         assert_eq!((health.may_be_asked(), health.may_be_asked()), (true, false));
-        health.answered("m");
+        assert!(health.answered() && !health.answered());
         assert!(health.may_be_asked() && health.may_be_asked() && health.is_well());
     }
 }

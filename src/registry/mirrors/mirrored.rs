@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 use async_trait::async_trait;
 use futures_util::future::BoxFuture;
 
-use super::candidate::{Candidate, is_outage, nowhere};
+use super::candidate::{self, Candidate, is_outage, nowhere};
 use super::client::{Client, Reaching};
 use super::rules::{Authority, Endpoint, Place, Rename, Rule, Rules, Security, Uses};
 use super::transfer::Transfer;
@@ -149,23 +149,12 @@ impl Mirrored {
     /// Asks the sources one after the other; the authority's error is reported.
     async fn ask<T>(
         &self,
-        candidates: Vec<Candidate>,
+        repository: &Repository,
+        wanted: Wanted<'_>,
         ask: impl Fn(Arc<dyn Pull>, Repository) -> BoxFuture<'static, Result<T, Error>>,
     ) -> Result<T, Error> {
-        let mut failure: Option<Error> = None;
-        for candidate in candidates {
-            match ask(Arc::clone(&candidate.client.pull), candidate.repository.clone()).await {
-                Ok(answer) => {
-                    candidate.answered();
-                    return Ok(answer);
-                }
-                Err(error) => {
-                    candidate.failed(&error);
-                    failure = candidate.verdict(failure, error);
-                }
-            }
-        }
-        Err(failure.unwrap_or_else(nowhere))
+        let mut candidates = self.candidates(repository, wanted)?.into_iter();
+        candidate::first(&mut candidates, None, ask).await.map(|(_, answer)| answer)
     }
 
     /// Whether a mirror serves the content of a repository but none serves its tags.
@@ -220,10 +209,10 @@ impl Pull for Mirrored {
         for client in route.mirrors.iter().filter(whole) {
             match client.pull.ping(about.and_then(|about| client.repository(about)).as_ref()).await {
                 Ok(()) => {
-                    client.health.answered(&client.name);
+                    client.answered();
                     return Ok(());
                 }
-                Err(error) => client.health.failed(&client.name, &error, client.is_first_try),
+                Err(error) => client.failed(&error),
             }
         }
         let mut failure = None;
@@ -241,7 +230,7 @@ impl Pull for Mirrored {
             let version = version.clone();
             Box::pin(async move { pull.resolve(&repository, &version).await })
         };
-        self.ask(self.candidates(repository, Wanted::of(version))?, ask).await
+        self.ask(repository, Wanted::of(version), ask).await
     }
 
     async fn manifest(&self, repository: &Repository, version: &Version) -> Result<Manifest, Error> {
@@ -253,7 +242,7 @@ impl Pull for Mirrored {
             let version = version.clone();
             Box::pin(async move { pull.manifest(&repository, &version).await })
         };
-        self.ask(self.candidates(repository, Wanted::of(version))?, ask).await
+        self.ask(repository, Wanted::of(version), ask).await
     }
 
     async fn blob(&self, repository: &Repository, descriptor: &Descriptor, range: Range<u64>) -> Result<BlobStream, Error> {
@@ -266,7 +255,7 @@ impl Pull for Mirrored {
             let digest = *digest;
             Box::pin(async move { pull.blob_size(&repository, &digest).await })
         };
-        self.ask(self.candidates(repository, Wanted::Content(digest))?, ask).await
+        self.ask(repository, Wanted::Content(digest), ask).await
     }
 
     async fn tags(&self, repository: &Repository, after: Option<&str>) -> Result<Page, Error> {

@@ -1,13 +1,15 @@
 //! A range of a blob from several sources: if one fails, the next continues.
 
 use std::ops::Range;
+use std::sync::Arc;
 
+use futures_util::future::BoxFuture;
 use futures_util::{StreamExt, stream};
 
-use super::candidate::{Candidate, nowhere};
+use super::candidate::{self, Candidate};
 use crate::error::Error;
-use crate::oci::Descriptor;
-use crate::registry::BlobStream;
+use crate::oci::{Descriptor, Repository};
+use crate::registry::{BlobStream, Pull};
 
 /// The rest of a blob, from the current source and those after it.
 pub(super) struct Transfer {
@@ -29,21 +31,13 @@ impl Transfer {
         others: &mut std::vec::IntoIter<Candidate>,
         descriptor: &Descriptor,
         range: Range<u64>,
-        mut failure: Option<Error>,
+        failure: Option<Error>,
     ) -> Result<(Candidate, BlobStream), Error> {
-        for candidate in others {
-            match candidate.client.pull.blob(&candidate.repository, descriptor, range.clone()).await {
-                Ok(stream) => {
-                    candidate.answered();
-                    return Ok((candidate, stream));
-                }
-                Err(error) => {
-                    candidate.failed(&error);
-                    failure = candidate.verdict(failure, error);
-                }
-            }
-        }
-        Err(failure.unwrap_or_else(nowhere))
+        let ask = |pull: Arc<dyn Pull>, repository: Repository| -> BoxFuture<'static, _> {
+            let (descriptor, range) = (descriptor.clone(), range.clone());
+            Box::pin(async move { pull.blob(&repository, &descriptor, range).await })
+        };
+        candidate::first(others, failure, ask).await
     }
 
     /// One continuous stream: after a failure the next source continues where the last one ended. The reader checks the digest anyway.
@@ -57,8 +51,7 @@ impl Transfer {
                     }
                     None => return Ok(None),
                     Some(Err(error)) => {
-                        transfer.current.0.failed(&error);
-                        let (range, failure) = (transfer.range.clone(), transfer.current.0.verdict(None, error));
+                        let (range, failure) = (transfer.range.clone(), transfer.current.0.failed_after(None, error));
                         transfer.current = Self::next(&mut transfer.others, &transfer.descriptor, range, failure).await?;
                     }
                 }
