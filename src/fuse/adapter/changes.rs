@@ -1,4 +1,4 @@
-//! Requests that change something: their arguments, and the longer implementations.
+//! The longer translations, mostly of requests that change something.
 
 use std::ffi::OsStr;
 use std::os::unix::ffi::OsStrExt;
@@ -8,12 +8,12 @@ use std::task::Poll;
 
 use fuser::{Errno, FileHandle, FopenFlags, INodeNo, ReplyCreate, ReplyEmpty, ReplyEntry, ReplyLseek, ReplyWrite, Request};
 
+use super::Adapter;
 use super::arguments::caller;
+use super::operations::{panicked, respond};
 use super::replies::{GENERATION, answer_found, shorter};
-use super::{Adapter, panicked, respond};
 use crate::fs::{Need, NewName};
 use crate::fuse::attributes::of_entry;
-use crate::fuse::caller::asker;
 
 /// `setxattr`: create only, replace only.
 const XATTR_CREATE: i32 = 1;
@@ -26,23 +26,17 @@ const EXCLUSIVE: i32 = 0o200;
 
 impl Adapter {
     pub(super) fn make(&self, operation: &'static str, request: &Request, new: NewName, reply: ReplyEntry) {
-        let (file_system, caller, parent) = (Arc::clone(&self.file_system), caller(request), INodeNo(new.directory));
-        let asker = asker(request);
-        let work = async move {
-            file_system.admit(&asker, new.directory, Need::Write).await?;
-            file_system.make(caller, new).await
-        };
-        self.change(operation, parent, reply, work, |reply, entry| answer_found(reply, &entry));
+        let (caller, parent) = (caller(request), INodeNo(new.directory));
+        let work = self.admitted(request, parent, Need::Write, move |file_system| async move { file_system.make(caller, new).await });
+        self.operations.change(operation, parent, reply, work, |reply, entry| answer_found(reply, &entry));
     }
 
     pub(super) fn create_file(&self, request: &Request, new: NewName, flags: i32, reply: ReplyCreate) {
-        let (file_system, caller, parent) = (Arc::clone(&self.file_system), caller(request), INodeNo(new.directory));
-        let asker = asker(request);
-        let work = async move {
-            file_system.admit(&asker, new.directory, Need::Write).await?;
+        let (caller, parent) = (caller(request), INodeNo(new.directory));
+        let work = self.admitted(request, parent, Need::Write, move |file_system| async move {
             file_system.create(caller, new, flags & EXCLUSIVE != 0).await
-        };
-        self.change("create", parent, reply, work, |reply, (entry, open)| {
+        });
+        self.operations.change("create", parent, reply, work, |reply, (entry, open)| {
             let mut flags = FopenFlags::empty();
             flags.set(FopenFlags::FOPEN_KEEP_CACHE, open.keep_cache);
             reply.created(&shorter(&entry), &of_entry(&entry), GENERATION, FileHandle(open.handle), flags);
@@ -55,14 +49,14 @@ impl Adapter {
         // The kernel was told to send less than 4 GiB.
         let length = u32::try_from(data.len()).unwrap_or(u32::MAX);
         let answer = move |reply: ReplyWrite, ()| reply.written(length);
-        let polled = self.poll(pin!(self.file_system.write(handle, offset, data, strip)));
+        let polled = self.operations.poll(pin!(self.file_system.write(handle, offset, data, strip)));
         match polled {
             Ok(Poll::Ready(result)) => respond("write", inode, reply, result, answer),
             Err(()) => panicked("write", inode, reply),
             Ok(Poll::Pending) => {
                 let (file_system, data) = (Arc::clone(&self.file_system), data.to_vec());
                 let work = async move { file_system.write(handle, offset, &data, strip).await };
-                self.change("write", inode, reply, work, answer);
+                self.operations.change("write", inode, reply, work, answer);
             }
         }
     }
@@ -80,7 +74,7 @@ impl Adapter {
         // The answer has 32 bits; the caller continues after the copied part.
         let length = length.min(u64::from(u32::MAX >> 1));
         let work = async move { file_system.copy_range(caller, (from.0.0, from.1), (to.0.0, to.1), length).await };
-        self.change("copy_file_range", inode, reply, work, |reply, copied| {
+        self.operations.change("copy_file_range", inode, reply, work, |reply, copied| {
             reply.written(u32::try_from(copied).unwrap_or(u32::MAX));
         });
     }
@@ -95,20 +89,18 @@ impl Adapter {
                 false => file_system.seek(handle.0, offset, data).await,
             }
         };
-        self.change("lseek", inode, reply, work, |reply, found| match found.and_then(|offset| i64::try_from(offset).ok()) {
+        self.operations.change("lseek", inode, reply, work, |reply, found| match found.and_then(|offset| i64::try_from(offset).ok()) {
             Some(offset) => reply.offset(offset),
             None => reply.error(Errno::ENXIO),
         });
     }
 
     pub(super) fn set_xattr(&self, request: &Request, inode: INodeNo, name: &OsStr, value: &[u8], flags: i32, reply: ReplyEmpty) {
-        let (file_system, name, value) = (Arc::clone(&self.file_system), name.as_bytes().to_vec(), value.to_vec());
+        let (name, value) = (name.as_bytes().to_vec(), value.to_vec());
         let (create, replace) = (flags & XATTR_CREATE != 0, flags & XATTR_REPLACE != 0);
-        let asker = asker(request);
-        let work = async move {
-            file_system.admit(&asker, inode.0, Need::Write).await?;
+        let work = self.admitted(request, inode, Need::Write, move |file_system| async move {
             file_system.setxattr(inode.0, &name, &value, create, replace).await
-        };
-        self.change("setxattr", inode, reply, work, |reply, ()| reply.ok());
+        });
+        self.operations.change("setxattr", inode, reply, work, |reply, ()| reply.ok());
     }
 }

@@ -3,15 +3,17 @@
 use std::time::Duration;
 
 use fuser::{
-    Errno, Generation, ReplyAttr, ReplyCreate, ReplyData, ReplyEmpty, ReplyEntry, ReplyIoctl, ReplyLseek, ReplyOpen, ReplyStatfs,
-    ReplyWrite, ReplyXattr,
+    Errno, FopenFlags, Generation, ReplyAttr, ReplyCreate, ReplyData, ReplyEmpty, ReplyEntry, ReplyIoctl, ReplyLseek, ReplyOpen,
+    ReplyStatfs, ReplyWrite, ReplyXattr,
 };
 
-use crate::fs::{Entry, Lookup};
+use crate::fs::{Entry, Lookup, OpenFile, Space};
 use crate::fuse::attributes::{absent, of_entry};
 
 /// Longest list of attribute names that the kernel accepts.
 const XATTR_LIST_LIMIT: usize = 64 << 10;
+/// Block size that `statfs` counts in.
+const BLOCK: u32 = 4096;
 /// Inode numbers are never reused, so one generation is enough.
 pub(super) const GENERATION: Generation = Generation(0);
 
@@ -52,6 +54,12 @@ pub(super) fn answer_found(reply: ReplyEntry, entry: &Entry) {
     reply.entry_with_ttls(&entry.attributes_ttl, &entry.name_ttl, &of_entry(entry), GENERATION);
 }
 
+/// Replies with total and free space.
+pub(super) fn answer_space(reply: ReplyStatfs, space: Space) {
+    let (total, free) = (space.total / u64::from(BLOCK), space.free / u64::from(BLOCK));
+    reply.statfs(total, free, free, 0, 0, BLOCK, 255, BLOCK);
+}
+
 /// Replies with all attributes.
 pub(super) fn answer_attributes(reply: ReplyAttr, entry: &Entry) {
     reply.attr(&entry.attributes_ttl, &of_entry(entry));
@@ -60,4 +68,14 @@ pub(super) fn answer_attributes(reply: ReplyAttr, entry: &Entry) {
 /// The shorter of the cache times of name and attributes, for replies with a single one.
 pub(super) fn shorter(entry: &Entry) -> Duration {
     entry.name_ttl.min(entry.attributes_ttl)
+}
+
+/// How the kernel treats an open file.
+pub(super) fn open_flags(open: &OpenFile, write: bool) -> FopenFlags {
+    let mut flags = FopenFlags::empty();
+    flags.set(FopenFlags::FOPEN_KEEP_CACHE, open.keep_cache);
+    flags.set(FopenFlags::FOPEN_DIRECT_IO, open.direct);
+    // Closing a file open only for reading has nothing to report.
+    flags.set(FopenFlags::FOPEN_NOFLUSH, !write);
+    flags
 }
