@@ -1,17 +1,20 @@
 //! `ocifs label`: sets and removes annotations of an artifact. Layers and unknown manifest fields are preserved.
 
-use clap::{Args, Subcommand};
-use serde_json::{Map, Value, json};
+use std::sync::Arc;
 
-use crate::cli::exit::{Code, Failure};
+use clap::{Args, Subcommand};
+use serde_json::{Value, json};
+
+use crate::cli::exit::Failure;
 use crate::cli::history::{self, Done};
 use crate::cli::listing::labels;
 use crate::cli::runtime::until_interrupted;
 use crate::cli::settings::flags::{Format, RegistryFlags};
 use crate::cli::settings::invocation::Invocation;
-use crate::cli::source::{reference, wiring};
+use crate::cli::source::{pushing, reference, wiring};
 use crate::cli::terminal::{escape, message, output};
-use crate::oci::{InvalidManifest, Manifest, Version, document, media_type};
+use crate::oci::{Digest, InvalidManifest, Manifest, Source, Tag, Version, document, media_type};
+use crate::registry::Push;
 use crate::transfer::{self, Destination};
 
 /// List, set and remove labels (annotations) of an artifact; its layers do not change
@@ -68,12 +71,8 @@ struct Labels {
     registry: RegistryFlags,
 }
 
-/// A change to one annotation.
-#[derive(Clone, Debug, PartialEq, Eq)]
-enum Change {
-    Set(String, String),
-    Unset(String),
-}
+/// A key and its new value; without a value the label is removed.
+type Change = (String, Option<String>);
 
 impl Label {
     /// Runs the command.
@@ -94,33 +93,11 @@ impl Label {
         if words.is_empty() {
             return Err(Failure::usage("name at least one label"));
         }
-        let changes: Vec<Change> = words.iter().map(|word| if sets { setting(word) } else { unsetting(word) }).collect::<Result<_, _>>()?;
+        let changes: Vec<Change> = words.iter().map(|word| change(word, sets)).collect::<Result<_, _>>()?;
         let environment = &invocation.environment;
         let source = reference::parse(text, environment)?;
         let push = wiring::registry(&source, false, &invocation.registry(reference::registry(&source))?, environment)?;
-        let (tag, digest) = until_interrupted(async {
-            let (repository, version) = reference::named(&source, push.as_ref()).await?;
-            let Version::Tag(tag) = &version else {
-                return Err(Failure::usage(format!("{source} names a digest, whose labels cannot change; name a tag")));
-            };
-            let before = push.manifest(&repository, &version).await?;
-            let Some(after) = edited(&before, &changes)? else { return Ok((tag.clone(), before.digest)) };
-            // Checked immediately before the write: registries have no compare-and-swap.
-            let now = push.resolve(&repository, &version).await?.digest;
-            if now != before.digest {
-                return Err(Failure::new(Code::Conflict, format!("{source} moved from {} to {now} meanwhile", before.digest)));
-            }
-            let destination = Destination { push: push.clone(), repository: repository.clone() };
-            transfer::put_tag(&destination, &after, tag).await?;
-            if let Some(subject) = after.subject() {
-                push.link_referrer(&repository, &subject.digest, &after.descriptor()).await?;
-            }
-            let referrers = push.referrers(&repository, &before.digest).await.map_or(0, |referrers| referrers.len());
-            if referrers > 0 {
-                message::report(&format!("{referrers} signatures or other referrers stay with {}", before.digest));
-            }
-            Ok((tag.clone(), after.digest))
-        })?;
+        let (tag, digest) = until_interrupted(relabel(&source, &push, &changes))?;
         let reference = reference::with_version(&source, &Version::Tag(tag));
         output::line(&format!("{}  {digest}", escape::terminal(&reference)))?;
         history::add(Done::now("label", reference, None, digest), environment);
@@ -144,26 +121,41 @@ impl List {
     }
 }
 
-fn setting(word: &str) -> Result<Change, Failure> {
-    match word.split_once('=') {
-        Some((key, value)) if !key.is_empty() => Ok(Change::Set(free(key)?, value.to_owned())),
-        _ => Err(Failure::usage(format!("`{}` is not KEY=VALUE", escape::terminal(word)))),
+/// Publishes the artifact with changed labels; returns its tag and digest.
+async fn relabel(source: &Source, push: &Arc<dyn Push>, changes: &[Change]) -> Result<(Tag, Digest), Failure> {
+    let (repository, version) = reference::named(source, push.as_ref()).await?;
+    let Version::Tag(tag) = &version else {
+        return Err(Failure::usage(format!("{source} names a digest, whose labels cannot change; name a tag")));
+    };
+    let before = push.manifest(&repository, &version).await?;
+    let Some(after) = edited(&before, changes)? else { return Ok((tag.clone(), before.digest)) };
+    let destination = Destination { push: Arc::clone(push), repository };
+    pushing::unmoved(&destination, source, &version, &before).await?;
+    transfer::put_tag(&destination, &after, tag).await?;
+    let repository = &destination.repository;
+    if let Some(subject) = after.subject() {
+        push.link_referrer(repository, &subject.digest, &after.descriptor()).await?;
     }
+    let referrers = push.referrers(repository, &before.digest).await.map_or(0, |referrers| referrers.len());
+    if referrers > 0 {
+        message::report(&format!("{referrers} signatures or other referrers stay with {}", before.digest));
+    }
+    Ok((tag.clone(), after.digest))
 }
 
-fn unsetting(word: &str) -> Result<Change, Failure> {
-    match word.contains('=') {
-        false if !word.is_empty() => Ok(Change::Unset(free(word)?)),
-        _ => Err(Failure::usage(format!("`{}` is not a key; give only the part before `=`", escape::terminal(word)))),
+/// The change for which a word stands: KEY=VALUE sets a label, KEY removes it.
+fn change(word: &str, sets: bool) -> Result<Change, Failure> {
+    let wrong = |about: &str| Err(Failure::usage(format!("`{}` {about}", escape::terminal(word))));
+    let (key, value) = match word.split_once('=') {
+        Some((key, value)) if sets && !key.is_empty() => (key, Some(value.to_owned())),
+        None if !sets && !word.is_empty() => (word, None),
+        _ if sets => return wrong("is not KEY=VALUE"),
+        _ => return wrong("is not a key; give only the part before `=`"),
+    };
+    match labels::is_reserved(key) {
+        true => Err(Failure::usage(format!("`{}` is reserved: it determines how the artifact is read", escape::terminal(key)))),
+        false => Ok((key.to_owned(), value)),
     }
-}
-
-/// Returns the key unless it is reserved.
-fn free(key: &str) -> Result<String, Failure> {
-    if labels::is_reserved(key) {
-        return Err(Failure::usage(format!("`{}` is reserved: it determines how the artifact is read", escape::terminal(key))));
-    }
-    Ok(key.to_owned())
 }
 
 /// The manifest with the changes applied; `None` if nothing would change.
@@ -175,7 +167,12 @@ fn edited(before: &Manifest, changes: &[Change]) -> Result<Option<Manifest>, Fai
     let mut members = document::members(before).map_err(broken)?;
     let old = members.get("annotations").and_then(Value::as_object).cloned().unwrap_or_default();
     let mut new = old.clone();
-    changes.iter().for_each(|change| apply(&mut new, change));
+    for (key, value) in changes {
+        match value {
+            Some(value) => new.insert(key.clone(), json!(value)),
+            None => new.remove(key),
+        };
+    }
     if new == old {
         return Ok(None);
     }
@@ -188,19 +185,12 @@ fn edited(before: &Manifest, changes: &[Change]) -> Result<Option<Manifest>, Fai
     Ok(Some(after))
 }
 
-fn apply(annotations: &mut Map<String, Value>, change: &Change) {
-    match change {
-        Change::Set(key, value) => annotations.insert(key.clone(), json!(value)),
-        Change::Unset(key) => annotations.remove(key),
-    };
-}
-
 #[cfg(test)]
 mod tests {
     use bytes::Bytes;
 
     use super::*;
-    use crate::oci::Digest;
+    use crate::cli::exit::Code;
 
     fn manifest(extra: &str) -> Manifest {
         let config = format!(r#"{{"mediaType":"a/b","digest":"{}","size":2,"future":[1]}}"#, Digest::of(b"{}"));
@@ -210,13 +200,17 @@ mod tests {
     }
 
     fn set(key: &str, value: &str) -> Change {
-        Change::Set(key.into(), value.into())
+        (key.into(), Some(value.into()))
+    }
+
+    fn unset(key: &str) -> Change {
+        (key.into(), None)
     }
 
     #[test]
     fn labels_change_and_nothing_else_of_the_manifest_does() {
         let before = manifest(r#","annotations":{"env":"test","io.oci-sync.version":"1"}"#);
-        let after = edited(&before, &[set("env", "prod"), set("new", "<&>"), Change::Unset("none".into())]).unwrap().unwrap();
+        let after = edited(&before, &[set("env", "prod"), set("new", "<&>"), unset("none")]).unwrap().unwrap();
         let mut value: Value = serde_json::from_slice(&after.raw).unwrap();
         assert_eq!(value["annotations"], json!({"env": "prod", "new": "<&>", "io.oci-sync.version": "1"}));
         value["annotations"] = json!({"env": "test", "io.oci-sync.version": "1"});
@@ -227,7 +221,7 @@ mod tests {
     #[test]
     fn removing_the_last_label_removes_the_annotations() {
         let before = manifest(r#","annotations":{"env":"test"}"#);
-        let after = edited(&before, &[Change::Unset("env".into())]).unwrap().unwrap();
+        let after = edited(&before, &[unset("env")]).unwrap().unwrap();
         let value = |manifest: &Manifest| serde_json::from_slice::<Value>(&manifest.raw).unwrap();
         assert_eq!(value(&after), value(&manifest("")));
     }
@@ -235,10 +229,10 @@ mod tests {
     #[test]
     fn reserved_keys_are_refused() {
         for key in ["io.oci-sync.encrypted", "dev.ocifs.seal"] {
-            assert_eq!(setting(&format!("{key}=false")).unwrap_err().code, Code::Usage);
-            assert_eq!(unsetting(key).unwrap_err().code, Code::Usage);
+            assert_eq!(change(&format!("{key}=false"), true).unwrap_err().code, Code::Usage);
+            assert_eq!(change(key, false).unwrap_err().code, Code::Usage);
         }
-        assert_eq!(setting("app=a=b").unwrap(), set("app", "a=b"));
-        assert!(setting("=x").is_err() && setting("x").is_err() && unsetting("a=b").is_err() && unsetting("").is_err());
+        assert_eq!(change("app=a=b", true).unwrap(), set("app", "a=b"));
+        assert!([("=x", true), ("x", true), ("a=b", false), ("", false)].iter().all(|(word, sets)| change(word, *sets).is_err()));
     }
 }

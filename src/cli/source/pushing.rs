@@ -9,14 +9,15 @@ use parking_lot::Mutex;
 
 use super::wiring::{self, Parts};
 use super::{inputs, root};
-use crate::cli::exit::Failure;
+use crate::cli::exit::{Code, Failure};
 use crate::cli::output_file::Destination;
 use crate::cli::runtime::blocking;
 use crate::cli::settings::flags::{Concurrency, Storage, WriteFlags};
 use crate::cli::terminal::progress::Progress;
-use crate::oci::{Descriptor, Repository, Source, Tag, Version};
+use crate::oci::{Descriptor, Manifest, Repository, Source, Tag, Version};
 use crate::publish::{ArtifactKind, Listener, Metadata, Packs, Publisher, Sizes};
 use crate::registry::Push;
+use crate::transfer;
 use crate::view::Context;
 
 /// Longest time between another writer's read of the referrers list and its own write, which would drop our entry.
@@ -94,6 +95,18 @@ pub async fn keep_listed(push: &dyn Push, repository: &Repository, subject: &Des
         push.link_referrer(repository, &subject.digest, referrer).await?;
     }
     Ok(())
+}
+
+/// Checks immediately before a write that a version still names the manifest that was edited: registries have no compare-and-swap.
+///
+/// # Errors
+/// Conflict if it moved.
+pub async fn unmoved(to: &transfer::Destination, source: &Source, version: &Version, before: &Manifest) -> Result<(), Failure> {
+    let now = to.push.resolve(&to.repository, version).await?.digest;
+    match now == before.digest {
+        true => Ok(()),
+        false => Err(Failure::new(Code::Conflict, format!("{source} moved from {} to {now} meanwhile", before.digest))),
+    }
 }
 
 /// Writes a manifest to the `--export-manifest` file.

@@ -2,7 +2,6 @@
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
-use std::sync::Arc;
 
 use clap::{ArgAction, Args, Subcommand};
 use serde_json::{Map, Value, json};
@@ -13,10 +12,9 @@ use crate::cli::output_file;
 use crate::cli::runtime::until_interrupted;
 use crate::cli::settings::flags::{Format, RegistryFlags};
 use crate::cli::settings::invocation::Invocation;
-use crate::cli::source::{inputs, reference, wiring};
+use crate::cli::source::{inputs, pushing, reference, wiring};
 use crate::cli::terminal::output;
-use crate::oci::{Digest, InvalidManifest, Manifest, Platform, Repository, Tag, Version, document, media_type};
-use crate::registry::{Pull, Push};
+use crate::oci::{Digest, InvalidManifest, Manifest, Platform, Tag, Version, document, media_type};
 use crate::transfer::{self, Destination};
 
 /// Flags.
@@ -124,11 +122,11 @@ impl Create {
         let (text, others) = reference::split_tags(&self.reference)?;
         let to = reference::parse(text, environment)?;
         let push = wiring::destination(&to, &invocation.registry(reference::registry(&to))?, environment)?;
-        let place = Place { repository: reference::repository(&to)?, push };
+        let place = Destination { repository: reference::repository(&to)?, push };
         let report = until_interrupted(async {
             let mut members = Vec::new();
-            for member in &self.members {
-                members.push(place.entry(&place.manifest(member).await?).await?);
+            for name in &self.members {
+                members.push(entry(&place, &member(&place, name).await?).await?);
             }
             let mut index = Map::new();
             index.insert("schemaVersion".to_owned(), json!(2));
@@ -142,7 +140,7 @@ impl Create {
             let index = document::manifest(index).map_err(|error| broken(&error))?;
             match self.goal.wrote(&index)? {
                 true => Ok(None),
-                false => put(&place.destination(), &to, &index, &others).await.map(Some),
+                false => put(&place, &to, &index, &others).await.map(Some),
             }
         })?;
         self.goal.show(report)
@@ -160,23 +158,19 @@ impl Update {
         }
         let report = until_interrupted(async {
             let (repository, version) = reference::named(&source, push.as_ref()).await?;
-            let place = Place { push, repository };
+            let place = Destination { push, repository };
             let before = place.push.manifest(&place.repository, &version).await?;
             let after = self.changed(&place, &before).await?;
             if self.goal.wrote(&after)? {
                 return Ok(None);
             }
-            // Checked immediately before the write: registries have no compare-and-swap.
-            let now = place.push.resolve(&place.repository, &version).await?.digest;
-            if now != before.digest {
-                return Err(Failure::new(Code::Conflict, format!("{source} moved from {} to {now} meanwhile", before.digest)));
-            }
-            put(&place.destination(), &source, &after, &tags).await.map(Some)
+            pushing::unmoved(&place, &source, &version, &before).await?;
+            put(&place, &source, &after, &tags).await.map(Some)
         })?;
         self.goal.show(report)
     }
 
-    async fn changed(&self, place: &Place, before: &Manifest) -> Result<Manifest, Failure> {
+    async fn changed(&self, place: &Destination, before: &Manifest) -> Result<Manifest, Failure> {
         let index = before.index().ok_or_else(|| Failure::usage(format!("{} is not an index", self.reference)))?;
         let mut members = document::members(before).map_err(|error| broken(&error))?;
         let mut list = match members.remove("manifests") {
@@ -184,18 +178,18 @@ impl Update {
             _ => Vec::new(),
         };
         for name in &self.remove {
-            let digest = place.digest(name).await?;
-            if !index.manifests.iter().any(|member| member.digest == digest) {
+            let removed = digest(place, name).await?;
+            if !index.manifests.iter().any(|member| member.digest == removed) {
                 return Err(Failure::new(Code::NotFound, format!("{} has no member {name}", self.reference)));
             }
-            list.retain(|entry| digest_of(entry) != Some(digest));
+            list.retain(|entry| digest_of(entry) != Some(removed));
         }
         for name in &self.add {
-            let entry = place.entry(&place.manifest(name).await?).await?;
+            let entry = entry(place, &member(place, name).await?).await?;
             insert(&mut list, entry);
         }
         for name in &self.merge {
-            let other = place.manifest(name).await?;
+            let other = member(place, name).await?;
             if other.index().is_none() {
                 return Err(Failure::usage(format!("{name} is not an index; add it with --add")));
             }
@@ -227,39 +221,26 @@ fn broken(error: &InvalidManifest) -> Failure {
     Failure::other(format!("cannot encode the index: {error}"))
 }
 
-/// The repository that holds the members.
-struct Place {
-    push: Arc<dyn Push>,
-    repository: Repository,
+async fn member(place: &Destination, name: &str) -> Result<Manifest, Failure> {
+    Ok(place.push.manifest(&place.repository, &Version::parse(name)?).await?)
 }
 
-impl Place {
-    fn destination(&self) -> Destination {
-        Destination { push: Arc::clone(&self.push), repository: self.repository.clone() }
+async fn digest(place: &Destination, name: &str) -> Result<Digest, Failure> {
+    match Version::parse(name)? {
+        Version::Digest(digest) => Ok(digest),
+        tag => Ok(place.push.resolve(&place.repository, &tag).await?.digest),
     }
+}
 
-    async fn manifest(&self, name: &str) -> Result<Manifest, Failure> {
-        Ok(self.push.manifest(&self.repository, &Version::parse(name)?).await?)
+/// The index entry of a member; an image's entry carries the platform from its config.
+async fn entry(place: &Destination, member: &Manifest) -> Result<Value, Failure> {
+    let mut entry = member.descriptor();
+    entry.annotations.clear();
+    if let Some(image) = member.image().filter(|image| media_type::is_image_config(&image.config.media_type)) {
+        let source = transfer::Source { pull: place.push.clone(), repository: place.repository.clone() };
+        entry.platform = Platform::of_config(&transfer::read_small(&source, &image.config).await?);
     }
-
-    async fn digest(&self, name: &str) -> Result<Digest, Failure> {
-        match Version::parse(name)? {
-            Version::Digest(digest) => Ok(digest),
-            tag => Ok(self.push.resolve(&self.repository, &tag).await?.digest),
-        }
-    }
-
-    /// The index entry of a member; an image's entry carries the platform from its config.
-    async fn entry(&self, member: &Manifest) -> Result<Value, Failure> {
-        let mut entry = member.descriptor();
-        entry.annotations.clear();
-        if let Some(image) = member.image().filter(|image| media_type::is_image_config(&image.config.media_type)) {
-            let pull: Arc<dyn Pull> = self.push.clone();
-            let source = transfer::Source { pull, repository: self.repository.clone() };
-            entry.platform = Platform::of_config(&transfer::read_small(&source, &image.config).await?);
-        }
-        Ok(document::descriptor(&entry))
-    }
+    Ok(document::descriptor(&entry))
 }
 
 impl Goal {
