@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
+use clap::Arg;
 use serde::Serialize;
 
 use crate::cli::exit::{Code, Failure};
@@ -123,16 +124,18 @@ impl Reports {
 }
 
 fn report(ends: &Ends, version: &Version, tags: &[Tag], copied: Copied) -> Report {
-    let by_digest = [Version::Digest(copied.digest)];
-    let versions: Vec<Version> = tags.iter().cloned().map(Version::Tag).collect();
-    let versions = if versions.is_empty() { by_digest.to_vec() } else { versions };
     Report {
         source: reference::with_version(&ends.from, version),
-        destinations: versions.iter().map(|version| reference::with_version(&ends.to, version)).collect(),
+        destinations: reference::all(&ends.to, tags, copied.digest),
         digest: copied.digest.to_string(),
         media_type: copied.media_type,
         size: copied.size,
     }
+}
+
+/// The flag `--concurrency` of these commands.
+pub fn of_blobs(concurrency: Arg) -> Arg {
+    concurrency.help("Blobs copied at a time [default: 4]")
 }
 
 /// Progress figures of a transfer.

@@ -8,7 +8,7 @@ use serde::Serialize;
 use crate::cli::exit::Failure;
 use crate::cli::history::{self, Done};
 use crate::cli::runtime::{blocking, resumable};
-use crate::cli::settings::flags::{Concurrency, ContentFlags, Output, Reaching};
+use crate::cli::settings::flags::{ContentFlags, Reaching, Transferring};
 use crate::cli::settings::invocation::Invocation;
 use crate::cli::source::wiring::{self, Parts, Reading};
 use crate::cli::source::{inputs, pushing, reference};
@@ -62,13 +62,9 @@ pub struct Attach {
     #[arg(long)]
     plaintext: bool,
 
-    /// Concurrency.
+    /// Concurrency and output.
     #[command(flatten)]
-    concurrency: Concurrency,
-
-    /// Output.
-    #[command(flatten)]
-    output: Output,
+    how: Transferring,
 
     /// How the registry is reached.
     #[command(flatten)]
@@ -112,7 +108,7 @@ impl Attach {
                 let metadata = Metadata { artifact_type: Some(self.artifact_type.clone()), subject: Some(subject.clone()), ..metadata };
                 let wanted = self.pushing(repository.clone(), metadata, &packs).await?;
                 let publisher = pushing::publisher(&source, &parts, false, false);
-                let pushed = publisher.push(&wanted, &pushing::listener(self.output.quiet)).await?;
+                let pushed = publisher.push(&wanted, &pushing::listener(self.how.output.quiet)).await?;
                 packs.finish();
                 pushing::keep_listed(&*parts.push, &repository, &subject, &pushed.manifest.descriptor()).await?;
                 parts.artifacts.flush().await;
@@ -132,7 +128,7 @@ impl Attach {
             size: manifest.raw.len() as u64,
         };
         history::add(Done::now("attach", &report.reference, None, manifest.digest), environment);
-        self.output.show(&report, text)
+        self.how.output.show(&report, text)
     }
 
     /// Resolves the manifest to attach to, as the registry itself knows it.
@@ -161,7 +157,7 @@ impl Attach {
             owner: None,
             newest: source_date,
             packs: packs.directory().to_path_buf(),
-            concurrency: self.concurrency.get(),
+            concurrency: self.how.concurrency.get(),
             dry_run: false,
             plaintext: self.plaintext,
             no_ignore: true,

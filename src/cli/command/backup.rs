@@ -9,7 +9,7 @@ use crate::cli::copies::{self, Ends, Reports, Wanted};
 use crate::cli::exit::Failure;
 use crate::cli::runtime::until_interrupted;
 use crate::cli::settings::environment::Environment;
-use crate::cli::settings::flags::{Concurrency, Output, RegistryFlags};
+use crate::cli::settings::flags::{RegistryFlags, Transferring};
 use crate::cli::settings::invocation::Invocation;
 use crate::cli::source::{reference, wiring};
 use crate::cli::terminal::{escape, output};
@@ -20,6 +20,7 @@ use crate::transfer::Options;
 
 /// Back up a repository to a directory or tar; later runs fetch only new content
 #[derive(Args, Clone, Debug)]
+#[command(mut_arg("concurrency", copies::of_blobs))]
 pub struct Backup {
     /// repository (all of its tags) or repository:tag[,tag]…
     #[arg(value_name = "REF")]
@@ -41,13 +42,18 @@ pub struct Backup {
     #[arg(long, hide = true, conflicts_with = "exclude_referrers")]
     include_referrers: bool,
 
-    /// Concurrency, output and connection.
+    /// Concurrency and output.
     #[command(flatten)]
-    how: How,
+    how: Transferring,
+
+    /// How the registry is reached.
+    #[command(flatten)]
+    registry: RegistryFlags,
 }
 
 /// Restore a backup to a registry; digests do not change
 #[derive(Args, Clone, Debug)]
+#[command(mut_arg("concurrency", copies::of_blobs))]
 pub struct Restore {
     /// PATH of the backup, then repository (all tags) or repository:tag[,tag]…
     #[arg(value_names = ["PATH", "REF"], num_args = 1..=2, required = true)]
@@ -65,31 +71,17 @@ pub struct Restore {
     #[arg(short = 'n', long)]
     dry_run: bool,
 
-    /// Concurrency, output and connection.
+    /// Concurrency and output.
     #[command(flatten)]
-    how: How,
-}
-
-#[derive(Args, Clone, Debug)]
-#[command(mut_arg("concurrency", |arg| arg.help("Blobs copied at a time [default: 4]")))]
-struct How {
-    /// Concurrency.
-    #[command(flatten)]
-    concurrency: Concurrency,
-
-    /// Output.
-    #[command(flatten)]
-    output: Output,
+    how: Transferring,
 
     /// How the registry is reached.
     #[command(flatten)]
     registry: RegistryFlags,
 }
 
-impl How {
-    fn options(&self, exclude_referrers: bool) -> Options {
-        Options { concurrency: self.concurrency.get(), referrers: !exclude_referrers, platform: None }
-    }
+fn options(how: Transferring, exclude_referrers: bool) -> Options {
+    Options { concurrency: how.concurrency.get(), referrers: !exclude_referrers, platform: None }
 }
 
 impl Backup {
@@ -109,7 +101,7 @@ impl Backup {
             let repository = reference::repository(&ends.from)?;
             let tags = chosen(&ends.from, ends.pull.as_ref(), &repository, tags).await?;
             let wanted = tags.iter().map(Wanted::tag).collect();
-            copies::copy(&ends, repository, wanted, self.how.options(self.exclude_referrers), self.how.output.quiet).await
+            copies::copy(&ends, repository, wanted, options(self.how, self.exclude_referrers), self.how.output.quiet).await
         })?;
         reports.remember("backup", environment);
         self.how.output.show(&reports, Reports::text)
@@ -143,7 +135,7 @@ impl Restore {
                 return output::show(self.how.output.format, &plan(&ends, &repository, &tags).await?, Plan::text);
             }
             let wanted = tags.iter().map(Wanted::tag).collect();
-            let options = self.how.options(self.exclude_referrers);
+            let options = options(self.how, self.exclude_referrers);
             let reports = copies::copy(&ends, repository, wanted, options, self.how.output.quiet).await?;
             reports.remember("restore", environment);
             self.how.output.show(&reports, Reports::text)

@@ -12,7 +12,7 @@ use crate::cli::exit::{Code, Failure};
 use crate::cli::mounts;
 use crate::cli::runtime::{block_on, resumable};
 use crate::cli::settings::environment::Environment;
-use crate::cli::settings::flags::{ContentFlags, Format, Reaching, Storage};
+use crate::cli::settings::flags::{Format, Reaching, ReadPlatform, Storage};
 use crate::cli::settings::invocation::Invocation;
 use crate::cli::settings::passphrases;
 use crate::cli::source::reference;
@@ -22,7 +22,7 @@ use crate::cli::terminal::bar::Bar;
 use crate::cli::terminal::{escape, message, output, units};
 use crate::content::stream_keys;
 use crate::control::{PATIENCE, Request};
-use crate::oci::{Digest, Platform, Source};
+use crate::oci::{Digest, Source};
 use crate::seal::Passphrase;
 
 /// Show and manage the local cache
@@ -64,9 +64,9 @@ struct Pin {
     #[arg(value_name = "REF")]
     reference: String,
 
-    /// Platform of a multi-platform image, os/arch[/variant] [default: this machine's]
-    #[arg(long, value_name = "PLATFORM", env = "OCIFS_PLATFORM", hide_env = true)]
-    platform: Option<Platform>,
+    /// The platform.
+    #[command(flatten)]
+    platform: ReadPlatform,
 
     /// How the registry is reached.
     #[command(flatten)]
@@ -183,7 +183,7 @@ fn pin(mut flags: Pin, invocation: &Invocation) -> Result<(), Failure> {
 }
 
 async fn find(flags: &Pin, source: &Source, passphrases: Vec<Passphrase>, environment: &Environment) -> Result<Resolved, Failure> {
-    let content = ContentFlags { platform: flags.platform.clone(), ..ContentFlags::default() };
+    let content = flags.platform.content();
     let reading = Reading { by_digest: true, passphrases, ..Reading::of(&content) };
     let parts = wiring::build(source, reading, &flags.reaching.registry, &flags.reaching.storage, environment)?;
     // A pin keeps the manifests and indexes that lead to the artifact.

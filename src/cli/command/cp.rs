@@ -5,7 +5,7 @@ use clap::Args;
 use crate::cli::copies::{self, Ends, Reports, Wanted};
 use crate::cli::exit::Failure;
 use crate::cli::runtime::resumable;
-use crate::cli::settings::flags::{Concurrency, Output, RegistryFlags};
+use crate::cli::settings::flags::{RegistryFlags, Transferring};
 use crate::cli::settings::invocation::Invocation;
 use crate::cli::settings::sides::{Side, Sides};
 use crate::cli::source::{reference, wiring};
@@ -15,7 +15,7 @@ use crate::transfer::Options;
 /// Copy artifacts between registries, layouts and OCI archives; digests do not change
 #[derive(Args, Clone, Debug)]
 #[command(visible_alias = "copy", args_override_self = true)]
-#[command(mut_arg("concurrency", |arg| arg.help("Blobs copied at a time [default: 4]")))]
+#[command(mut_arg("concurrency", copies::of_blobs))]
 pub struct Cp {
     /// repository:tag, repository@digest, oci:DIRECTORY:tag or oci-archive:FILE:tag; without a tag if --all-tags is given
     #[arg(value_name = "SRC")]
@@ -37,13 +37,9 @@ pub struct Cp {
     #[arg(long, value_name = "PLATFORM")]
     platform: Option<Platform>,
 
-    /// Concurrency.
+    /// Concurrency and output.
     #[command(flatten)]
-    concurrency: Concurrency,
-
-    /// Output.
-    #[command(flatten)]
-    output: Output,
+    how: Transferring,
 
     /// How both registries are reached.
     #[command(flatten)]
@@ -68,17 +64,17 @@ impl Cp {
         let pull = wiring::readable(&from, &flags, environment)?;
         let flags = invocation.registry_of_side(Side::To, reference::registry(&to))?;
         let push = wiring::destination(&to, &flags, environment)?;
-        let options = Options { concurrency: self.concurrency.get(), referrers: self.recursive, platform: self.platform.clone() };
+        let options = Options { concurrency: self.how.concurrency.get(), referrers: self.recursive, platform: self.platform.clone() };
         let ends = Ends { from, to, pull, push };
         let reports = resumable(
             async {
                 let (repository, wanted) = self.wanted(&ends, &tags).await?;
-                copies::copy(&ends, repository, wanted, options, self.output.quiet).await
+                copies::copy(&ends, repository, wanted, options, self.how.output.quiet).await
             },
             "no incomplete artifact was tagged; run the same copy again to resume",
         )?;
         reports.remember("cp", environment);
-        self.output.show(&reports, Reports::text)
+        self.how.output.show(&reports, Reports::text)
     }
 
     async fn wanted(&self, Ends { from, to, pull, .. }: &Ends, tags: &[Tag]) -> Result<(Repository, Vec<Wanted>), Failure> {
@@ -98,17 +94,11 @@ impl Cp {
 
 /// The tags to set: those in DST, else the tag of SRC; empty if neither has one.
 fn tags_for(to: &Source, others: &[Tag], version: &Version) -> Result<Vec<Tag>, Failure> {
-    let first = match reference::version(to) {
-        Some(Version::Digest(_)) => {
-            return Err(Failure::usage(format!("{to}: a copy cannot choose its digest; name a tag or leave it out")));
-        }
-        Some(Version::Tag(tag)) => Some(tag),
-        None => match version {
-            Version::Tag(tag) => Some(tag.clone()),
-            Version::Digest(_) => None,
-        },
-    };
-    Ok(first.into_iter().chain(others.iter().cloned()).collect())
+    let mut tags = reference::tags_to_set(to, others, "copy")?;
+    if let (None, Version::Tag(tag)) = (reference::version(to), version) {
+        tags.insert(0, tag.clone());
+    }
+    Ok(tags)
 }
 
 #[cfg(test)]

@@ -6,14 +6,14 @@ use serde::Serialize;
 use crate::artifact::Description;
 use crate::cli::exit::Failure;
 use crate::cli::runtime::block_on;
-use crate::cli::settings::flags::{ContentFlags, Format, RegistryFlags, Storage};
+use crate::cli::settings::flags::{Format, ReadPlatform, RegistryFlags, Storage};
 use crate::cli::settings::invocation::Invocation;
 use crate::cli::source::reference;
 use crate::cli::source::wiring::{self, Reading};
 use crate::cli::terminal::{escape, output, units};
 use crate::content::{BlobSource, Sealing};
 use crate::layer::Form;
-use crate::oci::{Digest, Manifest, Platform};
+use crate::oci::{Digest, Manifest};
 
 /// The output. Its keys are stable.
 #[derive(Debug, Serialize)]
@@ -53,9 +53,9 @@ pub struct Inspect {
     #[arg(value_name = "REF")]
     reference: String,
 
-    /// Platform of a multi-platform image, os/arch[/variant] [default: this machine's]
-    #[arg(long, value_name = "PLATFORM", env = "OCIFS_PLATFORM", hide_env = true)]
-    platform: Option<Platform>,
+    /// The platform.
+    #[command(flatten)]
+    platform: ReadPlatform,
 
     /// Output format
     #[arg(long, value_enum, default_value_t)]
@@ -80,7 +80,7 @@ impl Inspect {
         let source = reference::parse(&self.reference, environment)?;
         let storage = self.storage.for_command(environment)?;
         let registry = invocation.registry(reference::registry(&source))?;
-        let content = ContentFlags { platform: self.platform, ..ContentFlags::default() };
+        let content = self.platform.content();
         let reading = Reading { by_digest: true, ..Reading::of(&content) };
         let report = block_on(async {
             let parts = wiring::build(&source, reading, &registry, &storage, environment)?;

@@ -9,14 +9,14 @@ use crate::cli::listing::labels::Wanted;
 use crate::cli::listing::tags::{self, Name, Row, Rows};
 use crate::cli::listing::tree::{self, Walk};
 use crate::cli::runtime::until_interrupted;
-use crate::cli::settings::flags::{ContentFlags, Format, Reaching, View};
+use crate::cli::settings::flags::{ContentFlags, Format, Reaching, ReadPlatform, View};
 use crate::cli::settings::invocation::Invocation;
 use crate::cli::settings::passphrases;
 use crate::cli::source::wiring::{self, Parts, Reading};
 use crate::cli::source::{reference, root};
 use crate::cli::terminal::{escape, output};
 use crate::error::ErrorKind;
-use crate::oci::{Platform, Repository, Source};
+use crate::oci::{Repository, Source};
 use crate::registry::Layout;
 use crate::view::Entry;
 
@@ -39,9 +39,9 @@ pub struct Ls {
     #[arg(long = "label", value_name = "LABEL")]
     labels: Vec<Wanted>,
 
-    /// Platform of a multi-platform image, os/arch[/variant] [default: this machine's]
-    #[arg(long, value_name = "PLATFORM", env = "OCIFS_PLATFORM", hide_env = true)]
-    platform: Option<Platform>,
+    /// The platform.
+    #[command(flatten)]
+    platform: ReadPlatform,
 
     /// How to show the artifact: merged as its kind implies, one directory per layer, or one file per blob [default: merged]
     #[arg(long, value_name = "VIEW", env = "OCIFS_VIEW", hide_env = true)]
@@ -87,7 +87,7 @@ impl Ls {
         self.reaching.storage = std::mem::take(&mut self.reaching.storage).for_command(environment)?;
         self.reaching.registry = invocation.registry(reference::registry(&place.source))?;
         let passphrases = passphrases::read_all(&invocation.origins(&self.reaching.keys))?;
-        let content = ContentFlags { platform: self.platform.clone(), view: self.view, ..ContentFlags::default() };
+        let content = ContentFlags { view: self.view, ..self.platform.content() };
         let by_digest = reference::digest(&place.source).is_some();
         let reading = Reading { by_digest, passphrases, ..Reading::of(&content) };
         until_interrupted(async {

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 use async_trait::async_trait;
-use clap::Args;
+use clap::{Arg, Args};
 use serde::Serialize;
 
 use crate::cli::copies;
@@ -13,13 +13,13 @@ use crate::cli::exit::Failure;
 use crate::cli::history::{self, Done};
 use crate::cli::runtime::{blocking, until_interrupted};
 use crate::cli::settings::environment;
-use crate::cli::settings::flags::{Concurrency, Output, RegistryFlags, Storage};
+use crate::cli::settings::flags::{RegistryFlags, Storage, Transferring};
 use crate::cli::settings::invocation::Invocation;
 use crate::cli::source::{inputs, pushing, reference, wiring};
 use crate::cli::terminal::bar::Bar;
 use crate::cli::terminal::{escape, message, units};
 use crate::error::Error;
-use crate::oci::{LayoutForm, Platform, Registry, Source, Tag, Version};
+use crate::oci::{LayoutForm, Platform, Registry, Version};
 use crate::publish::Packs;
 use crate::recipe::{self, ArtifactSource, Gatherer, PackFile, PackTarget, Unpacked};
 use crate::registry::Objects;
@@ -30,7 +30,7 @@ const S3_VARIABLES: &str = "AWS_";
 
 /// Build an artifact or index from a Pack file
 #[derive(Args, Clone, Debug)]
-#[command(after_help = PACK_FILE)]
+#[command(after_help = PACK_FILE, mut_arg("concurrency", in_items))]
 pub struct Pack {
     /// repository[:tag[,tag]…], oci:DIRECTORY[:tag…] or oci-archive:FILE[:tag…]
     #[arg(value_name = "DST")]
@@ -48,9 +48,13 @@ pub struct Pack {
     #[arg(short, long = "annotation", value_name = "NAME=VALUE", value_parser = inputs::annotation)]
     annotations: Vec<(String, String)>,
 
-    /// Concurrency, output and connection.
+    /// Concurrency and output.
     #[command(flatten)]
-    how: How,
+    how: Transferring,
+
+    /// How registries are reached.
+    #[command(flatten)]
+    registry: RegistryFlags,
 
     /// Where fetched files are kept until they are sent.
     #[command(flatten)]
@@ -59,6 +63,7 @@ pub struct Pack {
 
 /// Unpack an artifact into files and a Pack file that packs to the same digest
 #[derive(Args, Clone, Debug)]
+#[command(mut_arg("concurrency", in_items))]
 pub struct Unpack {
     /// repository:tag, repository@digest, oci:DIRECTORY:tag or oci-archive:FILE:tag
     #[arg(value_name = "REF")]
@@ -72,28 +77,18 @@ pub struct Unpack {
     #[arg(long, value_name = "PLATFORM")]
     platform: Option<Platform>,
 
-    /// Concurrency, output and connection.
+    /// Concurrency and output.
     #[command(flatten)]
-    how: How,
-}
-
-/// The help of `--concurrency`.
-const ITEMS: &str = "Items read, and blobs transferred, at a time [default: 4]";
-
-#[derive(Args, Clone, Debug)]
-#[command(mut_arg("concurrency", |arg| arg.help(ITEMS).short('j').visible_alias("parallel")))]
-struct How {
-    /// Concurrency.
-    #[command(flatten)]
-    concurrency: Concurrency,
-
-    /// Output.
-    #[command(flatten)]
-    output: Output,
+    how: Transferring,
 
     /// How registries are reached.
     #[command(flatten)]
     registry: RegistryFlags,
+}
+
+/// The flag `--concurrency`, which also counts items.
+fn in_items(concurrency: Arg) -> Arg {
+    concurrency.help("Items read, and blobs transferred, at a time [default: 4]").short('j').visible_alias("parallel")
 }
 
 const PACK_FILE: &str = "\
@@ -143,7 +138,7 @@ impl Pack {
         let environment = &invocation.environment;
         let (text, others) = reference::split_tags(&self.destination)?;
         let to = reference::parse(text, environment)?;
-        let tags = tags(&to, others)?;
+        let tags = reference::tags_to_set(&to, &others, "pack")?;
         let flags = invocation.registry(reference::registry(&to))?;
         let storage = self.storage.clone().with_directories(environment)?;
         let base = environment.absolute(self.directory.as_deref().unwrap_or(Path::new(".")), None)?;
@@ -163,12 +158,8 @@ impl Pack {
             let pair = |counter: &(std::sync::atomic::AtomicU64, std::sync::atomic::AtomicU64)| {
                 (counter.0.load(Ordering::Relaxed), counter.1.load(Ordering::Relaxed))
             };
-            let versions: Vec<Version> = match tags.is_empty() {
-                true => vec![Version::Digest(packed.digest)],
-                false => tags.into_iter().map(Version::Tag).collect(),
-            };
             Ok::<_, Failure>(PackReport {
-                references: versions.iter().map(|version| reference::with_version(&to, version)).collect(),
+                references: reference::all(&to, &tags, packed.digest),
                 digest: packed.digest.to_string(),
                 media_type: packed.media_type,
                 sent: pair(&tally.sent),
@@ -242,18 +233,6 @@ impl UnpackReport {
             format!("{directory}: {files}{members}\nto pack them again: ocifs pack -C {directory} -f {directory}/pack.yaml DST")
         }
     }
-}
-
-/// The tags to set.
-fn tags(to: &Source, others: Vec<Tag>) -> Result<Vec<Tag>, Failure> {
-    let first = match reference::version(to) {
-        Some(Version::Digest(_)) => {
-            return Err(Failure::usage(format!("{to}: a pack cannot choose its digest; name a tag or leave it out")));
-        }
-        Some(Version::Tag(tag)) => Some(tag),
-        None => None,
-    };
-    Ok(first.into_iter().chain(others).collect())
 }
 
 fn gatherer(base: PathBuf, packs: &Packs, flags: &RegistryFlags, invocation: &Invocation) -> Gatherer {

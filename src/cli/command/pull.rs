@@ -16,7 +16,7 @@ use crate::artifact::{Artifact, Dialect, Kind, ViewMode};
 use crate::cli::exit::{Code, Failure};
 use crate::cli::history::{self, Done};
 use crate::cli::runtime::resumable;
-use crate::cli::settings::flags::{Concurrency, ContentFlags, Format, Output, Reaching, Verify};
+use crate::cli::settings::flags::{ContentFlags, Format, Reaching, ReadPlatform, Transferring, Verify};
 use crate::cli::settings::invocation::Invocation;
 use crate::cli::settings::passphrases;
 use crate::cli::source::reference;
@@ -26,7 +26,7 @@ use crate::cli::terminal::{escape, message, units};
 use crate::content::Sealing;
 use crate::error::ErrorKind;
 use crate::extract::{self, Selection, Summary, Tally, Target};
-use crate::oci::{Digest, Platform, Repository, Source, Version};
+use crate::oci::{Digest, Repository, Source, Version};
 use crate::sys::process;
 use crate::transfer;
 
@@ -69,21 +69,17 @@ pub struct Pull {
     #[arg(long)]
     include_subject: bool,
 
-    /// Platform of a multi-platform image, os/arch[/variant] [default: this machine's]
-    #[arg(long, value_name = "PLATFORM", env = "OCIFS_PLATFORM", hide_env = true)]
-    platform: Option<Platform>,
+    /// The platform.
+    #[command(flatten)]
+    platform: ReadPlatform,
 
     /// When to verify content: `strict` verifies whole blobs before the first byte; no unverified file appears either way [default: auto]
     #[arg(long, value_name = "MODE", env = "OCIFS_VERIFY", hide_env = true)]
     verify: Option<Verify>,
 
-    /// Concurrency.
+    /// Concurrency and output.
     #[command(flatten)]
-    concurrency: Concurrency,
-
-    /// Output.
-    #[command(flatten)]
-    printing: Output,
+    how: Transferring,
 
     /// How the registry is reached.
     #[command(flatten)]
@@ -143,13 +139,13 @@ impl Pull {
         self.reaching.registry = invocation.registry(reference::registry(&source))?;
         let selection = Selection::new(&self.paths)?;
         let output = self.output.take().or(self.directory.take()).unwrap_or_else(|| PathBuf::from("."));
-        if output.as_os_str() == "-" && self.printing.format != Format::Text {
+        if output.as_os_str() == "-" && self.how.output.format != Format::Text {
             return Err(Failure::usage("standard output cannot hold both the file (`-o -`) and the report (`--format`)"));
         }
         let passphrases = passphrases::read_all(&invocation.origins(&self.reaching.keys))?;
         let is_typed = !invocation.typed_origins(&self.reaching.keys).is_empty();
         process::raise_open_file_limit();
-        let content = ContentFlags { platform: self.platform.clone(), verify: self.verify, ..ContentFlags::default() };
+        let content = ContentFlags { verify: self.verify, ..self.platform.content() };
         let by_digest = reference::digest(&source).is_some();
         let reading = Reading { by_digest, passphrases, caching: Caching::Unfilled { spool: existing(&output) }, ..Reading::of(&content) };
         let done = resumable(
@@ -177,7 +173,7 @@ impl Pull {
         let tally = Arc::new(Tally::default());
         let bar = {
             let (artifacts, tally) = (parts.artifacts.clone(), Arc::clone(&tally));
-            Bar::new(self.printing.quiet, move || figures(artifacts.progress(), &tally))
+            Bar::new(self.how.output.quiet, move || figures(artifacts.progress(), &tally))
         };
         let wanted = self.find(parts, source).await?;
         let surveys: Vec<_> = wanted.iter().map(|one| extract::survey(&one.source.artifact, selection)).collect();
@@ -198,7 +194,7 @@ impl Pull {
         let mut summaries = Vec::new();
         for one in &wanted {
             let options = extract::Options {
-                concurrency: self.concurrency.get(),
+                concurrency: self.how.concurrency.get(),
                 keep: self.keep_old_files,
                 same_owner: self.same_owner,
                 selection: selection.clone(),
@@ -235,7 +231,7 @@ impl Pull {
         // An index without platforms is a directory of its members, whatever platform is requested.
         let members = artifact.manifest.index().map(|index| index.manifests.as_slice()).unwrap_or_default();
         let has_platforms = members.iter().any(|member| member.platform.as_ref().is_some_and(|platform| !platform.is_unknown()));
-        if let (Some(platform), Dialect::Members, true) = (&self.platform, artifact.dialect, has_platforms) {
+        if let (Some(platform), Dialect::Members, true) = (&self.platform.platform, artifact.dialect, has_platforms) {
             transfer::member_for(&artifact.manifest, platform)?;
         }
         let source = extract::Source { artifacts, repository: repository.clone(), artifact, strict: false };
@@ -245,13 +241,13 @@ impl Pull {
     fn print(&self, wanted: &[Wanted], summaries: &[Summary], selection: &Selection, target: &Target) -> Result<(), Failure> {
         let directory = std::path::absolute(target.path()).unwrap_or_else(|_| target.path().to_owned());
         let kept: u64 = summaries.iter().map(|summary| summary.kept.count).sum();
-        for summary in summaries.iter().filter(|_| !self.printing.quiet) {
+        for summary in summaries.iter().filter(|_| !self.how.output.quiet) {
             warnings(summary).iter().for_each(|text| message::warn(text));
         }
         let pulled = || wanted.iter().zip(summaries);
         let reports = Reports { pulled: pulled().map(|(one, summary)| report(one, summary, selection, &directory)).collect() };
         let lines = || pulled().map(|(one, summary)| text(one, summary, &directory)).collect::<Vec<_>>();
-        self.printing.show(&reports, |_| lines().join("\n"))?;
+        self.how.output.show(&reports, |_| lines().join("\n"))?;
         let Some(first) = summaries.iter().find_map(|summary| summary.kept.first.as_ref()) else { return Ok(()) };
         Err(Failure::other(format!("{kept} existing names were kept: {first}, …; drop --keep-old-files to replace them")))
     }

@@ -8,7 +8,7 @@ use serde::Serialize;
 use crate::cli::exit::Failure;
 use crate::cli::history::{self, Done};
 use crate::cli::runtime::{blocking, resumable};
-use crate::cli::settings::flags::{Concurrency, ContentFlags, Output, Reaching};
+use crate::cli::settings::flags::{ContentFlags, Reaching, Transferring};
 use crate::cli::settings::invocation::Invocation;
 use crate::cli::settings::passphrases;
 use crate::cli::source::wiring::{self, Parts, Reading};
@@ -105,13 +105,9 @@ pub struct Push {
     #[arg(long)]
     no_index: bool,
 
-    /// Concurrency.
+    /// Concurrency and output.
     #[command(flatten)]
-    concurrency: Concurrency,
-
-    /// Output.
-    #[command(flatten)]
-    output: Output,
+    how: Transferring,
 
     /// How the registry is reached.
     #[command(flatten)]
@@ -182,7 +178,7 @@ impl Push {
         let text = self.take_reference();
         let (text, others) = reference::split_tags(&text)?;
         let source = reference::parse(text, environment)?;
-        let tags = tags(&source, others)?;
+        let tags = tags(&source, &others)?;
         let origins = invocation.origins(&self.reaching.keys);
         let storage = self.reaching.storage.clone().for_command(environment)?;
         let flags = invocation.registry(reference::registry(&source))?;
@@ -197,11 +193,12 @@ impl Push {
                 let packs = pushing::packs(&storage, &format!("push {source} {self:?}")).await?;
                 let wanted = self.pushing(&source, tags, &parts, &packs).await?;
                 let publisher = pushing::publisher(&source, &parts, encrypted, !self.no_index);
-                let pushed = publisher.push(&wanted, &pushing::listener(self.output.quiet)).await?;
+                let pushed = publisher.push(&wanted, &pushing::listener(self.how.output.quiet)).await?;
                 parts.push.finish().await?;
                 parts.artifacts.flush().await;
                 packs.finish();
-                Ok((pushed, references(&source, &wanted.tags)))
+                let references = reference::all(&source, &wanted.tags, pushed.manifest.digest);
+                Ok((pushed, references))
             },
             "no tag was set; run the same push again to resume",
         )?;
@@ -249,7 +246,7 @@ impl Push {
             owner: self.owner,
             newest: source_date,
             packs: packs.directory().to_path_buf(),
-            concurrency: self.concurrency.get(),
+            concurrency: self.how.concurrency.get(),
             dry_run: self.dry_run,
             plaintext: self.plaintext,
             no_ignore: self.no_ignore,
@@ -282,21 +279,16 @@ impl Push {
     }
 
     fn print(&self, row: &Row) -> Result<(), Failure> {
-        self.output.show(row, text)
+        self.how.output.show(row, text)
     }
 }
 
 /// The tags to set. There is no default tag.
-fn tags(source: &Source, others: Vec<Tag>) -> Result<Vec<Tag>, Failure> {
+fn tags(source: &Source, others: &[Tag]) -> Result<Vec<Tag>, Failure> {
     match reference::version(source) {
-        Some(Version::Tag(tag)) => Ok(std::iter::once(tag).chain(others).collect()),
-        Some(Version::Digest(_)) => Err(Failure::usage(format!("{source}: a push cannot choose its digest; name a tag"))),
         None => Err(Failure::usage(format!("{source} has no tag; write {source}:TAG"))),
+        Some(_) => reference::tags_to_set(source, others, "push"),
     }
-}
-
-fn references(source: &Source, tags: &[Tag]) -> Vec<String> {
-    tags.iter().map(|tag| reference::with_version(source, &Version::Tag(tag.clone()))).collect()
 }
 
 fn row(references: Vec<String>, pushed: Pushed, dry_run: bool) -> Row {

@@ -9,7 +9,7 @@ use serde::Serialize;
 use crate::artifact::{Artifact, Parts};
 use crate::cli::exit::{Code, Failure};
 use crate::cli::runtime::resumable;
-use crate::cli::settings::flags::{ContentFlags, Output, Reaching};
+use crate::cli::settings::flags::{Output, Reaching, ReadPlatform};
 use crate::cli::settings::invocation::Invocation;
 use crate::cli::settings::passphrases;
 use crate::cli::source::resolved::Resolved;
@@ -18,7 +18,7 @@ use crate::cli::source::{mounted, reference};
 use crate::cli::terminal::bar::Bar;
 use crate::cli::terminal::{escape, units};
 use crate::extract::{self, Selection};
-use crate::oci::{Platform, Source};
+use crate::oci::Source;
 
 /// Fetch artifacts, or files in them, into the cache before they are read
 #[derive(Args, Clone, Debug)]
@@ -32,9 +32,9 @@ pub struct Warm {
     #[arg(long = "path", value_name = "GLOB", action = ArgAction::Append)]
     paths: Vec<String>,
 
-    /// Platform of a multi-platform image, os/arch[/variant] [default: this machine's]
-    #[arg(long, value_name = "PLATFORM", env = "OCIFS_PLATFORM", hide_env = true)]
-    platform: Option<Platform>,
+    /// The platform.
+    #[command(flatten)]
+    platform: ReadPlatform,
 
     /// Output.
     #[command(flatten)]
@@ -81,7 +81,7 @@ impl Warm {
         reaching.storage = reaching.storage.with_directories(environment)?;
         reaching.registry = invocation.registry(reference::registry(&place.source))?;
         let passphrases = passphrases::read_all(&invocation.origins(&reaching.keys))?;
-        let content = ContentFlags { platform: self.platform.clone(), ..ContentFlags::default() };
+        let content = self.platform.content();
         let by_digest = reference::digest(&place.source).is_some();
         let reading = Reading { by_digest, passphrases, ..Reading::of(&content) };
         let fetched = async {

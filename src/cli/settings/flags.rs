@@ -171,6 +171,33 @@ pub struct Output {
     pub format: Format,
 }
 
+/// How a command transfers blobs and shows its result.
+#[derive(Args, Clone, Copy, Debug)]
+pub struct Transferring {
+    /// Concurrency.
+    #[command(flatten)]
+    pub concurrency: Concurrency,
+
+    /// Output.
+    #[command(flatten)]
+    pub output: Output,
+}
+
+/// The platform that a command reads.
+#[derive(Args, Clone, Debug)]
+pub struct ReadPlatform {
+    /// Platform of a multi-platform image, os/arch[/variant] [default: this machine's]
+    #[arg(long, value_name = "PLATFORM", env = "OCIFS_PLATFORM", hide_env = true)]
+    pub platform: Option<Platform>,
+}
+
+impl ReadPlatform {
+    /// The content flags of a command that has no others.
+    pub fn content(&self) -> ContentFlags {
+        ContentFlags { platform: self.platform.clone(), ..ContentFlags::default() }
+    }
+}
+
 /// Directories and budgets.
 #[derive(Args, Clone, Debug, Default)]
 #[command(next_help_heading = "Cache and state")]

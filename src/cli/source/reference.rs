@@ -80,6 +80,26 @@ pub fn with_version(source: &Source, version: &Version) -> String {
     }
 }
 
+/// The references to an artifact by its tags, or by digest if it has none.
+pub fn all(source: &Source, tags: &[Tag], digest: Digest) -> Vec<String> {
+    match tags {
+        [] => vec![with_version(source, &Version::Digest(digest))],
+        tags => tags.iter().map(|tag| with_version(source, &Version::Tag(tag.clone()))).collect(),
+    }
+}
+
+/// The tags to set on an artifact that `what` makes: that of the destination, and others.
+///
+/// # Errors
+/// The destination names a digest.
+pub fn tags_to_set(to: &Source, others: &[Tag], what: &str) -> Result<Vec<Tag>, Failure> {
+    match version(to) {
+        Some(Version::Digest(_)) => Err(Failure::usage(format!("{to}: a {what} cannot choose its digest; name a tag"))),
+        Some(Version::Tag(tag)) => Ok(std::iter::once(tag).chain(others.iter().cloned()).collect()),
+        None => Ok(others.to_vec()),
+    }
+}
+
 async fn only_one(source: &Source, pull: &dyn Pull) -> Result<(Repository, Version), Failure> {
     let repository = Layout::repository()?;
     let names = pull.tags(&repository, None).await?.names;

@@ -94,9 +94,8 @@ pub async fn put(destination: &Destination, to: &Source, manifest: &Manifest, ot
         Some(Version::Digest(_)) | None => None,
     };
     let tags: Vec<Tag> = first.into_iter().chain(others.iter().cloned()).collect();
-    let by_digest = Version::Digest(manifest.digest);
     if tags.is_empty() {
-        push.push_manifest(repository, &by_digest, manifest).await?;
+        push.push_manifest(repository, &Version::Digest(manifest.digest), manifest).await?;
     }
     for tag in &tags {
         transfer::put_tag(destination, manifest, tag).await?;
@@ -105,12 +104,8 @@ pub async fn put(destination: &Destination, to: &Source, manifest: &Manifest, ot
         push.link_referrer(repository, &subject.digest, &manifest.descriptor()).await?;
     }
     push.finish().await?;
-    let mut versions: Vec<Version> = tags.into_iter().map(Version::Tag).collect();
-    if versions.is_empty() {
-        versions.push(by_digest);
-    }
     Ok(Report {
-        references: versions.iter().map(|version| reference::with_version(to, version)).collect(),
+        references: reference::all(to, &tags, manifest.digest),
         digest: manifest.digest.to_string(),
         media_type: manifest.media_type.clone(),
         size: manifest.raw.len() as u64,
