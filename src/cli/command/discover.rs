@@ -10,7 +10,7 @@ use crate::cli::exit::Failure;
 use crate::cli::runtime::until_interrupted;
 use crate::cli::settings::flags::{Format, RegistryFlags};
 use crate::cli::settings::invocation::Invocation;
-use crate::cli::source::{reference, wiring};
+use crate::cli::source::{opened, reference};
 use crate::cli::terminal::{escape, output, units};
 use crate::oci::{Descriptor, Digest, Manifest, Platform, Repository, Source, Version};
 use crate::registry::Pull;
@@ -85,10 +85,7 @@ impl Discover {
     /// # Errors
     /// The artifact does not exist, or its referrers cannot be listed.
     pub fn run(self, invocation: Invocation) -> Result<(), Failure> {
-        let environment = &invocation.environment;
-        let source = reference::parse(&self.reference, environment)?;
-        let flags = invocation.registry(reference::registry(&source))?;
-        let pull = wiring::readable(&source, &flags, environment)?;
+        let (source, pull) = opened::to_read(&self.reference, &invocation)?;
         let root = until_interrupted(async {
             let (repository, version) = reference::named(&source, pull.as_ref()).await?;
             let manifest = self.subject(pull.as_ref(), &repository, &version).await?;

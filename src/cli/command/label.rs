@@ -11,7 +11,7 @@ use crate::cli::listing::labels;
 use crate::cli::runtime::until_interrupted;
 use crate::cli::settings::flags::{Format, RegistryFlags};
 use crate::cli::settings::invocation::Invocation;
-use crate::cli::source::{pushing, reference, wiring};
+use crate::cli::source::{opened, pushing, reference};
 use crate::cli::terminal::{escape, message, output};
 use crate::oci::{Digest, InvalidManifest, Manifest, Source, Tag, Version, document, media_type};
 use crate::registry::Push;
@@ -94,22 +94,18 @@ impl Label {
             return Err(Failure::usage("name at least one label"));
         }
         let changes: Vec<Change> = words.iter().map(|word| change(word, sets)).collect::<Result<_, _>>()?;
-        let environment = &invocation.environment;
-        let source = reference::parse(text, environment)?;
-        let push = wiring::registry(&source, false, &invocation.registry(reference::registry(&source))?, environment)?;
+        let (source, push) = opened::to_change(text, &invocation)?;
         let (tag, digest) = until_interrupted(relabel(&source, &push, &changes))?;
         let reference = reference::with_version(&source, &Version::Tag(tag));
         output::line(&format!("{}  {digest}", escape::terminal(&reference)))?;
-        history::add(Done::now("label", reference, None, digest), environment);
+        history::add(Done::now("label", reference, None, digest), &invocation.environment);
         Ok(())
     }
 }
 
 impl List {
     fn run(self, invocation: &Invocation) -> Result<(), Failure> {
-        let source = reference::parse(&self.reference, &invocation.environment)?;
-        let flags = invocation.registry(reference::registry(&source))?;
-        let pull = wiring::readable(&source, &flags, &invocation.environment)?;
+        let (source, pull) = opened::to_read(&self.reference, invocation)?;
         let found = until_interrupted(async {
             let (repository, version) = reference::named(&source, pull.as_ref()).await?;
             Ok(labels::of(&pull.manifest(&repository, &version).await?))

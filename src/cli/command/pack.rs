@@ -15,7 +15,7 @@ use crate::cli::runtime::{blocking, until_interrupted};
 use crate::cli::settings::environment;
 use crate::cli::settings::flags::{RegistryFlags, Storage, Transferring};
 use crate::cli::settings::invocation::Invocation;
-use crate::cli::source::{inputs, pushing, reference, wiring};
+use crate::cli::source::{inputs, opened, pushing, reference, wiring};
 use crate::cli::terminal::bar::Bar;
 use crate::cli::terminal::{escape, message, units};
 use crate::error::Error;
@@ -192,10 +192,8 @@ impl Unpack {
     /// # Errors
     /// The artifact cannot be read, or the directory is not empty. The directory is left unchanged.
     pub fn run(self, invocation: Invocation) -> Result<(), Failure> {
-        let environment = &invocation.environment;
-        let source = reference::parse(&self.reference, environment)?;
-        let directory = environment.absolute(&self.directory, None)?;
-        let pull = wiring::readable(&source, &invocation.registry(reference::registry(&source))?, environment)?;
+        let directory = invocation.environment.absolute(&self.directory, None)?;
+        let (source, pull) = opened::to_read(&self.reference, &invocation)?;
         let report = until_interrupted(async {
             let (repository, version) = reference::named(&source, pull.as_ref()).await?;
             let from = transfer::Source { pull, repository };

@@ -8,7 +8,7 @@ use crate::cli::listing::holding;
 use crate::cli::runtime::until_interrupted;
 use crate::cli::settings::flags::{Format, RegistryFlags};
 use crate::cli::settings::invocation::Invocation;
-use crate::cli::source::{reference, wiring};
+use crate::cli::source::{opened, reference, wiring};
 use crate::cli::terminal::{escape, output};
 use crate::oci::{Repository, Source};
 use crate::registry::{Layout, all_names};
@@ -119,10 +119,7 @@ fn lines(names: &[String]) -> String {
 }
 
 fn tags(flags: Tags, invocation: &Invocation) -> Result<(), Failure> {
-    let environment = &invocation.environment;
-    let source = reference::parse(&flags.listed.place, environment)?;
-    let registry = invocation.registry(reference::registry(&source))?;
-    let pull = wiring::readable(&source, &registry, environment)?;
+    let (source, pull) = opened::to_read(&flags.listed.place, invocation)?;
     let names = until_interrupted(async {
         let (repository, digest) = match &source {
             Source::Registry { prefix: None, registry } => {

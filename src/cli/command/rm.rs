@@ -9,7 +9,7 @@ use crate::cli::listing::holding;
 use crate::cli::runtime::{blocking, until_interrupted};
 use crate::cli::settings::flags::{Format, RegistryFlags};
 use crate::cli::settings::invocation::Invocation;
-use crate::cli::source::{reference, wiring};
+use crate::cli::source::{opened, reference};
 use crate::cli::terminal::{escape, message, output, prompt};
 use crate::oci::{Digest, Tag, Version};
 
@@ -79,9 +79,7 @@ impl Rm {
 
     fn delete(&self, text: &str, invocation: &Invocation) -> Result<Option<Deleted>, Failure> {
         let environment = &invocation.environment;
-        let source = reference::parse(text, environment)?;
-        let flags = invocation.registry(reference::registry(&source))?;
-        let push = wiring::registry(&source, false, &flags, environment)?;
+        let (source, push) = opened::to_change(text, invocation)?;
         until_interrupted(async {
             let (repository, version) = reference::named(&source, push.as_ref()).await?;
             let Version::Tag(tag) = version else {

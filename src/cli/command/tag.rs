@@ -7,7 +7,7 @@ use crate::cli::history::{self, Done};
 use crate::cli::runtime::until_interrupted;
 use crate::cli::settings::flags::RegistryFlags;
 use crate::cli::settings::invocation::Invocation;
-use crate::cli::source::{reference, wiring};
+use crate::cli::source::{opened, reference};
 use crate::cli::terminal::output;
 use crate::oci::{Tag as Name, Version};
 use crate::transfer::{self, Destination};
@@ -35,10 +35,8 @@ impl Tag {
     /// The artifact does not exist, or the registry refuses a tag.
     pub fn run(self, invocation: Invocation) -> Result<(), Failure> {
         let environment = &invocation.environment;
-        let source = reference::parse(&self.reference, environment)?;
+        let (source, push) = opened::to_change(&self.reference, &invocation)?;
         let tags: Vec<Name> = self.tags.iter().map(|tag| Name::parse(tag)).collect::<Result<_, _>>()?;
-        let flags = invocation.registry(reference::registry(&source))?;
-        let push = wiring::registry(&source, false, &flags, environment)?;
         until_interrupted(async {
             let (repository, version) = reference::named(&source, push.as_ref()).await?;
             let manifest = push.manifest(&repository, &version).await?;

@@ -4,6 +4,7 @@
 //! - `inputs`: local files that a command packs
 //! - `mirrors`: the files of containerd and podman that redirect a registry
 //! - `mounted`: paths inside a mount as references
+//! - `opened`: the artifact or repository that a command names, opened
 //! - `pushing`: shared by the commands that build artifacts
 //! - `reference`: parses SOURCE and REF, finds the artifact
 //! - `resolved`: an artifact that was looked up, with what reads it
@@ -14,6 +15,7 @@ pub mod access;
 pub mod inputs;
 pub mod mirrors;
 pub mod mounted;
+pub mod opened;
 pub mod pushing;
 pub mod reference;
 pub mod resolved;

@@ -11,9 +11,9 @@ use crate::cli::output_file::Destination;
 use crate::cli::runtime::until_interrupted;
 use crate::cli::settings::flags::RegistryFlags;
 use crate::cli::settings::invocation::Invocation;
-use crate::cli::source::{reference, wiring};
+use crate::cli::source::{opened, reference};
 use crate::cli::terminal::{escape, output};
-use crate::oci::{Descriptor, Manifest, Platform, Source, document};
+use crate::oci::{Descriptor, Manifest, Platform, document};
 use crate::transfer;
 
 /// Flags of both commands.
@@ -74,10 +74,7 @@ impl Get {
     }
 
     async fn find(&self, invocation: &Invocation) -> Result<(transfer::Source, Manifest), Failure> {
-        let environment = &invocation.environment;
-        let source: Source = reference::parse(&self.reference, environment)?;
-        let flags = invocation.registry(reference::registry(&source))?;
-        let pull = wiring::readable(&source, &flags, environment)?;
+        let (source, pull) = opened::to_read(&self.reference, invocation)?;
         let (repository, version) = reference::named(&source, pull.as_ref()).await?;
         let from = transfer::Source { pull, repository };
         let manifest = from.manifest(&version, self.platform.as_ref()).await?;

@@ -12,7 +12,7 @@ use crate::cli::output_file;
 use crate::cli::runtime::until_interrupted;
 use crate::cli::settings::flags::{Format, RegistryFlags};
 use crate::cli::settings::invocation::Invocation;
-use crate::cli::source::{inputs, pushing, reference, wiring};
+use crate::cli::source::{inputs, opened, pushing, reference};
 use crate::cli::terminal::output;
 use crate::oci::{Digest, InvalidManifest, Manifest, Platform, Tag, Version, document, media_type};
 use crate::transfer::{self, Destination};
@@ -118,11 +118,7 @@ impl Index {
 
 impl Create {
     fn run(self, invocation: &Invocation) -> Result<(), Failure> {
-        let environment = &invocation.environment;
-        let (text, others) = reference::split_tags(&self.reference)?;
-        let to = reference::parse(text, environment)?;
-        let push = wiring::destination(&to, &invocation.registry(reference::registry(&to))?, environment)?;
-        let place = Destination { repository: reference::repository(&to)?, push };
+        let (to, others, place) = opened::to_write(&self.reference, invocation)?;
         let report = until_interrupted(async {
             let mut members = Vec::new();
             for name in &self.members {
@@ -149,9 +145,7 @@ impl Create {
 
 impl Update {
     fn run(self, invocation: &Invocation) -> Result<(), Failure> {
-        let environment = &invocation.environment;
-        let source = reference::parse(&self.reference, environment)?;
-        let push = wiring::registry(&source, false, &invocation.registry(reference::registry(&source))?, environment)?;
+        let (source, push) = opened::to_change(&self.reference, invocation)?;
         let tags: Vec<Tag> = self.tag.iter().map(|tag| Tag::parse(tag)).collect::<Result<_, _>>()?;
         if [&self.add, &self.merge, &self.remove].iter().all(|names| names.is_empty()) {
             return Err(Failure::usage("nothing to change: give --add, --merge or --remove"));

@@ -11,7 +11,7 @@ use crate::cli::exit::Failure;
 use crate::cli::runtime::{blocking, until_interrupted};
 use crate::cli::settings::flags::{Format, RegistryFlags};
 use crate::cli::settings::invocation::Invocation;
-use crate::cli::source::{inputs, reference, wiring};
+use crate::cli::source::{inputs, opened, reference};
 use crate::cli::terminal::{escape, output};
 use crate::oci::{Digest, Hasher, Manifest, Source, Tag, Version};
 use crate::transfer::{self, Destination};
@@ -67,17 +67,12 @@ impl Put {
     /// # Errors
     /// The file is not a manifest, its digest does not match, or the registry refuses it.
     pub fn run(self, invocation: &Invocation) -> Result<(), Failure> {
-        let environment = &invocation.environment;
-        let (text, others) = reference::split_tags(&self.reference)?;
-        let to = reference::parse(text, environment)?;
-        let flags = invocation.registry(reference::registry(&to))?;
-        let push = wiring::destination(&to, &flags, environment)?;
-        let repository = reference::repository(&to)?;
+        let (to, others, destination) = opened::to_write(&self.reference, invocation)?;
         let report = until_interrupted(async {
             let file = self.file.clone();
             let raw = blocking(move || inputs::small(&file)).await?;
             let manifest = parsed(&self.file, raw.into(), self.media_type.as_deref(), reference::version(&to))?;
-            put(&Destination { push, repository }, &to, &manifest, &others).await
+            put(&destination, &to, &manifest, &others).await
         })?;
         output::show(self.format, &report, Report::text)
     }

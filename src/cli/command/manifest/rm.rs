@@ -8,7 +8,7 @@ use crate::cli::listing::holding;
 use crate::cli::runtime::until_interrupted;
 use crate::cli::settings::flags::RegistryFlags;
 use crate::cli::settings::invocation::Invocation;
-use crate::cli::source::{reference, wiring};
+use crate::cli::source::{opened, reference};
 use crate::cli::terminal::{escape, output, prompt};
 use crate::oci::Version;
 
@@ -38,10 +38,7 @@ impl Rm {
     /// # Errors
     /// The user did not confirm, or the registry refuses.
     pub fn run(self, invocation: &Invocation) -> Result<(), Failure> {
-        let environment = &invocation.environment;
-        let source = reference::parse(&self.reference, environment)?;
-        let flags = invocation.registry(reference::registry(&source))?;
-        let push = wiring::registry(&source, false, &flags, environment)?;
+        let (source, push) = opened::to_change(&self.reference, invocation)?;
         let deleted = until_interrupted(async {
             let (repository, version) = reference::named(&source, push.as_ref()).await?;
             let manifest = match push.manifest(&repository, &version).await {
