@@ -116,13 +116,10 @@ impl Gzip {
     }
 
     fn padding(&self, input: &[u8]) -> Result<Step, Error> {
-        match input.iter().position(|byte| *byte != 0) {
-            None => Ok(Step { consumed: input.len(), gap: true, ..Step::default() }),
-            Some(at) => Err(Error::integrity(format!(
-                "gzip: bytes that are neither zeros nor a member follow the last member, at byte {}",
-                self.offset + at as u64
-            ))),
-        }
+        Step::padding(input).map_err(|at| {
+            let at = self.offset + at as u64;
+            Error::integrity(format!("gzip: bytes that are neither zeros nor a member follow the last member, at byte {at}"))
+        })
     }
 
     /// Processes header and trailer bytes; returns when the body starts, the member has ended, or the input is used up.

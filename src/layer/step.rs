@@ -26,6 +26,14 @@ pub(super) struct Step {
 }
 
 impl Step {
+    /// Consumes padding, which is zeros; returns the place of another byte.
+    pub(super) fn padding(input: &[u8]) -> Result<Self, usize> {
+        match input.iter().position(|byte| *byte != 0) {
+            None => Ok(Self { consumed: input.len(), gap: true, ..Self::default() }),
+            Some(at) => Err(at),
+        }
+    }
+
     /// Whether any byte was consumed or produced.
     pub(super) fn moved(&self) -> bool {
         self.consumed > 0 || self.produced > 0 || self.boundary.is_some()

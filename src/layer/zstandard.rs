@@ -112,13 +112,10 @@ impl Zstandard {
     }
 
     fn padding(&self, input: &[u8]) -> Result<Step, Error> {
-        match input.iter().position(|byte| *byte != 0) {
-            None => Ok(Step { consumed: input.len(), gap: true, ..Step::default() }),
-            Some(at) => Err(Error::integrity(format!(
-                "zstd: bytes that are neither zeros nor a frame follow the last frame, at byte {}",
-                self.offset + at as u64
-            ))),
-        }
+        Step::padding(input).map_err(|at| {
+            let at = self.offset + at as u64;
+            Error::integrity(format!("zstd: bytes that are neither zeros nor a frame follow the last frame, at byte {at}"))
+        })
     }
 
     fn framing(&mut self, input: &[u8]) -> Result<Step, Error> {
