@@ -41,7 +41,7 @@ pub(super) async fn tag(registry: &HttpRegistry, repository: &Repository, tag: &
     let answer = delete(http, repository, &version).await?;
     match answer.status.as_u16() {
         200..=299 => return gone(http, repository, &version, &what).await.map(|()| TagDeletion::Direct),
-        404 if holds(http, repository, &version).await?.is_none() => return Ok(TagDeletion::Direct),
+        404 if manifest::held(http, repository, &version).await?.is_none() => return Ok(TagDeletion::Direct),
         400 | 404 | 405 | 501 => {}
         _ => {
             let error = refusal(http, repository, &version, &answer).await;
@@ -76,17 +76,8 @@ fn moved(what: &str, held: &Digest, expected: &Digest) -> Error {
     Error::new(ErrorKind::Conflict, format!("{what} holds {held}, not {expected}; not deleted"))
 }
 
-/// The digest that a version has now, if it exists.
-async fn holds(http: &Http, repository: &Repository, version: &Version) -> Result<Option<Digest>, Error> {
-    match manifest::resolve(http, repository, version).await {
-        Ok(resolved) => Ok(Some(resolved.digest)),
-        Err(error) if error.kind == ErrorKind::NotFound => Ok(None),
-        Err(error) => Err(error),
-    }
-}
-
 async fn gone(http: &Http, repository: &Repository, version: &Version, what: &str) -> Result<(), Error> {
-    match holds(http, repository, version).await? {
+    match manifest::held(http, repository, version).await? {
         None => Ok(()),
         Some(held) => Err(Error::new(ErrorKind::Other, format!("{what}: the registry reports it deleted, but it still holds {held}"))),
     }
@@ -157,7 +148,7 @@ impl ThrowAway<'_> {
             self.registry.push_blob(repository, &empty, source, std::sync::Arc::new(|_| {})).await?;
         }
         // Check again just before the tag is taken.
-        match holds(http, repository, self.version).await? {
+        match manifest::held(http, repository, self.version).await? {
             Some(held) if held == *self.old => {}
             Some(held) => return Err(moved(self.what, &held, self.old)),
             None => return Ok(TagDeletion::Direct),
@@ -172,7 +163,7 @@ impl ThrowAway<'_> {
     /// Deletes the manifest that took the tag.
     async fn finish(&self, throw_away: &Digest) -> Result<TagDeletion, Error> {
         let (http, repository) = (&*self.registry.http, self.repository);
-        match holds(http, repository, self.version).await? {
+        match manifest::held(http, repository, self.version).await? {
             Some(held) if held == *throw_away => {}
             None => return Ok(TagDeletion::ByThrowAway),
             // Another writer took the tag meanwhile; the manifest has no tag any more.
@@ -200,7 +191,7 @@ impl ThrowAway<'_> {
     async fn put_back(&self, throw_away: &Digest, error: Error) -> Error {
         let (http, repository) = (&*self.registry.http, self.repository);
         let restored = async {
-            match holds(http, repository, self.version).await? {
+            match manifest::held(http, repository, self.version).await? {
                 Some(held) if held == *throw_away => {}
                 _ => return Ok(()),
             }

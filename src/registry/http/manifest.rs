@@ -22,7 +22,16 @@ pub(super) async fn resolve(http: &Http, repository: &Repository, version: &Vers
     resolve_within(http, repository, version, http.exchange.attempts()).await
 }
 
-/// The same with the caller's attempts.
+/// The digest that a version has now, if it exists.
+pub(super) async fn held(http: &Http, repository: &Repository, version: &Version) -> Result<Option<Digest>, Error> {
+    match resolve(http, repository, version).await {
+        Ok(resolved) => Ok(Some(resolved.digest)),
+        Err(error) if error.kind == ErrorKind::NotFound => Ok(None),
+        Err(error) => Err(error),
+    }
+}
+
+/// The same as [`resolve`] with the caller's attempts.
 pub(super) async fn resolve_within(http: &Http, repository: &Repository, version: &Version, attempts: Attempts) -> Result<Resolved, Error> {
     let call = call(http, Method::HEAD, repository, version)?;
     let Whole { status, headers, .. } = http.exchange.fetch_within(&call, 0, attempts).await?;

@@ -64,7 +64,7 @@ async fn change(http: &Http, repository: &Repository, subject: &Digest, edit: im
         if !edit(entries) {
             return Ok(());
         }
-        if now(http, repository, &version).await? != held {
+        if manifest::held(http, repository, &version).await? != held {
             continue;
         }
         match store(http, repository, &version, &index).await {
@@ -84,15 +84,6 @@ async fn change(http: &Http, repository: &Repository, subject: &Digest, edit: im
 
 fn digest_of(entry: &Value) -> Option<&str> {
     entry.get("digest").and_then(Value::as_str)
-}
-
-/// The digest that the tag holds now, if it exists.
-async fn now(http: &Http, repository: &Repository, version: &Version) -> Result<Option<Digest>, Error> {
-    match manifest::resolve(http, repository, version).await {
-        Ok(resolved) => Ok(Some(resolved.digest)),
-        Err(error) if error.kind == ErrorKind::NotFound => Ok(None),
-        Err(error) => Err(error),
-    }
 }
 
 /// The current index and its digest, or a new one.
