@@ -1,7 +1,7 @@
 //! Copies between two places, made and reported by `cp`, `backup` and `restore`.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::Ordering;
 
 use clap::Arg;
 use serde::Serialize;
@@ -82,8 +82,7 @@ pub async fn copy(ends: &Ends, repository: Repository, wanted: Vec<Wanted>, opti
         copied.push(report(ends, &version, &tags, done));
     }
     ends.push.finish().await?;
-    let pair = |counter: &(AtomicU64, AtomicU64)| (counter.0.load(Ordering::Relaxed), counter.1.load(Ordering::Relaxed));
-    Ok(Reports { copied, sent: pair(&tally.sent), reused: pair(&tally.reused) })
+    Ok(Reports { copied, sent: tally.sent(), reused: tally.reused() })
 }
 
 /// All tags of a repository, to copy.

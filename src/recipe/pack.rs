@@ -4,7 +4,7 @@ use std::fs::File;
 use std::num::NonZeroUsize;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::Ordering;
 
 use async_trait::async_trait;
 use bytes::Bytes;
@@ -19,7 +19,7 @@ use crate::blocking::blocking;
 use crate::error::Error;
 use crate::oci::document::EMPTY;
 use crate::oci::{Descriptor, Digest, Manifest, Tag, Version, media_type};
-use crate::registry::{BlobPlacer, FileSource, Placed, UploadSource, Uploaded};
+use crate::registry::{BlobPlacer, FileSource, UploadSource, Uploaded};
 use crate::transfer::{self, Copier, Destination, Options, Tally};
 
 /// Resolves the artifacts that a Pack file names.
@@ -123,17 +123,7 @@ impl Packing<'_> {
         let options = Options { concurrency: self.target.concurrency, referrers: false, platform: None };
         let copier = Copier::new(source.clone(), self.target.destination.clone(), options);
         let copied = copier.copy(&version, &[]).await?;
-        let theirs = copier.tally();
-        for (ours, theirs) in [
-            (&self.tally.total, &theirs.total),
-            (&self.tally.done, &theirs.done),
-            (&self.tally.sent.0, &theirs.sent.0),
-            (&self.tally.sent.1, &theirs.sent.1),
-            (&self.tally.reused.0, &theirs.reused.0),
-            (&self.tally.reused.1, &theirs.reused.1),
-        ] {
-            ours.fetch_add(theirs.load(Ordering::Relaxed), Ordering::Relaxed);
-        }
+        self.tally.add(&copier.tally());
         source.pull.manifest(&source.repository, &Version::Digest(copied.digest)).await
     }
 
@@ -161,28 +151,11 @@ impl Packing<'_> {
 
     async fn place_file(&self, blob: &Descriptor, disk: &Path) -> Result<(), Error> {
         self.tally.total.fetch_add(blob.size, Ordering::Relaxed);
-        let reached = Arc::new(AtomicU64::new(0));
         let open = || {
             let file = File::open(disk).map_err(|error| on_disk("cannot read", disk, error))?;
-            let (tally, reached) = (Arc::clone(&self.tally), Arc::clone(&reached));
-            let uploaded: Uploaded = Arc::new(move |offset| {
-                let before = reached.swap(offset, Ordering::Relaxed);
-                // A restarted upload goes back; the wrapping sum still comes out right.
-                tally.done.fetch_add(offset.wrapping_sub(before), Ordering::Relaxed);
-            });
-            Ok::<_, Error>((Arc::new(FileSource::new(file, blob.size)) as Arc<dyn UploadSource>, uploaded))
+            Ok(Arc::new(FileSource::new(file, blob.size)) as Arc<dyn UploadSource>)
         };
-        let counter = match self.placer.place(blob, None, open).await? {
-            Some(Placed::Uploaded) => Some(&self.tally.sent),
-            Some(Placed::Present | Placed::Mounted) => Some(&self.tally.reused),
-            None => None,
-        };
-        if let Some((bytes, blobs)) = counter {
-            bytes.fetch_add(blob.size, Ordering::Relaxed);
-            blobs.fetch_add(1, Ordering::Relaxed);
-        }
-        self.tally.done.fetch_add(blob.size.wrapping_sub(reached.load(Ordering::Relaxed)), Ordering::Relaxed);
-        Ok(())
+        self.tally.place(&self.placer, blob, None, open).await
     }
 }
 

@@ -7,7 +7,7 @@
 use std::collections::{HashMap, HashSet};
 use std::num::NonZeroUsize;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::Ordering;
 
 use futures_util::future::BoxFuture;
 use futures_util::stream::{self, StreamExt, TryStreamExt};
@@ -15,10 +15,11 @@ use parking_lot::Mutex;
 use tokio::sync::OnceCell;
 
 use super::remote_blob::{RemoteBlob, read_small};
+use super::tally::Tally;
 use super::{Destination, Source};
 use crate::error::{Error, ErrorKind};
 use crate::oci::{Descriptor, Digest, Manifest, Platform, Repository, Tag, Version, media_type};
-use crate::registry::{BlobPlacer, Placed, UploadSource, Uploaded};
+use crate::registry::{BlobPlacer, UploadSource};
 
 /// Deepest nesting of indexes and referrers.
 const DEPTH: usize = 16;
@@ -35,28 +36,6 @@ pub struct Options {
     pub referrers: bool,
     /// Copy only the member of an index for this platform.
     pub platform: Option<Platform>,
-}
-
-/// Progress of a copy, readable while it runs.
-#[derive(Debug, Default)]
-pub struct Tally {
-    /// Total bytes of the blobs known to be needed.
-    pub total: AtomicU64,
-    /// Bytes of them at the destination.
-    pub done: AtomicU64,
-    /// Bytes and number of blobs sent.
-    pub sent: (AtomicU64, AtomicU64),
-    /// Bytes and number of blobs that were present or mounted by the registry.
-    pub reused: (AtomicU64, AtomicU64),
-    /// Manifests put.
-    pub manifests: AtomicU64,
-}
-
-impl Tally {
-    fn count(counter: &(AtomicU64, AtomicU64), size: u64) {
-        counter.0.fetch_add(size, Ordering::Relaxed);
-        counter.1.fetch_add(1, Ordering::Relaxed);
-    }
 }
 
 /// The result of a copy.
@@ -280,24 +259,9 @@ impl Copier {
     }
 
     async fn place_remote(&self, blob: &Descriptor, remote: &Arc<RemoteBlob>) -> Result<(), Error> {
-        let reached = Arc::new(AtomicU64::new(0));
-        let open = || -> Result<(Arc<dyn UploadSource>, Uploaded), Error> {
-            let (tally, reached) = (Arc::clone(&self.tally), Arc::clone(&reached));
-            let uploaded: Uploaded = Arc::new(move |offset| {
-                let before = reached.swap(offset, Ordering::Relaxed);
-                // A restarted upload goes back; the wrapping sum still comes out right.
-                tally.done.fetch_add(offset.wrapping_sub(before), Ordering::Relaxed);
-            });
-            Ok((Arc::clone(remote) as Arc<dyn UploadSource>, uploaded))
-        };
-        match self.blobs.place(blob, self.sibling.as_ref(), open).await {
-            Ok(Some(Placed::Uploaded)) => Tally::count(&self.tally.sent, blob.size),
-            Ok(Some(Placed::Present | Placed::Mounted)) => Tally::count(&self.tally.reused, blob.size),
-            Ok(None) => {}
-            // The destination only knows that its upload broke.
-            Err(error) => return Err(remote.failure().unwrap_or(error)),
-        }
-        self.tally.done.fetch_add(blob.size.wrapping_sub(reached.load(Ordering::Relaxed)), Ordering::Relaxed);
-        Ok(())
+        let open = || Ok(Arc::clone(remote) as Arc<dyn UploadSource>);
+        // The destination only knows that its upload broke.
+        let placed = self.tally.place(&self.blobs, blob, self.sibling.as_ref(), open).await;
+        placed.map_err(|error| remote.failure().unwrap_or(error))
     }
 }

@@ -5,17 +5,20 @@
 //!
 //! - `copy`: the order of a copy, from the root manifest down and back up.
 //! - `remote_blob`: a blob of the source as the source of an upload.
+//! - `tally`: the progress, and the placing of a blob that it counts.
 
 mod copy;
 mod remote_blob;
+mod tally;
 
 use std::sync::Arc;
 
 use crate::oci::Repository;
 use crate::registry::{Pull, Push};
 
-pub use copy::{Copied, Copier, Options, Tally, fitting, member_for, put_tag};
+pub use copy::{Copied, Copier, Options, fitting, member_for, put_tag};
 pub use remote_blob::{RemoteBlob, read_small};
+pub use tally::Tally;
 
 /// Where artifacts are copied from.
 #[derive(Clone)]

@@ -107,7 +107,7 @@ async fn shared_content_of_versions_is_sent_once() {
     // One shared layer, one config, one layer each.
     assert_eq!(pair.to.count(RequestKind::PushBlob), 4);
     let tally = copier.tally();
-    assert_eq!(tally.sent.1.load(Ordering::Relaxed), 4);
+    assert_eq!(tally.sent().1, 4);
     assert_eq!(tally.manifests.load(Ordering::Relaxed), 2);
     assert!(pair.is_whole());
 }

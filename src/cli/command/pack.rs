@@ -2,7 +2,6 @@
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
 
 use async_trait::async_trait;
 use clap::{Arg, Args};
@@ -155,15 +154,12 @@ impl Pack {
             let _bar = Bar::new(self.how.output.quiet, move || copies::figures("packing", &shown));
             let packed = recipe::pack(&pack_file, &gatherer, &finder, &target, Arc::clone(&tally)).await?;
             packs.finish();
-            let pair = |counter: &(std::sync::atomic::AtomicU64, std::sync::atomic::AtomicU64)| {
-                (counter.0.load(Ordering::Relaxed), counter.1.load(Ordering::Relaxed))
-            };
             Ok::<_, Failure>(PackReport {
                 references: reference::all(&to, &tags, packed.digest),
                 digest: packed.digest.to_string(),
                 media_type: packed.media_type,
-                sent: pair(&tally.sent),
-                reused: pair(&tally.reused),
+                sent: tally.sent(),
+                reused: tally.reused(),
             })
         })?;
         let place = Some(self.file.as_path()).filter(|file| *file != Path::new(inputs::STDIN)).and_then(history::place);
