@@ -11,7 +11,7 @@ use serde::Serialize;
 use crate::cli::exit::{Code, Failure};
 use crate::cli::output_file::Destination;
 use crate::cli::runtime::{blocking, until_interrupted};
-use crate::cli::settings::flags::{Format, RegistryFlags};
+use crate::cli::settings::flags::{QueryFlags, RegistryFlags};
 use crate::cli::settings::invocation::Invocation;
 use crate::cli::source::{inputs, reference, wiring};
 use crate::cli::terminal::{escape, output, prompt};
@@ -88,13 +88,9 @@ struct Put {
     #[arg(long)]
     descriptor: bool,
 
-    /// Output format
-    #[arg(long, value_enum, default_value_t)]
-    format: Format,
-
-    /// How registries are reached.
+    /// Format and registry.
     #[command(flatten)]
-    registry: RegistryFlags,
+    query: QueryFlags,
 }
 
 /// Flags of `rm`.
@@ -243,7 +239,7 @@ impl Put {
         let (report, descriptor) = report;
         match self.descriptor {
             true => output::line(&escape::json(&document::text(&document::descriptor(&descriptor)))),
-            false => output::show(self.format, &report, |report| escape::terminal(&report.reference).into_owned()),
+            false => output::show(self.query.format, &report, |report| escape::terminal(&report.reference).into_owned()),
         }
     }
 }

@@ -111,18 +111,13 @@ fn open(storage: Storage, environment: &Environment) -> Result<SpanCache, Failur
 fn info(flags: Info, environment: &Environment) -> Result<(), Failure> {
     let storage = flags.storage.with_directories(environment)?;
     let figures = cache_status(storage.cache_dir.as_deref().unwrap_or(Path::new("")), &wiring::open_cache(&storage)?)?;
-    match flags.format {
-        format @ (Format::Json | Format::Yaml) => output::data(format, &figures),
-        Format::Text => output::line(&output::pairs(&output::cache_pairs(&figures))),
-    }
+    output::show(flags.format, &figures, |figures| output::pairs(&output::cache_pairs(figures)))
 }
 
 fn verify(flags: Info, environment: &Environment) -> Result<(), Failure> {
     let (checked, broken) = open(flags.storage, environment)?.verify()?;
-    match flags.format {
-        format @ (Format::Json | Format::Yaml) => output::data(format, &serde_json::json!({ "checked": checked, "broken": broken }))?,
-        Format::Text => output::line(&format!("{checked} pieces checked, {broken} broken"))?,
-    }
+    let figures = serde_json::json!({ "checked": checked, "broken": broken });
+    output::show(flags.format, &figures, |_| format!("{checked} pieces checked, {broken} broken"))?;
     if broken > 0 {
         return Err(Failure::other(format!("{broken} broken pieces dropped; they will be fetched again when read")));
     }

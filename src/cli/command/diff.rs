@@ -30,10 +30,7 @@ impl Diff {
         let asking = Asking::new(self.tags.reaching, &invocation)?;
         let target = asking.finder().find(self.tags.target.as_deref())?;
         let rows = asking.ask(target, async |peer| peer.differences().await)?;
-        match self.format {
-            format @ (Format::Json | Format::Yaml) => output::data(format, &rows),
-            Format::Text => text(&rows).iter().try_for_each(|line| output::line(line)),
-        }
+        output::show(self.format, &rows, |rows| text(rows).join("\n"))
     }
 }
 

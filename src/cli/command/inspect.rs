@@ -90,10 +90,7 @@ impl Inspect {
             parts.artifacts.flush().await;
             Ok(report(source.to_string(), &digest, &description))
         })?;
-        match self.format {
-            format @ (Format::Json | Format::Yaml) => output::data(format, &report),
-            Format::Text => output::line(&text(&report)),
-        }
+        output::show(self.format, &report, text)
     }
 }
 

@@ -9,7 +9,7 @@ use crate::cli::exit::Failure;
 use crate::cli::history::{self, Done};
 use crate::cli::listing::labels;
 use crate::cli::runtime::until_interrupted;
-use crate::cli::settings::flags::{Format, RegistryFlags};
+use crate::cli::settings::flags::{QueryFlags, RegistryFlags};
 use crate::cli::settings::invocation::Invocation;
 use crate::cli::source::{opened, pushing, reference};
 use crate::cli::terminal::{escape, message, output};
@@ -46,13 +46,9 @@ struct List {
     #[arg(value_name = "REF")]
     reference: String,
 
-    /// Output format
-    #[arg(long, value_enum, default_value_t)]
-    format: Format,
-
-    /// How registries are reached.
+    /// Format and registry.
     #[command(flatten)]
-    registry: RegistryFlags,
+    query: QueryFlags,
 }
 
 /// Flags of the actions that change labels.
@@ -110,10 +106,8 @@ impl List {
             let (repository, version) = reference::named(&source, pull.as_ref()).await?;
             Ok(labels::of(&pull.manifest(&repository, &version).await?))
         })?;
-        match self.format {
-            format @ (Format::Json | Format::Yaml) => output::data(format, &found),
-            Format::Text => found.iter().try_for_each(|(key, value)| output::line(&escape::terminal(&format!("{key}={value}")))),
-        }
+        let line = |(key, value): (&String, &String)| escape::terminal(&format!("{key}={value}")).into_owned();
+        output::show(self.query.format, &found, |found| found.iter().map(line).collect::<Vec<_>>().join("\n"))
     }
 }
 

@@ -6,7 +6,7 @@ use serde::Serialize;
 use crate::cli::exit::Failure;
 use crate::cli::listing::holding;
 use crate::cli::runtime::until_interrupted;
-use crate::cli::settings::flags::{Format, RegistryFlags};
+use crate::cli::settings::flags::QueryFlags;
 use crate::cli::settings::invocation::Invocation;
 use crate::cli::source::{opened, reference, wiring};
 use crate::cli::terminal::{escape, output};
@@ -43,13 +43,9 @@ struct Listed {
     #[arg(long, value_name = "NAME")]
     last: Option<String>,
 
-    /// Output format
-    #[arg(long, value_enum, default_value_t)]
-    format: Format,
-
-    /// How registries are reached.
+    /// Format and registry.
     #[command(flatten)]
-    registry: RegistryFlags,
+    query: QueryFlags,
 }
 
 /// Flags of `tags`.
@@ -102,7 +98,7 @@ fn repositories(flags: Listed, invocation: &Invocation) -> Result<(), Failure> {
     names.sort_unstable();
     names.retain(|name| is_after(name, flags.last.as_deref()));
     let found = Repositories { registry: registry.to_string(), repositories: names };
-    output::show(flags.format, &found, |found| lines(&found.repositories))
+    output::show(flags.query.format, &found, |found| lines(&found.repositories))
 }
 
 /// Whether a repository is the prefix or lies below it, by whole components.
@@ -144,7 +140,7 @@ fn tags(flags: Tags, invocation: &Invocation) -> Result<(), Failure> {
         }
     })?;
     let found = TagNames { tags: names.iter().map(ToString::to_string).collect() };
-    output::show(flags.listed.format, &found, |found| lines(&found.tags))
+    output::show(flags.listed.query.format, &found, |found| lines(&found.tags))
 }
 
 #[cfg(test)]

@@ -7,7 +7,7 @@ use crate::cli::exit::{Code, Failure};
 use crate::cli::history::{self, Done};
 use crate::cli::listing::holding;
 use crate::cli::runtime::{blocking, until_interrupted};
-use crate::cli::settings::flags::{Format, RegistryFlags};
+use crate::cli::settings::flags::QueryFlags;
 use crate::cli::settings::invocation::Invocation;
 use crate::cli::source::{opened, reference};
 use crate::cli::terminal::{escape, message, output, prompt};
@@ -33,13 +33,9 @@ pub struct Rm {
     #[arg(short, long)]
     force: bool,
 
-    /// Output format
-    #[arg(long, value_enum, default_value_t)]
-    format: Format,
-
-    /// How registries are reached.
+    /// Format and registry.
     #[command(flatten)]
-    registry: RegistryFlags,
+    query: QueryFlags,
 }
 
 /// The output. Its keys are stable.
@@ -70,7 +66,7 @@ impl Rm {
                 }
             }
         }
-        output::show(self.format, deleted.as_slice(), |deleted| {
+        output::show(self.query.format, deleted.as_slice(), |deleted| {
             let line = |deleted: &Deleted| format!("deleted {}  {}", escape::terminal(&deleted.reference), deleted.digest);
             deleted.iter().map(line).collect::<Vec<_>>().join("\n")
         })?;

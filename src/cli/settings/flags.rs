@@ -183,6 +183,18 @@ pub struct Transferring {
     pub output: Output,
 }
 
+/// Flags of a command that asks a registry and prints the answer.
+#[derive(Args, Clone, Debug)]
+pub struct QueryFlags {
+    /// Output format
+    #[arg(long, value_enum, default_value_t)]
+    pub format: Format,
+
+    /// How registries are reached.
+    #[command(flatten)]
+    pub registry: RegistryFlags,
+}
+
 /// The platform that a command reads.
 #[derive(Args, Clone, Debug)]
 pub struct ReadPlatform {

@@ -10,7 +10,7 @@ use super::put::{Report, put};
 use crate::cli::exit::{Code, Failure};
 use crate::cli::output_file;
 use crate::cli::runtime::until_interrupted;
-use crate::cli::settings::flags::{Format, RegistryFlags};
+use crate::cli::settings::flags::QueryFlags;
 use crate::cli::settings::invocation::Invocation;
 use crate::cli::source::{inputs, opened, pushing, reference};
 use crate::cli::terminal::output;
@@ -42,13 +42,9 @@ struct Goal {
     #[arg(short, long, value_name = "FILE")]
     output: Option<PathBuf>,
 
-    /// Output format
-    #[arg(long, value_enum, default_value_t)]
-    format: Format,
-
-    /// How registries are reached.
+    /// Format and registry.
     #[command(flatten)]
-    registry: RegistryFlags,
+    query: QueryFlags,
 }
 
 /// Flags of `create`.
@@ -248,7 +244,7 @@ impl Goal {
     }
 
     fn show(&self, report: Option<Report>) -> Result<(), Failure> {
-        report.map_or(Ok(()), |report| output::show(self.format, &report, Report::text))
+        report.map_or(Ok(()), |report| output::show(self.query.format, &report, Report::text))
     }
 }
 

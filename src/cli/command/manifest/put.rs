@@ -9,7 +9,7 @@ use serde_json::Value;
 
 use crate::cli::exit::Failure;
 use crate::cli::runtime::{blocking, until_interrupted};
-use crate::cli::settings::flags::{Format, RegistryFlags};
+use crate::cli::settings::flags::QueryFlags;
 use crate::cli::settings::invocation::Invocation;
 use crate::cli::source::{inputs, opened, reference};
 use crate::cli::terminal::{escape, output};
@@ -31,13 +31,9 @@ pub struct Put {
     #[arg(long, value_name = "TYPE")]
     media_type: Option<String>,
 
-    /// Output format
-    #[arg(long, value_enum, default_value_t)]
-    format: Format,
-
-    /// How registries are reached.
+    /// Format and registry.
     #[command(flatten)]
-    registry: RegistryFlags,
+    query: QueryFlags,
 }
 
 /// The output of commands that put a manifest. Its keys are stable.
@@ -74,7 +70,7 @@ impl Put {
             let manifest = parsed(&self.file, raw.into(), self.media_type.as_deref(), reference::version(&to))?;
             put(&destination, &to, &manifest, &others).await
         })?;
-        output::show(self.format, &report, Report::text)
+        output::show(self.query.format, &report, Report::text)
     }
 }
 
