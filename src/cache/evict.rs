@@ -44,14 +44,7 @@ pub fn make_room(shared: &Shared, bytes: u64) -> Result<bool, Error> {
     if fits(shared)? {
         return Ok(true);
     }
-    let slack = bytes.max(shared.limit() / 16);
-    let target = shared.limit().saturating_sub(slack);
-    let over_budget = if survey.total.saturating_add(bytes) > shared.limit() { survey.total.saturating_sub(target) } else { 0 };
-    let over_disk = match shared.disk_shortage(bytes)? {
-        0 => 0,
-        lacking => lacking.saturating_add(shared.limit() / 16),
-    };
-    let goal = over_budget.max(over_disk);
+    let goal = goal(shared, bytes, survey.total)?;
     let mut ages = survey.ages.into_iter();
     let mut sweep = Sweep { shared, pinned: &pinned.blobs, oldest: 0, goal, freed: 0, spared: 0 };
     let mut rounds = 0;
@@ -76,6 +69,18 @@ pub fn make_room(shared: &Shared, bytes: u64) -> Result<bool, Error> {
         shared.ledger.give_back(aging::remove_oldest(shared, &pinned, goal - freed)?);
     }
     fits(shared)
+}
+
+/// How many bytes to free for `bytes` more, with some slack for those that follow.
+fn goal(shared: &Shared, bytes: u64, total: u64) -> Result<u64, Error> {
+    let slack = shared.limit() / 16;
+    let target = shared.limit().saturating_sub(bytes.max(slack));
+    let over_budget = if total.saturating_add(bytes) > shared.limit() { total.saturating_sub(target) } else { 0 };
+    let over_disk = match shared.disk_shortage(bytes)? {
+        0 => 0,
+        lacking => lacking.saturating_add(slack),
+    };
+    Ok(over_budget.max(over_disk))
 }
 
 /// The result of a recount.

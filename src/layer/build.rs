@@ -122,13 +122,7 @@ impl Builder {
                 (u64::from(device.0) | u64::from(device.1) << 32, 0, 0)
             }
             NewContent::Whole(stream) => (stream, 0, 0),
-            NewContent::Pieces(pieces) => {
-                let first = self.extents.len() as u64;
-                for piece in pieces {
-                    self.extents.push((*piece).into()).map_err(unkept)?;
-                }
-                (first, count(pieces.len())?, LISTED)
-            }
+            NewContent::Pieces(pieces) => (self.extents(pieces)?, count(pieces.len())?, LISTED),
         };
         if new.sha256.is_some() {
             flags |= HAS_SHA256;
@@ -152,16 +146,29 @@ impl Builder {
             sha256: new.sha256.unwrap_or_default(),
         };
         for (name, value) in new.xattrs {
-            let record = XattrRecord {
-                name: append(&mut self.strings, name)?.into(),
-                value: append(&mut self.strings, value)?.into(),
-                name_length: count(name.len())?.into(),
-                value_length: count(value.len())?.into(),
-            };
-            self.xattrs.push(record).map_err(unkept)?;
+            self.xattr(name, value)?;
         }
         self.entries.push(record).map_err(unkept)?;
         self.check_size()
+    }
+
+    /// Records the pieces of a file; returns the number of the first.
+    fn extents(&mut self, pieces: &[Extent]) -> Result<u64, Error> {
+        let first = self.extents.len() as u64;
+        for piece in pieces {
+            self.extents.push((*piece).into()).map_err(unkept)?;
+        }
+        Ok(first)
+    }
+
+    fn xattr(&mut self, name: &[u8], value: &[u8]) -> Result<(), Error> {
+        let record = XattrRecord {
+            name: append(&mut self.strings, name)?.into(),
+            value: append(&mut self.strings, value)?.into(),
+            name_length: count(name.len())?.into(),
+            value_length: count(value.len())?.into(),
+        };
+        self.xattrs.push(record).map_err(unkept)
     }
 
     /// Records a span, with the compressed window of a restart inside deflate; empty if the span needs nothing before it. If windows take too much space,

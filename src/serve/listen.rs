@@ -13,6 +13,7 @@ use hyper_util::service::TowerToHyperService;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::Semaphore;
+use tokio_rustls::TlsAcceptor;
 
 use super::config::Limits;
 use super::observe::Peer;
@@ -57,11 +58,7 @@ pub(super) async fn serve(listener: TcpListener, routes: Router, state: Arc<Stat
             let stream = Stalling::new(stream, limits.stall);
             match acceptor {
                 None => connection.serve(stream).await,
-                Some(acceptor) => match tokio::time::timeout(limits.head, acceptor.accept(stream)).await {
-                    Ok(Ok(stream)) => connection.serve(stream).await,
-                    Ok(Err(error)) => tracing::debug!(%error, "TLS handshake failed"),
-                    Err(_) => tracing::debug!("TLS handshake timed out"),
-                },
+                Some(acceptor) => connection.serve_tls(acceptor, stream).await,
             }
         });
     }
@@ -84,6 +81,14 @@ struct Connection {
 }
 
 impl Connection {
+    async fn serve_tls(self, acceptor: TlsAcceptor, stream: Stalling<TcpStream>) {
+        match tokio::time::timeout(self.head, acceptor.accept(stream)).await {
+            Ok(Ok(stream)) => self.serve(stream).await,
+            Ok(Err(error)) => tracing::debug!(%error, "TLS handshake failed"),
+            Err(_) => tracing::debug!("TLS handshake timed out"),
+        }
+    }
+
     async fn serve<S: AsyncRead + AsyncWrite + Unpin + Send + 'static>(self, stream: S) {
         let stream = TokioIo::new(Opening::new(stream, self.head));
         let connection = self.builder.serve_connection(stream, self.service);

@@ -59,15 +59,11 @@ fn add(entry: &Written<'_>, extents: &[Extent], members_end: &mut u64, builder: 
     if !path::all_fit(entry.name.as_bytes()) {
         builder.warn(|| format!("{}: its name is not a valid file name, so it is shown under a similar one", entry.name.escape_debug()));
     }
-    let size = match kind {
-        FileKind::File => entry.size,
-        FileKind::Symlink => link.len() as u64,
-        _ => 0,
-    };
-    let sha256 = match kind {
-        FileKind::File if size == 0 => Some(Sha256::digest([]).into()),
-        FileKind::File => entry.digest.as_deref().map(sha256).transpose()?,
-        _ => None,
+    let (size, sha256) = match kind {
+        FileKind::File if entry.size == 0 => (0, Some(Sha256::digest([]).into())),
+        FileKind::File => (entry.size, entry.digest.as_deref().map(sha256).transpose()?),
+        FileKind::Symlink => (link.len() as u64, None),
+        _ => (0, None),
     };
     builder.entry(&NewEntry {
         path: &path,

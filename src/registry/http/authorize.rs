@@ -285,39 +285,44 @@ impl Authorizer {
         if refused.is_some_and(|refused| refused.credential == found.credential.id()) {
             found = self.find(scope, true).await.map_err(Failure::Final)?;
         }
-        let id = found.credential.id();
-        match (asked, found.credential) {
-            (_, Credential::RegistryToken(token)) => {
-                Ok(Some(Authorization { header: bearer(&token).map_err(Failure::Final)?, token: None, credential: id }))
-            }
-            (Asked::Basic, Credential::Password { user, password }) => {
-                Ok(Some(Authorization { header: basic(&user, &password).map_err(Failure::Final)?, token: None, credential: id }))
-            }
-            (Asked::Basic, _) => Ok(None),
+        let credential = found.credential.id();
+        let header = match (asked, found.credential) {
+            (_, Credential::RegistryToken(token)) => bearer(&token),
+            (Asked::Basic, Credential::Password { user, password }) => basic(&user, &password),
+            (Asked::Basic, _) => return Ok(None),
             (Asked::Bearer { realm, service }, credential) => {
-                let judged = origin::realm(&self.registry, &self.own, realm, &self.trusted_realms);
-                let judged = judged.map_err(|why| Failure::Final(Error::new(ErrorKind::Denied, format!("{}: {why}", self.own))))?;
-                let credential = if judged.trusted { credential } else { Credential::Anonymous };
-                if credential != Credential::Anonymous {
-                    self.keep_apart(&judged.url, service.as_deref())?;
-                }
-                let wanted = self.learned.get(scope);
-                let key = Key {
-                    realm: judged.url.to_string(),
-                    service: service.clone(),
-                    scope: wanted.or_else(|| scope.text()),
-                    credential: credential.id(),
-                };
-                let client = clients.of(&self.origin_of(&judged.url)?, judged.trusted).map_err(Failure::Final)?;
                 let stale = refused.and_then(|refused| refused.token.as_ref());
-                let token = self.tokens.get(key, credential, stale, client, self.timing).await?;
-                Ok(Some(Authorization {
-                    header: bearer(&token.secret).map_err(Failure::Final)?,
-                    token: Some(token.secret),
-                    credential: id,
-                }))
+                return self.by_token((realm.as_str(), service.as_deref()), scope, credential, stale, clients).await.map(Some);
             }
+        };
+        Ok(Some(Authorization { header: header.map_err(Failure::Final)?, token: None, credential }))
+    }
+
+    /// The authorization by a token of the token server that the registry named, by realm and service.
+    async fn by_token(
+        &self,
+        (realm, service): (&str, Option<&str>),
+        scope: &Scope,
+        credential: Credential,
+        stale: Option<&Secret>,
+        clients: &Clients,
+    ) -> Result<Authorization, Failure> {
+        let id = credential.id();
+        let judged = origin::realm(&self.registry, &self.own, realm, &self.trusted_realms);
+        let judged = judged.map_err(|why| Failure::Final(Error::new(ErrorKind::Denied, format!("{}: {why}", self.own))))?;
+        let credential = if judged.trusted { credential } else { Credential::Anonymous };
+        if credential != Credential::Anonymous {
+            self.keep_apart(&judged.url, service)?;
         }
+        let key = Key {
+            realm: judged.url.to_string(),
+            service: service.map(str::to_owned),
+            scope: self.learned.get(scope).or_else(|| scope.text()),
+            credential: credential.id(),
+        };
+        let client = clients.of(&self.origin_of(&judged.url)?, judged.trusted).map_err(Failure::Final)?;
+        let token = self.tokens.get(key, credential, stale, client, self.timing).await?;
+        Ok(Authorization { header: bearer(&token.secret).map_err(Failure::Final)?, token: Some(token.secret), credential: id })
     }
 
     /// Refuses to ask a token server shared by several registries for another registry's token.

@@ -57,29 +57,38 @@ impl Upload<'_> {
                     return Ok(Ended::Chunkless(status));
                 }
                 Next::Ask(failure) => {
-                    self.disturbed = true;
                     let error = failure.error().clone();
-                    self.pause(failure).await?;
-                    match self.uploads.reached(&mut session).await? {
-                        Reached::Offset(reached) if reached < offset && self.setbacks == RESTARTS => {
-                            let message = format!("{}; the registry keeps losing bytes it had accepted", error.message);
-                            return Err(self.given_up(Error::new(error.kind, message), session).await);
-                        }
-                        Reached::Offset(reached) if reached <= end => {
-                            self.setbacks += u32::from(reached < offset);
-                            reached
-                        }
-                        Reached::Lost => return Ok(Ended::Lost(error)),
-                        Reached::Offset(_) | Reached::Unknown => {
-                            self.uploads.cancel(session).await;
-                            return Ok(Ended::Lost(error));
-                        }
+                    match self.queried(&mut session, offset..end, failure).await? {
+                        Some(reached) => reached,
+                        None => return Ok(Ended::Lost(error)),
                     }
                 }
             };
             (self.uploaded)(offset);
         }
         self.close(session).await
+    }
+
+    /// The offset of a session after a failure to send a chunk; `None` if the session is lost.
+    async fn queried(&mut self, session: &mut Session, sent: Range<u64>, failure: Failure) -> Result<Option<u64>, Error> {
+        self.disturbed = true;
+        let error = failure.error().clone();
+        self.pause(failure).await?;
+        match self.uploads.reached(session).await? {
+            Reached::Offset(reached) if reached < sent.start && self.setbacks == RESTARTS => {
+                let message = format!("{}; the registry keeps losing bytes it had accepted", error.message);
+                Err(self.given_up(Error::new(error.kind, message), session.clone()).await)
+            }
+            Reached::Offset(reached) if reached <= sent.end => {
+                self.setbacks += u32::from(reached < sent.start);
+                Ok(Some(reached))
+            }
+            Reached::Lost => Ok(None),
+            Reached::Offset(_) | Reached::Unknown => {
+                self.uploads.cancel(session.clone()).await;
+                Ok(None)
+            }
+        }
     }
 
     /// Interprets the answer to a chunk.

@@ -10,9 +10,9 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 
 use parking_lot::Mutex;
-use reqwest::Client;
 use reqwest::header::{HeaderMap, HeaderName, HeaderValue};
 use reqwest::redirect::Policy;
+use reqwest::{Client, ClientBuilder};
 
 use super::certificates::{self, ClientCertificate, Loaded};
 use super::origin::Origin;
@@ -146,38 +146,42 @@ impl Clients {
         if kind.place == Destination::Own && kind.identified {
             builder = builder.default_headers(self.custom.headers.clone());
         }
-        if !origin.is_tls() {
-            // No CAs are needed, so this works on a machine without any.
-            builder = builder.tls_certs_only([]);
-        } else {
-            let mut loaded = match kind.place {
-                Destination::Own | Destination::Named(_) => {
-                    certificates::from_directories(&self.tls.directories, &origin.authority(), kind.identified)?
-                }
-                _ => Loaded::default(),
-            };
-            if let Some(path) = &self.tls.ca_file {
-                loaded.authorities.extend(certificates::authorities(path)?);
-            }
-            if kind.place == Destination::Own {
-                for path in &self.tls.authorities {
-                    loaded.authorities.extend(certificates::authorities(path)?);
-                }
-                if let Some(files) = self.tls.client.as_ref().filter(|_| kind.identified) {
-                    loaded.identity = Some(certificates::identity(files)?);
-                }
-                builder = builder.tls_danger_accept_invalid_certs(self.tls.insecure);
-            }
-            if !loaded.authorities.is_empty() {
-                builder = builder.tls_certs_merge(loaded.authorities);
-            }
-            if let Some(identity) = loaded.identity {
-                builder = builder.identity(identity);
-            }
-        }
-        builder.build().map_err(|error| {
+        self.with_tls(builder, kind, origin)?.build().map_err(|error| {
             let message = format!("TLS to {origin} cannot be set up: {}", super::answer::chain(&error));
             Error::new(ErrorKind::Invalid, message)
+        })
+    }
+
+    /// Adds the certificates that are used and trusted for an origin.
+    fn with_tls(&self, mut builder: ClientBuilder, kind: &Kind, origin: &Origin) -> Result<ClientBuilder, Error> {
+        if !origin.is_tls() {
+            // No CAs are needed, so this works on a machine without any.
+            return Ok(builder.tls_certs_only([]));
+        }
+        let mut loaded = match kind.place {
+            Destination::Own | Destination::Named(_) => {
+                certificates::from_directories(&self.tls.directories, &origin.authority(), kind.identified)?
+            }
+            _ => Loaded::default(),
+        };
+        if let Some(path) = &self.tls.ca_file {
+            loaded.authorities.extend(certificates::authorities(path)?);
+        }
+        if kind.place == Destination::Own {
+            for path in &self.tls.authorities {
+                loaded.authorities.extend(certificates::authorities(path)?);
+            }
+            if let Some(files) = self.tls.client.as_ref().filter(|_| kind.identified) {
+                loaded.identity = Some(certificates::identity(files)?);
+            }
+            builder = builder.tls_danger_accept_invalid_certs(self.tls.insecure);
+        }
+        if !loaded.authorities.is_empty() {
+            builder = builder.tls_certs_merge(loaded.authorities);
+        }
+        Ok(match loaded.identity {
+            Some(identity) => builder.identity(identity),
+            None => builder,
         })
     }
 }

@@ -203,11 +203,7 @@ impl Attempts {
                 self.deadline += after;
                 after
             }
-            None => {
-                let longest = if restarts { REFUSED_PAUSE } else { Duration::MAX };
-                let wait = self.timing.backoff.saturating_mul(1 << self.failed.min(8)).min(longest);
-                wait.mul_f64(rand::random_range(0.5..1.0))
-            }
+            None => self.backoff(if restarts { REFUSED_PAUSE } else { Duration::MAX }),
         };
         if Instant::now() + wait >= self.deadline {
             return Err(match restarts {
@@ -223,6 +219,12 @@ impl Attempts {
         self.last = Some(error);
         tokio::time::sleep(wait).await;
         Ok(())
+    }
+
+    /// The pause that doubles with each failure, up to `longest`.
+    fn backoff(&self, longest: Duration) -> Duration {
+        let wait = self.timing.backoff.saturating_mul(1 << self.failed.min(8)).min(longest);
+        wait.mul_f64(rand::random_range(0.5..1.0))
     }
 }
 

@@ -16,6 +16,17 @@ pub(super) enum Lost {
     Loop,
 }
 
+impl Lost {
+    /// What to say of the path.
+    pub(super) fn why(self) -> &'static str {
+        match self {
+            Self::Missing => "does not exist",
+            Self::Outside => "is a link that leads outside the artifact",
+            Self::Loop => "is part of a link loop",
+        }
+    }
+}
+
 /// The node at a path; links are followed, including the last one.
 pub(super) fn find(tree: &Tree, path: &[Vec<u8>]) -> Result<NodeId, Lost> {
     let mut way: Vec<NodeId> = vec![0];

@@ -28,7 +28,6 @@ use axum::http::{HeaderName, HeaderValue, Method, Response, StatusCode, header};
 use axum::response::IntoResponse;
 
 use self::address::Address;
-use self::links::Lost;
 use self::opened::Opened;
 use self::wanted::Wanted;
 use super::api::{self, Place};
@@ -154,12 +153,7 @@ async fn file_or_folder(
         tree => tree?,
     };
     let node = links::find(&tree.tree, &address.path).map_err(|lost| {
-        let why = match lost {
-            Lost::Missing => "does not exist",
-            Lost::Outside => "is a link that leads outside the artifact",
-            Lost::Loop => "is part of a link loop",
-        };
-        Problem::not_found(Code::NameUnknown, format!("{} {why} in {}", address.path_text(), address.reference()))
+        Problem::not_found(Code::NameUnknown, format!("{} {} in {}", address.path_text(), lost.why(), address.reference()))
     })?;
     match tree.tree.node(node).map(|node| node.kind) {
         Some(Kind::File) => send::file(opened, &tree, node, address, request).await,
