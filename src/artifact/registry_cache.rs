@@ -146,10 +146,7 @@ impl RegistryCache {
                 }
                 Err(error)
             }
-            Err(error) if is_outage(error.kind) => {
-                self.unreached(&error, last.is_some());
-                last.ok_or(error)
-            }
+            Err(error) if is_outage(error.kind) => self.last_known(last, error),
             Err(error) => Err(error),
         }
     }
@@ -203,10 +200,7 @@ impl RegistryCache {
 
     /// The same for one that a tag or index refers to: it must exist, so NotFound becomes another error.
     pub async fn named_manifest(self: &Arc<Self>, repository: &Repository, digest: &Digest) -> Lookup<Arc<Manifest>> {
-        self.manifest(repository, digest).await.map_err(|error| match error.kind {
-            ErrorKind::NotFound => Error::new(ErrorKind::Gone, error.message),
-            _ => error,
-        })
+        self.manifest(repository, digest).await.map_err(Error::absent_is_gone)
     }
 
     fn keep(&self, repository: &Repository, manifest: &Arc<Manifest>) {
@@ -265,10 +259,7 @@ impl RegistryCache {
                         me.mark(Dirty::Referrers(key.0, key.1, Arc::clone(&found)));
                         Ok(found)
                     }
-                    Err(error) if is_outage(error.kind) => {
-                        me.unreached(&error, last.is_some());
-                        last.ok_or(error)
-                    }
+                    Err(error) if is_outage(error.kind) => me.last_known(last, error),
                     Err(error) => Err(error),
                 }
             }

@@ -76,10 +76,7 @@ impl RegistryCache {
                 }
                 Err(error)
             }
-            Err(error) if is_outage(error.kind) => {
-                self.unreached(&error, last.is_some());
-                last.ok_or(error)
-            }
+            Err(error) if is_outage(error.kind) => self.last_known(last, error),
             Err(error) if error.kind == ErrorKind::Unsupported => last.ok_or(error),
             Err(error) => Err(error),
         }

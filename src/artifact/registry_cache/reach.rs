@@ -87,6 +87,12 @@ impl RegistryCache {
         }
     }
 
+    /// The last known answer, if any, while the registry does not answer.
+    pub(super) fn last_known<T>(&self, last: Option<T>, error: Error) -> Lookup<T> {
+        self.unreached(&error, last.is_some());
+        last.ok_or(error)
+    }
+
     /// Records a failed attempt; the first one of an outage is logged.
     pub(super) fn unreached(&self, error: &Error, served: bool) {
         let first = self.memory.lock().outage.failed.replace(Instant::now()).is_none();

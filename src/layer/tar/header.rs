@@ -1,4 +1,4 @@
-//! One 512-byte header block: checksum, dialect, numbers, names. Independent of earlier blocks.
+//! One 512-byte header block: checksum, format, numbers, names. Independent of earlier blocks.
 
 use super::sparse::Piece;
 use crate::error::Error;
@@ -8,7 +8,7 @@ pub(super) const BLOCK: usize = 512;
 
 /// Which fields after the first 257 bytes have a meaning.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Dialect {
+pub(super) enum HeaderFormat {
     /// None of them.
     V7,
     /// Device numbers and a prefix of 155 bytes.
@@ -45,12 +45,12 @@ impl<'a> Header<'a> {
         self.0.get(at..at + length).unwrap_or_default()
     }
 
-    pub(super) fn dialect(&self) -> Dialect {
+    pub(super) fn format(&self) -> HeaderFormat {
         match (self.field(257, 6), self.field(263, 2), self.field(508, 4)) {
-            (b"ustar\0", _, b"tar\0") => Dialect::Star,
-            (b"ustar\0", _, _) => Dialect::Ustar,
-            (b"ustar ", b" \0", _) => Dialect::Gnu,
-            _ => Dialect::V7,
+            (b"ustar\0", _, b"tar\0") => HeaderFormat::Star,
+            (b"ustar\0", _, _) => HeaderFormat::Ustar,
+            (b"ustar ", b" \0", _) => HeaderFormat::Gnu,
+            _ => HeaderFormat::V7,
         }
     }
 
@@ -60,10 +60,10 @@ impl<'a> Header<'a> {
 
     /// Name with its prefix, not cleaned.
     pub(super) fn name(&self) -> Vec<u8> {
-        let prefix = match self.dialect() {
-            Dialect::Ustar => text(self.field(345, 155)),
-            Dialect::Star => text(self.field(345, 131)),
-            Dialect::V7 | Dialect::Gnu => &[],
+        let prefix = match self.format() {
+            HeaderFormat::Ustar => text(self.field(345, 155)),
+            HeaderFormat::Star => text(self.field(345, 131)),
+            HeaderFormat::V7 | HeaderFormat::Gnu => &[],
         };
         let name = text(self.field(0, 100));
         if prefix.is_empty() { name.to_vec() } else { [prefix, b"/", name].concat() }
@@ -90,7 +90,7 @@ impl<'a> Header<'a> {
     }
 
     pub(super) fn device(&self) -> Result<(i128, i128), BadNumber> {
-        if self.dialect() == Dialect::V7 {
+        if self.format() == HeaderFormat::V7 {
             return Ok((0, 0));
         }
         Ok((number(self.field(329, 8))?, number(self.field(337, 8))?))
