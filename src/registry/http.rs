@@ -18,8 +18,9 @@
 //!
 //! # Files
 //!
-//! - A request: `exchange` sends it, `retry` repeats it, `authorize` signs it with `challenge`, `token` and `header`, `answer` and `refusal` map its
-//!   outcome; `origin` decides where it may go, `clients` and `certificates` connect
+//! - A request: `exchange` sends it, `retry` repeats it, `outage` records that the registry does not answer, `authorize` signs it with
+//!   `challenge`, `token` and `header`, `answer` and `refusal` map its outcome; `origin` decides where it may go, `clients` and `certificates`
+//!   connect
 //! - Reads: `manifest`, `blob`, `pages`
 //! - Writes: `push` delegates to `mount`, `upload` (`session`, `chunked`, `payload`), `put`, `referrer`, `delete`
 //! - `config`, `shared` and `learned` are the client's settings and state; `web` downloads files from other servers
@@ -39,6 +40,7 @@ mod learned;
 mod manifest;
 mod mount;
 mod origin;
+mod outage;
 mod pages;
 mod payload;
 mod push;
@@ -144,15 +146,15 @@ impl Pull for HttpRegistry {
     }
 
     fn away_since(&self) -> Option<Instant> {
-        self.http.exchange.away_since().map(tokio::time::Instant::into_std)
+        self.http.exchange.outage.away_since().map(tokio::time::Instant::into_std)
     }
 
     fn unanswered(&self) -> Option<Error> {
-        self.http.exchange.unanswered()
+        self.http.exchange.outage.unanswered()
     }
 
     fn throttled(&self) -> Option<Duration> {
-        self.http.exchange.throttled()
+        self.http.exchange.outage.throttled()
     }
 
     /// Succeeds if the registry answers and does not reject the stored credentials. Without credentials, a registry that hands out tokens is

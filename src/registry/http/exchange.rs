@@ -6,21 +6,19 @@
 use std::ops::Range;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::Duration;
 
 use bytes::Bytes;
-use parking_lot::Mutex;
 use reqwest::header::{
     ACCEPT, ACCEPT_ENCODING, AUTHORIZATION, CONTENT_ENCODING, CONTENT_LENGTH, HeaderMap, LOCATION, RANGE, WWW_AUTHENTICATE,
 };
 use reqwest::{Method, Response, StatusCode, Url};
-use tokio::time::Instant;
 
 use super::answer;
 use super::authorize::{Authorization, Authorizer, Scope};
 use super::challenge;
 use super::clients::Clients;
 use super::origin::{self, Origin};
+use super::outage::Outage;
 use super::payload::Payload;
 use super::refusal;
 use super::retry::{Attempts, Cause, Failure, Timing, is_passing, told_wait};
@@ -31,12 +29,6 @@ use crate::registry::mirrors::Rules;
 const REDIRECTS: usize = 5;
 /// Retries when probing whether a registry exists at all: a user who mistyped its name waits for them.
 const PING_RETRIES: u32 = 2;
-/// After an operation got no answer at all, others only probe briefly, for at least this long: cached content is served quickly, and no
-/// caller waits for the full limit twice.
-const AWAY: Duration = Duration::from_secs(10);
-/// How long a 429 applies if the registry gives no time.
-const THROTTLED: Duration = Duration::from_secs(10);
-
 /// One request.
 #[derive(Clone)]
 pub(super) struct Call {
@@ -95,20 +87,7 @@ pub(super) struct Exchange {
     namespace: Option<String>,
     /// Whether a response came over plain text from another machine.
     strayed: AtomicBool,
-    /// When the registry was last found to be unreachable. Never held across an await.
-    away: Mutex<Away>,
-    /// Why the last attempt got no answer. Locked only for a glance.
-    unanswered: Mutex<Option<Error>>,
-    /// Until when the registry asked for no requests (429). Locked only for a glance.
-    throttled: Mutex<Option<Instant>>,
-}
-
-/// When operations gave up because no answer came.
-#[derive(Clone, Copy, Default)]
-struct Away {
-    any: Option<Instant>,
-    /// Operations that write, which wait longer.
-    writing: Option<Instant>,
+    pub(super) outage: Outage,
 }
 
 impl Exchange {
@@ -121,18 +100,7 @@ impl Exchange {
         namespace: Option<String>,
     ) -> Self {
         let strayed = AtomicBool::new(false);
-        Self {
-            clients,
-            authorizer,
-            own,
-            timing,
-            rules,
-            namespace,
-            strayed,
-            away: Mutex::default(),
-            unanswered: Mutex::default(),
-            throttled: Mutex::default(),
-        }
+        Self { clients, authorizer, own, timing, rules, namespace, strayed, outage: Outage::new(timing) }
     }
 
     /// Whether a response came over plain text from another machine, and so may be forged.
@@ -142,48 +110,17 @@ impl Exchange {
 
     /// The attempts of a new operation.
     pub(super) fn attempts(&self) -> Attempts {
-        if self.is_away(self.away.lock().any) { Attempts::brief(self.timing) } else { Attempts::new(self.timing) }
+        self.outage.attempts()
     }
 
-    /// The attempts of a new operation that writes or checks the outcome of a write: it waits for a registry that is restarting.
+    /// The attempts of a new operation that writes or checks the outcome of a write.
     pub(super) fn attempts_to_write(&self) -> Attempts {
-        let attempts = Attempts::new(self.timing);
-        if self.is_away(self.away.lock().writing) { attempts.only_once() } else { attempts.patient() }
-    }
-
-    /// When an operation last gave up because no answer came, if none has come since.
-    pub(super) fn away_since(&self) -> Option<Instant> {
-        self.away.lock().any
-    }
-
-    /// Why the last attempt got no answer, if none has come since.
-    pub(super) fn unanswered(&self) -> Option<Error> {
-        self.unanswered.lock().clone()
-    }
-
-    /// How long the registry still asks for no requests.
-    pub(super) fn throttled(&self) -> Option<Duration> {
-        self.throttled.lock().map(|until| until.saturating_duration_since(Instant::now())).filter(|left| !left.is_zero())
-    }
-
-    fn is_away(&self, since: Option<Instant>) -> bool {
-        since.is_some_and(|since| since.elapsed() < self.timing.progress.max(AWAY))
+        self.outage.attempts_to_write()
     }
 
     /// Waits before the next attempt, or returns the error if there is none.
     pub(super) async fn pause(&self, attempts: &mut Attempts, failure: Failure) -> Result<(), Error> {
-        let silent = failure.is_silent();
-        if silent {
-            *self.unanswered.lock() = Some(failure.error().clone());
-        }
-        let outcome = attempts.pause(failure).await;
-        // A brief probe does not prolong the period, so that a slow registry gets its full time again.
-        if silent && outcome.is_err() && !attempts.brief {
-            let now = Some(Instant::now());
-            let mut away = self.away.lock();
-            *away = Away { any: now, writing: if attempts.patient { now } else { away.writing } };
-        }
-        outcome
+        self.outage.pause(attempts, failure).await
     }
 
     /// Sends until there is a response that another attempt would not change. The caller interprets statuses.
@@ -258,13 +195,12 @@ impl Exchange {
             }
             answer => answer?,
         };
-        *self.away.lock() = Away::default();
-        *self.unanswered.lock() = None;
+        self.outage.answered();
         let status = answer.response.status();
         if is_passing(status.as_u16()) {
             let after = told_wait(answer.response.headers());
             if status == StatusCode::TOO_MANY_REQUESTS {
-                *self.throttled.lock() = Instant::now().checked_add(after.unwrap_or(THROTTLED));
+                self.outage.throttle(after);
             }
             let error = self.refusal(call, answer, attempts).await;
             if error.kind != ErrorKind::Unreachable {
