@@ -13,7 +13,7 @@ use std::collections::BTreeMap;
 use graph::{Graph, NodeNumber};
 pub(super) use input::{Entries, MergeSource, Placing, RawFile, Shown};
 pub(super) use links::find_directory;
-use links::{Names, through};
+use links::{NodeNames, through};
 pub(super) use mark::{Mark, mark};
 
 use super::tree::{Draft, Encoder, no_room};
@@ -262,7 +262,7 @@ fn show(path: &[u8]) -> String {
     path.escape_ascii().to_string().chars().take(300).collect()
 }
 
-impl Names for Merge<'_> {
+impl NodeNames for Merge<'_> {
     fn child(&self, directory: u32, name: &[u8]) -> Option<u32> {
         self.graph.child(directory, name)
     }

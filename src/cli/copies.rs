@@ -30,14 +30,14 @@ pub struct Ends {
 }
 
 /// An artifact to copy.
-pub struct Wanted {
+pub struct ToCopy {
     /// Version at the source.
     pub version: Version,
     /// Tags at the destination; empty to copy by digest.
     pub tags: Vec<Tag>,
 }
 
-impl Wanted {
+impl ToCopy {
     /// Copies a tag under its own name.
     pub fn tag(tag: &Tag) -> Self {
         Self { version: Version::Tag(tag.clone()), tags: vec![tag.clone()] }
@@ -69,7 +69,7 @@ pub struct Reports {
 ///
 /// # Errors
 /// One side cannot be read or written. No tag is set on an incomplete artifact.
-pub async fn copy(ends: &Ends, repository: Repository, wanted: Vec<Wanted>, options: Options, quiet: bool) -> Result<Reports, Failure> {
+pub async fn copy(ends: &Ends, repository: Repository, wanted: Vec<ToCopy>, options: Options, quiet: bool) -> Result<Reports, Failure> {
     let source = transfer::Source { pull: Arc::clone(&ends.pull), repository };
     let destination = transfer::Destination { push: Arc::clone(&ends.push), repository: reference::repository(&ends.to)? };
     let copier = Copier::new(source, destination, options);
@@ -77,7 +77,7 @@ pub async fn copy(ends: &Ends, repository: Repository, wanted: Vec<Wanted>, opti
     let shown = Arc::clone(&tally);
     let _bar = Bar::new(quiet, move || figures("copying", &shown));
     let mut copied = Vec::new();
-    for Wanted { version, tags } in wanted {
+    for ToCopy { version, tags } in wanted {
         let done = copier.copy(&version, &tags).await?;
         copied.push(report(ends, &version, &tags, done));
     }

@@ -53,7 +53,7 @@ pub async fn unpack(source: &transfer::Source, whole: &Manifest, directory: &Pat
     let place = directory.to_path_buf();
     let building = blocking(move || begin(&place)).await?;
     let done = Unpacked { files: 0, members: 0, is_same: false };
-    let mut unpacking = Unpacking { source, root: building.path().to_path_buf(), concurrency, names: Names::default(), done };
+    let mut unpacking = Unpacking { source, root: building.path().to_path_buf(), concurrency, names: UsedNames::default(), done };
     let (file, rebuilt) = match whole.index() {
         Some(_) => unpacking.index(whole).await?,
         None => unpacking.manifest(whole).await?,
@@ -70,7 +70,7 @@ struct Unpacking<'a> {
     /// The directory under construction.
     root: PathBuf,
     concurrency: NonZeroUsize,
-    names: Names,
+    names: UsedNames,
     done: Unpacked,
 }
 
@@ -262,12 +262,12 @@ impl Unpacking<'_> {
 
 /// Names already in use.
 #[derive(Clone, Debug, Default)]
-struct Names {
+struct UsedNames {
     files: HashSet<PathBuf>,
     directories: HashSet<PathBuf>,
 }
 
-impl Names {
+impl UsedNames {
     /// The path for a file: its title if that is possible, else another name.
     fn place(&mut self, title: Option<&str>, otherwise: &str) -> PathBuf {
         let wanted = title.map(Path::new).filter(|path| can_be(path) && self.are_free(path)).map(Path::to_path_buf);
@@ -348,7 +348,7 @@ mod tests {
 
     #[test]
     fn escaping_clashing_and_invalid_titles_get_other_names() {
-        let mut names = Names::default();
+        let mut names = UsedNames::default();
         for (title, path) in [
             (Some("a/b.txt"), "a/b.txt"),
             (Some("a"), "layer"),

@@ -36,7 +36,7 @@ use self::archive::Archive;
 use self::blobs::Blobs;
 use self::directory::Directory;
 use self::local::{INDEX, INDEX_LIMIT, MARKER, local};
-use self::names::Names;
+use self::names::NamedEntries;
 use self::place::{Place, Stamp};
 use self::referrers::Untagged;
 use super::{BlobStream, Page, Pull, Resolved, Trust};
@@ -49,7 +49,7 @@ pub struct Layout {
     origin: String,
     blobs: Arc<Blobs>,
     /// The parsed `index.json` and its stamp. Never held across an await.
-    names: Mutex<Option<(Stamp, Arc<Names>)>>,
+    names: Mutex<Option<(Stamp, Arc<NamedEntries>)>>,
     /// Locked while manifests are read, on blocking threads only.
     untagged: Arc<Mutex<Untagged>>,
 }
@@ -208,7 +208,7 @@ impl Layout {
         Repository::parse("layout").map_err(|error| Error::new(ErrorKind::Other, error.to_string()))
     }
 
-    fn names(&self) -> Result<Arc<Names>, Error> {
+    fn names(&self) -> Result<Arc<NamedEntries>, Error> {
         let path = Path::new(INDEX);
         // A layout that is being replaced or was removed says nothing about its content.
         let away = |error: Error| match error.kind {
@@ -227,7 +227,7 @@ impl Layout {
             return Ok(Arc::clone(names));
         }
         let (stamp, raw) = self.blobs.small(path, INDEX_LIMIT).map_err(away)?;
-        let parsed = Arc::new(Names::parse(&raw, self.blobs.name())?);
+        let parsed = Arc::new(NamedEntries::parse(&raw, self.blobs.name())?);
         *names = Some((stamp, Arc::clone(&parsed)));
         Ok(parsed)
     }

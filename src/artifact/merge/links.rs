@@ -15,7 +15,7 @@ const STEPS: usize = 256;
 pub(super) type Way = Vec<u32>;
 
 /// Names that map to nodes: a tree, or one being merged. Node 0 is the root.
-pub(in crate::artifact) trait Names {
+pub(in crate::artifact) trait NodeNames {
     /// The node of a name in a directory.
     fn child(&self, directory: u32, name: &[u8]) -> Option<u32>;
     /// Whether a node is a directory.
@@ -24,7 +24,7 @@ pub(in crate::artifact) trait Names {
     fn target(&self, node: u32) -> Option<&[u8]>;
 }
 
-impl Names for Tree {
+impl NodeNames for Tree {
     fn child(&self, directory: u32, name: &[u8]) -> Option<u32> {
         self.lookup(directory, name)
     }
@@ -37,7 +37,12 @@ impl Names for Tree {
 }
 
 /// The existing directory at a path, resolved through the links that `enters` permits.
-pub(in crate::artifact) fn find_directory(names: &impl Names, path: &[u8], placing: &Placing, enters: impl Fn(u32) -> bool) -> Option<u32> {
+pub(in crate::artifact) fn find_directory(
+    names: &impl NodeNames,
+    path: &[u8],
+    placing: &Placing,
+    enters: impl Fn(u32) -> bool,
+) -> Option<u32> {
     let mut way = vec![Graph::ROOT];
     for component in components(path) {
         let node = names.child(*way.last()?, component)?;
@@ -51,7 +56,7 @@ pub(in crate::artifact) fn find_directory(names: &impl Names, path: &[u8], placi
 }
 
 /// The directory that a link points to. `way` contains the link.
-pub(super) fn through(names: &impl Names, link: u32, way: &[u32], placing: &Placing) -> Option<Way> {
+pub(super) fn through(names: &impl NodeNames, link: u32, way: &[u32], placing: &Placing) -> Option<Way> {
     let mut root = vec![Graph::ROOT];
     for component in components(&placing.at) {
         root.push(names.child(*root.last()?, component).filter(|node| names.is_directory(*node))?);
@@ -59,7 +64,7 @@ pub(super) fn through(names: &impl Names, link: u32, way: &[u32], placing: &Plac
     follow(names, link, way.to_vec(), &root, placing, &mut { STEPS })
 }
 
-fn follow(names: &impl Names, link: u32, mut way: Way, root: &[u32], placing: &Placing, steps: &mut usize) -> Option<Way> {
+fn follow(names: &impl NodeNames, link: u32, mut way: Way, root: &[u32], placing: &Placing, steps: &mut usize) -> Option<Way> {
     let target = names.target(link)?;
     let mut rest = target;
     if let Some(absolute) = target.strip_prefix(b"/") {

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use clap::Args;
 use serde::Serialize;
 
-use crate::cli::copies::{self, Ends, Reports, Wanted};
+use crate::cli::copies::{self, Ends, Reports, ToCopy};
 use crate::cli::exit::Failure;
 use crate::cli::runtime::until_interrupted;
 use crate::cli::settings::environment::Environment;
@@ -100,7 +100,7 @@ impl Backup {
         let reports = until_interrupted(async {
             let repository = reference::repository(&ends.from)?;
             let tags = chosen(&ends.from, ends.pull.as_ref(), &repository, tags).await?;
-            let wanted = tags.iter().map(Wanted::tag).collect();
+            let wanted = tags.iter().map(ToCopy::tag).collect();
             copies::copy(&ends, repository, wanted, options(self.how, self.exclude_referrers), self.how.output.quiet).await
         })?;
         reports.remember("backup", environment);
@@ -134,7 +134,7 @@ impl Restore {
             if self.dry_run {
                 return output::show(self.how.output.format, &plan(&ends, &repository, &tags).await?, Plan::text);
             }
-            let wanted = tags.iter().map(Wanted::tag).collect();
+            let wanted = tags.iter().map(ToCopy::tag).collect();
             let options = options(self.how, self.exclude_referrers);
             let reports = copies::copy(&ends, repository, wanted, options, self.how.output.quiet).await?;
             reports.remember("restore", environment);

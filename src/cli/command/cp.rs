@@ -2,7 +2,7 @@
 
 use clap::Args;
 
-use crate::cli::copies::{self, Ends, Reports, Wanted};
+use crate::cli::copies::{self, Ends, Reports, ToCopy};
 use crate::cli::exit::Failure;
 use crate::cli::runtime::resumable;
 use crate::cli::settings::flags::{RegistryFlags, Transferring};
@@ -77,18 +77,18 @@ impl Cp {
         self.how.output.show(&reports, Reports::text)
     }
 
-    async fn wanted(&self, Ends { from, to, pull, .. }: &Ends, tags: &[Tag]) -> Result<(Repository, Vec<Wanted>), Failure> {
+    async fn wanted(&self, Ends { from, to, pull, .. }: &Ends, tags: &[Tag]) -> Result<(Repository, Vec<ToCopy>), Failure> {
         if !self.all_tags {
             let (repository, version) = reference::named(from, pull.as_ref()).await?;
             let tags = tags_for(to, tags, &version)?;
-            return Ok((repository, vec![Wanted { version, tags }]));
+            return Ok((repository, vec![ToCopy { version, tags }]));
         }
         if let Some(version) = reference::version(from) {
             return Err(Failure::usage(format!("--all-tags copies a whole repository, but {from} names {version}")));
         }
         let repository = reference::repository(from)?;
         let tags = copies::all_tags(from, pull.as_ref(), &repository).await?;
-        Ok((repository, tags.iter().map(Wanted::tag).collect()))
+        Ok((repository, tags.iter().map(ToCopy::tag).collect()))
     }
 }
 

@@ -6,7 +6,7 @@ use clap::Args;
 use serde::Serialize;
 
 use crate::cli::exit::Failure;
-use crate::cli::listing::labels::Wanted;
+use crate::cli::listing::labels::LabelCondition;
 use crate::cli::listing::tags::{self, Name, Row};
 use crate::cli::runtime::until_interrupted;
 use crate::cli::settings::flags::{ContentFlags, Format, RegistryFlags, Storage};
@@ -33,7 +33,7 @@ pub struct List {
 
     /// Only artifacts with this label, KEY or KEY=VALUE; repeatable, all must match
     #[arg(long = "label", value_name = "LABEL")]
-    labels: Vec<Wanted>,
+    labels: Vec<LabelCondition>,
 
     /// Output format
     #[arg(short, long, value_enum, default_value_t)]

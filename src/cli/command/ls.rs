@@ -5,7 +5,7 @@ use serde::Serialize;
 
 use crate::artifact::{Artifact, Listing, ViewMode};
 use crate::cli::exit::{Code, Failure};
-use crate::cli::listing::labels::Wanted;
+use crate::cli::listing::labels::LabelCondition;
 use crate::cli::listing::tags::{self, Name, Row, Rows};
 use crate::cli::listing::tree::{self, Walk};
 use crate::cli::runtime::until_interrupted;
@@ -37,7 +37,7 @@ pub struct Ls {
 
     /// Only tags with this label, KEY or KEY=VALUE; repeatable, all must match
     #[arg(long = "label", value_name = "LABEL")]
-    labels: Vec<Wanted>,
+    labels: Vec<LabelCondition>,
 
     /// The platform.
     #[command(flatten)]
@@ -58,7 +58,7 @@ pub struct Ls {
 
 /// The output for a registry, a prefix or a repository. Its keys are stable.
 #[derive(Debug, Serialize)]
-struct Names {
+struct ListReport {
     reference: String,
     /// False if the registry does not list everything.
     complete: bool,
@@ -129,13 +129,17 @@ impl Ls {
             found = tags::rows(&parts.artifacts, repository, &names, &self.labels).await;
         }
         let complete = below.complete && listed.is_none_or(|tags| tags.complete);
-        let names =
-            Names { reference: source.to_string(), complete, repositories: below.names.to_vec(), tags: std::mem::take(&mut found.rows) };
+        let names = ListReport {
+            reference: source.to_string(),
+            complete,
+            repositories: below.names.to_vec(),
+            tags: std::mem::take(&mut found.rows),
+        };
         output::show(self.format, &names, |names| self.text(source, names))?;
         found.complain(&source.to_string())
     }
 
-    fn text(&self, source: &Source, names: &Names) -> String {
+    fn text(&self, source: &Source, names: &ListReport) -> String {
         let registry = reference::registry(source).map(|registry| format!("{registry}/")).unwrap_or_default();
         let repositories: Vec<String> = names.repositories.iter().map(|name| format!("{registry}{name}")).collect();
         let parts = [tags::table(&names.tags, self.long), repositories.join("\n")];

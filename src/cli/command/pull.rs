@@ -87,7 +87,7 @@ pub struct Pull {
 }
 
 /// An artifact to pull.
-struct Wanted {
+struct ToPull {
     reference: String,
     digest: Digest,
     source: extract::Source,
@@ -182,7 +182,7 @@ impl Pull {
                 format!("nothing in {source} matches {}; a glob matches whole paths, and `**/` any directories", self.paths.join(", "));
             return Err(Failure::new(Code::NotFound, message));
         }
-        let is_sealed = |one: &Wanted| one.source.artifact.sources().iter().any(|source| source.sealing != Sealing::None);
+        let is_sealed = |one: &ToPull| one.source.artifact.sources().iter().any(|source| source.sealing != Sealing::None);
         if is_typed && !wanted.iter().any(is_sealed) {
             message::warn(&format!("{source} is not encrypted; ignoring the passphrase"));
         }
@@ -207,7 +207,7 @@ impl Pull {
     }
 
     /// The artifact, preceded by its subjects.
-    async fn find(&self, parts: &Parts, source: &Source) -> Result<Vec<Wanted>, Failure> {
+    async fn find(&self, parts: &Parts, source: &Source) -> Result<Vec<ToPull>, Failure> {
         let (repository, version) = reference::named(source, parts.pull.as_ref()).await?;
         let mut digest = parts.artifacts.digest(&repository, &version).await?;
         let mut wanted = vec![self.open(parts, &repository, digest, reference::with_version(source, &version)).await?];
@@ -222,7 +222,7 @@ impl Pull {
         Ok(wanted)
     }
 
-    async fn open(&self, parts: &Parts, repository: &Repository, digest: Digest, reference: String) -> Result<Wanted, Failure> {
+    async fn open(&self, parts: &Parts, repository: &Repository, digest: Digest, reference: String) -> Result<ToPull, Failure> {
         let artifacts = parts.artifacts.clone();
         let artifact = artifacts.artifact(repository, &digest, ViewMode::Merged, false).await.map_err(|error| match error.kind {
             ErrorKind::KeyMissing => Failure::from(error).context(&reference),
@@ -235,10 +235,10 @@ impl Pull {
             transfer::member_for(&artifact.manifest, platform)?;
         }
         let source = extract::Source { artifacts, repository: repository.clone(), artifact, strict: false };
-        Ok(Wanted { reference, digest, source })
+        Ok(ToPull { reference, digest, source })
     }
 
-    fn print(&self, wanted: &[Wanted], summaries: &[Summary], selection: &Selection, target: &Target) -> Result<(), Failure> {
+    fn print(&self, wanted: &[ToPull], summaries: &[Summary], selection: &Selection, target: &Target) -> Result<(), Failure> {
         let directory = std::path::absolute(target.path()).unwrap_or_else(|_| target.path().to_owned());
         let kept: u64 = summaries.iter().map(|summary| summary.kept.count).sum();
         for summary in summaries.iter().filter(|_| !self.how.output.quiet) {
@@ -273,7 +273,7 @@ fn figures(read: u64, tally: &Tally) -> Figures {
     }
 }
 
-async fn to_standard_output(wanted: &[Wanted], surveys: &[extract::Survey]) -> Result<(), Failure> {
+async fn to_standard_output(wanted: &[ToPull], surveys: &[extract::Survey]) -> Result<(), Failure> {
     let files: u64 = surveys.iter().map(|survey| survey.files).sum();
     let found = wanted.iter().zip(surveys).find_map(|(one, survey)| Some((one, survey.file?)));
     let Some((one, node)) = found.filter(|_| files == 1) else {
@@ -290,7 +290,7 @@ async fn to_standard_output(wanted: &[Wanted], surveys: &[extract::Survey]) -> R
     Ok(())
 }
 
-fn report<'a>(one: &'a Wanted, summary: &Summary, selection: &'a Selection, directory: &'a Path) -> Report<'a> {
+fn report<'a>(one: &'a ToPull, summary: &Summary, selection: &'a Selection, directory: &'a Path) -> Report<'a> {
     let artifact = &one.source.artifact;
     Report {
         reference: &one.reference,
@@ -333,7 +333,7 @@ fn warnings(summary: &Summary) -> Vec<String> {
     warnings
 }
 
-fn text(one: &Wanted, summary: &Summary, directory: &Path) -> String {
+fn text(one: &ToPull, summary: &Summary, directory: &Path) -> String {
     let (reference, directory) = (escape::terminal(&one.reference), escape::path(directory));
     let unchanged = match summary.unchanged {
         0 => String::new(),

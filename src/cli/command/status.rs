@@ -14,7 +14,7 @@ use crate::cli::runtime::until_interrupted;
 use crate::cli::settings::environment::Environment;
 use crate::cli::settings::flags::{Format, StateDirectory, Storage};
 use crate::cli::settings::invocation::Invocation;
-use crate::cli::staged::orphaned::{Orphaned, Reach, Wanted};
+use crate::cli::staged::orphaned::{Orphaned, Reach, StagedSelection};
 use crate::cli::staged::summary;
 use crate::cli::terminal::{escape, message, output, units};
 use crate::control::{self, CacheStatus, Client, Record, Request};
@@ -112,10 +112,10 @@ fn without_mount(only_one: bool, rows: &[Row], state_directory: Option<PathBuf>,
     for row in rows.iter().filter(|row| row.state == "dead") {
         let source = if only_one { Source::parse(&row.source).ok() } else { None };
         let state = row.state_directory.as_ref().map(PathBuf::from).or_else(|| state_directory.clone());
-        places.insert(state, Wanted { source, selection: Selection::All });
+        places.insert(state, StagedSelection { source, selection: Selection::All });
     }
     if !only_one {
-        places.insert(state_directory, Wanted::all());
+        places.insert(state_directory, StagedSelection::all());
     }
     let rows = places.into_iter().map(|(state, wanted)| orphaned(state, &wanted, invocation));
     Ok(rows.collect::<Result<Vec<_>, _>>()?.into_iter().flatten().collect())
@@ -123,7 +123,7 @@ fn without_mount(only_one: bool, rows: &[Row], state_directory: Option<PathBuf>,
 
 /// Staged tags in a state directory that belong to no mount: left by a crash, or because a registry was unreachable at unmount.
 /// Sends no request.
-fn orphaned(state_directory: Option<PathBuf>, wanted: &Wanted, invocation: &Invocation) -> Result<Vec<Row>, Failure> {
+fn orphaned(state_directory: Option<PathBuf>, wanted: &StagedSelection, invocation: &Invocation) -> Result<Vec<Row>, Failure> {
     let storage =
         Storage { state_dir: state_directory.clone(), ..invocation.file.group(None)? }.with_directories(&invocation.environment)?;
     let reach = Reach { storage: &storage, origins: &[], offline: true, invocation };

@@ -16,7 +16,7 @@ use crate::cli::mounts::{self, busy, health};
 use crate::cli::runtime::{EDITS_ARE_KEPT, resumable};
 use crate::cli::settings::flags::{Format, StateDirectory};
 use crate::cli::settings::invocation::Invocation;
-use crate::cli::staged::orphaned::{Found, Wanted};
+use crate::cli::staged::orphaned::{StagedSelection, Unheld};
 use crate::cli::staged::report;
 use crate::cli::staged::target::{self, AtMount};
 use crate::cli::terminal::{escape, message, units};
@@ -273,8 +273,8 @@ fn report_unpublished(flags: &Umount, mount: &Mount, state_directory: Option<&Pa
         return Ok(());
     }
     let Ok(source) = Source::parse(&mount.source.to_string_lossy()) else { return Ok(()) };
-    let wanted = Wanted { source: Some(source), selection: Selection::All };
-    let left = Found::look(state_directory, &wanted).map(|found| found.references()).unwrap_or_default();
+    let wanted = StagedSelection { source: Some(source), selection: Selection::All };
+    let left = Unheld::look(state_directory, &wanted).map(|found| found.references()).unwrap_or_default();
     if left.is_empty() {
         return Ok(());
     }

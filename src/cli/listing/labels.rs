@@ -21,19 +21,19 @@ pub fn of(manifest: &Manifest) -> BTreeMap<String, String> {
 
 /// A condition on labels: `KEY` exists, or `KEY=VALUE`.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Wanted {
+pub struct LabelCondition {
     key: String,
     value: Option<String>,
 }
 
-impl Wanted {
+impl LabelCondition {
     /// Whether the labels satisfy the condition.
     pub fn holds(&self, labels: &BTreeMap<String, String>) -> bool {
         labels.get(&self.key).is_some_and(|found| self.value.as_ref().is_none_or(|value| value == found))
     }
 }
 
-impl FromStr for Wanted {
+impl FromStr for LabelCondition {
     type Err = String;
 
     fn from_str(text: &str) -> Result<Self, String> {
@@ -52,9 +52,9 @@ mod tests {
     #[test]
     fn labels_are_matched_by_key_or_by_key_and_value() {
         let labels = BTreeMap::from([("app".to_owned(), "web".to_owned()), ("empty".to_owned(), String::new())]);
-        let holds = |text: &str| text.parse::<Wanted>().unwrap().holds(&labels);
+        let holds = |text: &str| text.parse::<LabelCondition>().unwrap().holds(&labels);
         assert!(holds("app") && holds("app=web") && holds("empty") && holds("empty="));
         assert!(!holds("app=db") && !holds("other") && !holds("app=") && !holds("ap"));
-        assert!("=x".parse::<Wanted>().is_err() && "".parse::<Wanted>().is_err());
+        assert!("=x".parse::<LabelCondition>().is_err() && "".parse::<LabelCondition>().is_err());
     }
 }

@@ -6,7 +6,7 @@ use std::time::{SystemTime, UNIX_EPOCH};
 use futures_util::{StreamExt, stream};
 use serde::Serialize;
 
-use super::labels::{self, Wanted};
+use super::labels::{self, LabelCondition};
 use crate::artifact::Artifacts;
 use crate::cli::exit::{Code, Failure};
 use crate::cli::terminal::{escape, message, output, units};
@@ -83,7 +83,7 @@ impl Rows {
 pub type Name = (String, Option<Digest>);
 
 /// The rows of these names whose labels match.
-pub async fn rows(artifacts: &Artifacts, repository: &Repository, names: &[Name], wanted: &[Wanted]) -> Rows {
+pub async fn rows(artifacts: &Artifacts, repository: &Repository, names: &[Name], wanted: &[LabelCondition]) -> Rows {
     let mut found = Rows::default();
     let reading = names.iter().map(|name| async move { (&name.0, row(artifacts, repository, name).await) });
     let mut reading = stream::iter(reading).buffered(AT_ONCE);

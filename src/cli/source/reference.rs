@@ -208,7 +208,7 @@ pub fn split_path(text: &str) -> (&str, Option<&str>) {
 
 /// A reference that may be followed by a path in the artifact.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Place {
+pub struct ReferenceAndPath {
     /// The artifact or repository.
     pub source: Source,
     /// The whole text as a name: names in a layout may contain slashes.
@@ -217,7 +217,7 @@ pub struct Place {
     pub path: String,
 }
 
-impl Place {
+impl ReferenceAndPath {
     /// The artifact and the path in it, once the layout can tell which names it has.
     pub async fn in_source(self, pull: &dyn Pull) -> (Source, String) {
         match &self.source {
@@ -231,14 +231,14 @@ impl Place {
 ///
 /// # Errors
 /// Those of [`mounted::find`] and [`written`].
-pub fn place(text: &str, environment: &Environment) -> Result<Place, Failure> {
+pub fn place(text: &str, environment: &Environment) -> Result<ReferenceAndPath, Failure> {
     if let Some(Mounted { source, rest }) = mounted::find(text, environment)? {
-        return Ok(Place { source: source.clone(), whole: source, path: rest });
+        return Ok(ReferenceAndPath { source: source.clone(), whole: source, path: rest });
     }
     let (name, path) = split_path(text);
     let source = written(name, environment)?;
     let whole = if matches!(source, Source::Layout { .. }) { written(text, environment)? } else { source.clone() };
-    Ok(Place { source, whole, path: path.unwrap_or_default().to_owned() })
+    Ok(ReferenceAndPath { source, whole, path: path.unwrap_or_default().to_owned() })
 }
 
 /// The error for a missing repository, if the user may have meant a tag.

@@ -38,14 +38,14 @@ pub struct Reach<'command> {
 
 /// The selected tags of a state directory.
 #[derive(Clone, Debug)]
-pub struct Wanted {
+pub struct StagedSelection {
     /// The source of their registry, layout or dead mount; any if `None`.
     pub source: Option<Source>,
     /// The selected tags of the source.
     pub selection: Selection,
 }
 
-impl Wanted {
+impl StagedSelection {
     /// All tags without a daemon.
     pub fn all() -> Self {
         Self { source: None, selection: Selection::All }
@@ -61,19 +61,19 @@ impl Wanted {
 
 /// The selected tags of a state directory that no process holds. None is open yet.
 #[derive(Default)]
-pub struct Found {
+pub struct Unheld {
     uppers: Option<Arc<Uppers>>,
     tag_keys: Vec<(TagName, TagKey)>,
     /// Warnings about selected tags that another process holds or that are unreadable.
     warnings: Vec<String>,
 }
 
-impl Found {
+impl Unheld {
     /// Finds the selected tags.
     ///
     /// # Errors
     /// The directory cannot be read.
-    pub fn look(state_directory: Option<&Path>, wanted: &Wanted) -> Result<Self, Failure> {
+    pub fn look(state_directory: Option<&Path>, wanted: &StagedSelection) -> Result<Self, Failure> {
         let Some(state) = state_directory.filter(|state| state.join("uppers").is_dir()) else { return Ok(Self::default()) };
         let uppers = wiring::uppers(state, None)?;
         let (mut tag_keys, mut warnings) = (Vec::new(), Vec::new());
@@ -123,8 +123,8 @@ impl Orphaned {
     ///
     /// # Errors
     /// A passphrase or the state directory cannot be read.
-    pub async fn open(state_directory: Option<&Path>, wanted: &Wanted, reach: &Reach<'_>) -> Result<Self, Failure> {
-        let found = Found::look(state_directory, wanted)?;
+    pub async fn open(state_directory: Option<&Path>, wanted: &StagedSelection, reach: &Reach<'_>) -> Result<Self, Failure> {
+        let found = Unheld::look(state_directory, wanted)?;
         found.warnings.iter().for_each(|warning| message::warn(warning));
         let mut groups: BTreeMap<String, Vec<(TagName, TagKey)>> = BTreeMap::new();
         for (name, tag_key) in found.tag_keys {
@@ -319,7 +319,7 @@ mod tests {
     fn no_state_directory_is_created_to_find_staged_tags() {
         let directory = tempfile::tempdir().unwrap();
         for state in [Some(directory.path()), None] {
-            assert_eq!(Found::look(state, &Wanted::all()).unwrap().references(), Vec::<String>::new());
+            assert_eq!(Unheld::look(state, &StagedSelection::all()).unwrap().references(), Vec::<String>::new());
         }
         assert_eq!(std::fs::read_dir(directory.path()).unwrap().count(), 0);
     }
@@ -335,7 +335,7 @@ mod tests {
         }
         let found = |source: Option<&str>, selection: Selection| {
             let source = source.map(|source| Source::parse(source).unwrap());
-            Found::look(Some(directory.path()), &Wanted { source, selection }).unwrap().references()
+            Unheld::look(Some(directory.path()), &StagedSelection { source, selection }).unwrap().references()
         };
         assert_eq!(found(None, Selection::All).len(), 3);
         assert_eq!(found(Some("reg.io/team"), Selection::All), ["reg.io/team/app:v1"]);

@@ -9,7 +9,7 @@ use crate::cli::exit::Failure;
 use crate::cli::mounts::{self, health};
 use crate::cli::settings::environment::Environment;
 use crate::cli::source::{mounted, reference, root};
-use crate::cli::staged::orphaned::{Found, Wanted};
+use crate::cli::staged::orphaned::{StagedSelection, Unheld};
 use crate::cli::terminal::{escape, message};
 use crate::control::Client;
 use crate::fs::{Scope, Selection, StagedTag};
@@ -21,14 +21,14 @@ pub enum Target {
     /// In a running daemon.
     Mount(Box<AtMount>),
     /// In a state directory, without a daemon.
-    Orphaned(Option<PathBuf>, Wanted),
+    Orphaned(Option<PathBuf>, StagedSelection),
 }
 
 impl Target {
     /// The reference that the user named, if no mount, not even a dead one, shows it.
     pub fn unknown_reference(&self) -> Option<String> {
         match self {
-            Self::Orphaned(_, Wanted { selection: Selection::Reference(reference), .. }) => {
+            Self::Orphaned(_, StagedSelection { selection: Selection::Reference(reference), .. }) => {
                 let covers = |mount: &Mount| scope_of(mount, |scope| scope.overlaps(reference)) == Some(true);
                 // A dead mount counts: what it left may have been published.
                 let is_known = distinct().is_ok_and(|mounts| mounts.iter().any(covers));
@@ -102,7 +102,7 @@ impl Finder<'_> {
             client.record().is_some() || !health::is_gone(&client, mount)
         });
         match (found.pop(), found.is_empty()) {
-            (None, _) => Ok(Target::Orphaned(self.state_directory.map(Path::to_owned), Wanted::all())),
+            (None, _) => Ok(Target::Orphaned(self.state_directory.map(Path::to_owned), StagedSelection::all())),
             (Some(only), true) => self.in_mount(only, PathBuf::new()),
             (Some(last), false) => {
                 let names: Vec<String> = found.iter().chain([&last]).map(|mount| escape::path(&mount.mount_point)).collect();
@@ -124,10 +124,10 @@ impl Finder<'_> {
         let shown = escape::path(&mount.mount_point);
         let unknown = |what: &str| Failure::mount(format!("the mount on {shown} is dead and {what}"));
         let source = Source::parse(&mount.source.to_string_lossy()).map_err(|_| unknown("its source is unknown"))?;
-        let wanted = Wanted { source: Some(source), selection };
+        let wanted = StagedSelection { source: Some(source), selection };
         let recorded = mounts::recorded_state(client.record());
         let state = recorded.clone().or_else(|| self.state_directory.map(Path::to_owned));
-        if recorded.is_none() && !self.is_named && Found::look(state.as_deref(), &wanted)?.references().is_empty() {
+        if recorded.is_none() && !self.is_named && Unheld::look(state.as_deref(), &wanted)?.references().is_empty() {
             return Err(unknown("its state directory is unknown; set --state-dir"));
         }
         Ok(Target::Orphaned(state, wanted))
@@ -137,7 +137,10 @@ impl Finder<'_> {
     fn once_mounted(&self, path: &Path) -> Option<Target> {
         let (record, rest) = mounts::recorded(path, self.state_directory, self.environment)?;
         let source = Source::parse(&record.source).ok()?;
-        Some(Target::Orphaned(Some(mounts::recorded_state(Some(&record))?), Wanted { source: Some(source), selection: selection(rest) }))
+        Some(Target::Orphaned(
+            Some(mounts::recorded_state(Some(&record))?),
+            StagedSelection { source: Some(source), selection: selection(rest) },
+        ))
     }
 
     fn by_reference(&self, source: Source) -> Result<Target, Failure> {
@@ -164,10 +167,10 @@ impl Finder<'_> {
             let mount = mounts::of_record(&record);
             return Ok(Target::Mount(Box::new(AtMount { mount, client, selection })));
         }
-        let wanted = Wanted { source: Some(whole(source)), selection: selection.clone() };
+        let wanted = StagedSelection { source: Some(whole(source)), selection: selection.clone() };
         // Unreadable tags count as none: the command that opens them reports why.
         let has_orphaned =
-            |state: &Option<PathBuf>| Found::look(state.as_deref(), &wanted).is_ok_and(|found| !found.references().is_empty());
+            |state: &Option<PathBuf>| Unheld::look(state.as_deref(), &wanted).is_ok_and(|found| !found.references().is_empty());
         match (states.iter().position(has_orphaned), covering.into_iter().next()) {
             (None, Some(mount)) => Ok(Target::Mount(Box::new(mount))),
             (left, _) => Ok(Target::Orphaned(states.swap_remove(left.unwrap_or_default()), wanted)),

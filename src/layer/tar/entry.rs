@@ -19,14 +19,14 @@ const HOLES_MOST: u64 = 64 << 20;
 
 /// Values of extended headers for the next entry.
 #[derive(Default)]
-pub(super) struct Names {
+pub(super) struct ExtendedValues {
     pub(super) path: Option<Vec<u8>>,
     pub(super) link: Option<Vec<u8>>,
     pub(super) records: Records,
     pub(super) any_records: bool,
 }
 
-impl Names {
+impl ExtendedValues {
     /// Whether an entry must follow.
     pub(super) fn any(&self) -> bool {
         self.path.is_some() || self.link.is_some() || self.any_records
@@ -71,7 +71,7 @@ impl Pending {
     }
 
     /// Combines the header at `offset` with the preceding extended headers.
-    pub(super) fn new(header: &Header<'_>, names: &Names, mut records: Records, offset: u64, builder: &mut Builder) -> Self {
+    pub(super) fn new(header: &Header<'_>, names: &ExtendedValues, mut records: Records, offset: u64, builder: &mut Builder) -> Self {
         let sparse_name = records.sparse.name.take();
         let raw = names.path.clone().or(sparse_name).or(records.path.take()).unwrap_or_else(|| header.name());
         let mut pending = Self {

@@ -13,7 +13,7 @@ mod sparse;
 #[cfg(test)]
 mod tests;
 
-use self::entry::{Names, Pending};
+use self::entry::{ExtendedValues, Pending};
 use self::header::{BLOCK, Header};
 pub use self::members::{ARCHIVE_END, ArchiveMember, archive_directory, archive_header, archive_members, archive_padding};
 use self::pax::Records;
@@ -54,7 +54,7 @@ pub(super) struct Walker {
     block_filled: usize,
     /// Payload of the extended header being read.
     text: Vec<u8>,
-    names: Names,
+    names: ExtendedValues,
     global: Records,
     /// Zeros of holes that may still be hashed in this pass.
     hole_budget: u64,
@@ -71,7 +71,7 @@ impl Walker {
             block: [0; BLOCK],
             block_filled: 0,
             text: Vec::new(),
-            names: Names::default(),
+            names: ExtendedValues::default(),
             global: Records::default(),
             hole_budget: HOLE_BUDGET,
         }
@@ -184,7 +184,7 @@ impl Walker {
             b'V' | b'M' | b'N' | b'A' => {
                 let position = self.position;
                 builder.warn(|| format!("skipped a header of type `{}` at byte {position} of the stream", type_flag.escape_ascii()));
-                self.names = Names::default();
+                self.names = ExtendedValues::default();
                 self.begin_content(Box::new(Pending::passed_over()), size, builder)
             }
             _ => self.entry(&header, size, builder, sink),

@@ -31,7 +31,7 @@ const UNNAMED: usize = 256;
 const AT_ONCE: usize = 8;
 
 #[derive(Deserialize)]
-struct Names {
+struct NamesPage {
     #[serde(alias = "repositories")]
     tags: Option<Vec<String>>,
 }
@@ -194,7 +194,7 @@ fn call(http: &Http, what: String, path: &str, after: Option<&str>, scope: Scope
 }
 
 fn names(call: &Call, answer: &Whole, after: Option<&str>) -> Result<Page, Error> {
-    let names: Names = serde_json::from_slice(&answer.body)
+    let names: NamesPage = serde_json::from_slice(&answer.body)
         .map_err(|error| broken(&call.what, &format!("the response is not a list of names: {}", error.to_string().escape_debug())))?;
     Ok(Page { names: names.tags.unwrap_or_default(), next: next(call, &answer.headers, after)? })
 }

@@ -145,7 +145,7 @@ fn digest_of(entry: &Value) -> Option<&str> {
 mod tests {
     use bytes::Bytes;
 
-    use super::super::names::Names;
+    use super::super::names::NamedEntries;
     use super::*;
 
     fn manifest(note: &str) -> Manifest {
@@ -161,8 +161,8 @@ mod tests {
         Tag::parse(text).unwrap()
     }
 
-    fn names(entries: &Entries) -> Names {
-        Names::parse(&entries.bytes(), "oci:/x").unwrap()
+    fn names(entries: &Entries) -> NamedEntries {
+        NamedEntries::parse(&entries.bytes(), "oci:/x").unwrap()
     }
 
     #[test]

@@ -16,7 +16,7 @@ pub(super) const FULL_NAME: &str = "io.containerd.image.name";
 
 /// The entries of an index, grouped by naming.
 #[derive(Debug, Default, PartialEq)]
-pub(super) struct Names {
+pub(super) struct NamedEntries {
     /// Entries named by a tag. If two have one name, the last counts.
     pub(super) tags: BTreeMap<String, Descriptor>,
     /// Entries named by something else, mostly a full reference.
@@ -25,7 +25,7 @@ pub(super) struct Names {
     pub(super) untagged: Vec<Descriptor>,
 }
 
-impl Names {
+impl NamedEntries {
     pub(super) fn parse(raw: &[u8], origin: &str) -> Result<Self, Error> {
         let broken = |what: &str| Error::new(ErrorKind::Integrity, format!("index.json of {origin}: {what}"));
         let mut value: Value = serde_json::from_slice(raw).map_err(|error| broken(&error.to_string()))?;
@@ -89,7 +89,7 @@ mod tests {
     fn a_broken_entry_costs_only_itself() {
         let good = entry("good", json!({NAME: "v1"}));
         let text = json!({"manifests": [{"digest": "sha256:../../x"}, 7, good]}).to_string();
-        let names = Names::parse(text.as_bytes(), "oci:/x").unwrap();
+        let names = NamedEntries::parse(text.as_bytes(), "oci:/x").unwrap();
         assert_eq!(names.tags.keys().collect::<Vec<_>>(), ["v1"]);
     }
 
@@ -102,7 +102,7 @@ mod tests {
             entry("d", json!({})),
         ]})
         .to_string();
-        let names = Names::parse(text.as_bytes(), "oci:/x").unwrap();
+        let names = NamedEntries::parse(text.as_bytes(), "oci:/x").unwrap();
         assert_eq!(names.tags["latest"].digest, Digest::of(b"c"));
         let odd: Vec<_> = names.odd.iter().map(|(name, descriptor)| (name.as_str(), descriptor.digest)).collect();
         assert_eq!(odd, [("docker.io/library/alpine:3.20", Digest::of(b"a")), ("docker.io/library/b:latest", Digest::of(b"b"))]);
@@ -112,7 +112,7 @@ mod tests {
     #[test]
     fn malformed_indexes_are_refused() {
         for text in ["", "[]", "{}", r#"{"manifests":3}"#] {
-            assert_eq!(Names::parse(text.as_bytes(), "oci:/x").unwrap_err().kind, ErrorKind::Integrity, "{text}");
+            assert_eq!(NamedEntries::parse(text.as_bytes(), "oci:/x").unwrap_err().kind, ErrorKind::Integrity, "{text}");
         }
     }
 }

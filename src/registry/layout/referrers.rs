@@ -5,7 +5,7 @@ use std::collections::{HashMap, HashSet};
 use parking_lot::Mutex;
 
 use super::blobs::Blobs;
-use super::names::Names;
+use super::names::NamedEntries;
 use crate::error::Error;
 use crate::oci::{Descriptor, Digest, Manifest};
 
@@ -32,7 +32,7 @@ pub(super) struct Untagged {
 impl Blobs {
     /// The manifests that refer to a digest. Those without an artifact type get their config's type, as the distribution specification
     /// demands. Blocks; `untagged` stays locked meanwhile.
-    pub(super) fn referrers(&self, names: &Names, subject: &Digest, untagged: &Mutex<Untagged>) -> Result<Vec<Descriptor>, Error> {
+    pub(super) fn referrers(&self, names: &NamedEntries, subject: &Digest, untagged: &Mutex<Untagged>) -> Result<Vec<Descriptor>, Error> {
         let mut found = match names.tags.get(&subject.path_name()) {
             Some(entry) => self.manifest(&entry.digest)?.index().map(|index| index.manifests.clone()).unwrap_or_default(),
             None => Vec::new(),
@@ -50,7 +50,7 @@ impl Untagged {
     fn add_referrers(
         &mut self,
         found: &mut Vec<Descriptor>,
-        names: &Names,
+        names: &NamedEntries,
         subject: &Digest,
         read: impl Fn(&Digest) -> Result<Manifest, Error>,
     ) {
@@ -85,7 +85,7 @@ impl Untagged {
     }
 
     /// Forgets manifests that are not listed any more.
-    fn forget_others(&mut self, names: &Names) {
+    fn forget_others(&mut self, names: &NamedEntries) {
         if self.known.len() > names.untagged.len() {
             let listed: HashSet<Digest> = names.untagged.iter().map(|entry| entry.digest).collect();
             self.known.retain(|digest, _| listed.contains(digest));
@@ -147,7 +147,7 @@ mod tests {
         /// The number of referrers, and of manifests that were read for that.
         fn ask(&mut self, subject: &Digest) -> (usize, usize) {
             let untagged = self.manifests.iter().map(Manifest::descriptor).collect();
-            let (names, mut found) = (Names { untagged, ..Names::default() }, Vec::new());
+            let (names, mut found) = (NamedEntries { untagged, ..NamedEntries::default() }, Vec::new());
             self.reads.set(0);
             let read = |digest: &Digest| {
                 self.reads.set(self.reads.get() + 1);

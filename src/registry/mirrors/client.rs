@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::health::{AWAY, Health};
-use super::rules::{Endpoint, Place, Rename, Security, Uses};
+use super::rules::{Endpoint, Rename, Security, SourceHost, Uses};
 use crate::error::Error;
 use crate::oci::{Registry, Repository};
 use crate::registry::{ClientCertificate, Credentials, HttpConfig, HttpRegistry, Pull, Timing, Tls};
@@ -45,7 +45,7 @@ impl Client {
     ///
     /// # Errors
     /// Invalid for unusable certificate files or headers.
-    pub(super) fn of(place: &Place, registry: &Registry, patient: bool, reaching: &Reaching) -> Result<Vec<Self>, Error> {
+    pub(super) fn of(place: &SourceHost, registry: &Registry, patient: bool, reaching: &Reaching) -> Result<Vec<Self>, Error> {
         let securities: &[Security] = match place.endpoint.security {
             // As everywhere, this machine is expected to use plain HTTP.
             Security::Any if place.endpoint.host.is_loopback() => &[Security::Plain, Security::Unverified],

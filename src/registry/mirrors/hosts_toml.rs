@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use reqwest::Url;
 
-use super::rules::{Authority, Endpoint, Own, Place, Rename, Root, Rule, Security, Uses};
+use super::rules::{Authority, Endpoint, Own, Rename, Root, Rule, Security, SourceHost, Uses};
 use super::table::{self, Mistake, Table};
 use crate::oci::{Registry, Repository};
 
@@ -51,8 +51,8 @@ pub(super) fn parse(text: &str, path: &Path, registry: &Registry) -> Result<(Rul
 }
 
 /// The settings of a host that is the registry itself.
-fn own_of(place: Place, host: &Table<'_>) -> Result<Own, Mistake> {
-    let Place { endpoint, uses, rename } = place;
+fn own_of(place: SourceHost, host: &Table<'_>) -> Result<Own, Mistake> {
+    let SourceHost { endpoint, uses, rename } = place;
     if endpoint.root != Root::Below(String::new()) || !rename.to.is_empty() {
         return Err(host.mistake("override_path", "the registry itself cannot have another path"));
     }
@@ -67,7 +67,7 @@ fn own_of(place: Place, host: &Table<'_>) -> Result<Own, Mistake> {
 }
 
 /// A host; its name is `key` in `within`.
-fn place(name: &str, within: &Table<'_>, key: &str, host: &Table<'_>, folder: &Path) -> Result<Place, Mistake> {
+fn place(name: &str, within: &Table<'_>, key: &str, host: &Table<'_>, folder: &Path) -> Result<SourceHost, Mistake> {
     let overrides = host.boolean("override_path")?.unwrap_or_default();
     let (registry, plain, root, to) = address(name, overrides).map_err(|what| within.mistake_at(key, what))?;
     let security = match (plain, host.boolean("skip_verify")?.unwrap_or_default()) {
@@ -89,7 +89,7 @@ fn place(name: &str, within: &Table<'_>, key: &str, host: &Table<'_>, folder: &P
         is_proxy: true,
         ..Endpoint::new(registry, security)
     };
-    Ok(Place { endpoint, uses: uses(host)?, rename: Rename { from: String::new(), to } })
+    Ok(SourceHost { endpoint, uses: uses(host)?, rename: Rename { from: String::new(), to } })
 }
 
 fn uses(host: &Table<'_>) -> Result<Uses, Mistake> {

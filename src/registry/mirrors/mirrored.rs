@@ -13,7 +13,7 @@ use futures_util::future::BoxFuture;
 
 use super::candidate::{self, Candidate, is_outage, nowhere};
 use super::client::{Client, Reaching};
-use super::rules::{Authority, Endpoint, Place, Rename, Rule, Rules, Security, Uses};
+use super::rules::{Authority, Endpoint, Rename, Rule, Rules, Security, SourceHost, Uses};
 use super::transfer::Transfer;
 use crate::bounded::BoundedMap;
 use crate::error::{Error, ErrorKind};
@@ -53,18 +53,18 @@ struct Route {
 
 /// The requested object.
 #[derive(Clone, Copy, PartialEq, Eq)]
-enum Wanted<'a> {
+enum Requested<'a> {
     /// The target of a tag.
     Tag,
     /// A manifest or blob.
     Content(&'a Digest),
 }
 
-impl Wanted<'_> {
-    fn of(version: &Version) -> Wanted<'_> {
+impl Requested<'_> {
+    fn of(version: &Version) -> Requested<'_> {
         match version {
-            Version::Tag(_) => Wanted::Tag,
-            Version::Digest(digest) => Wanted::Content(digest),
+            Version::Tag(_) => Requested::Tag,
+            Version::Digest(digest) => Requested::Content(digest),
         }
     }
 }
@@ -80,7 +80,7 @@ impl Route {
                 let mut clients = vec![Client::own(Arc::clone(own), rename.clone())];
                 if rule.insecure && own.origin().starts_with("https:") {
                     let uses = Uses { tags: true, content: true };
-                    let plain = Place { endpoint: Endpoint::new(registry.clone(), Security::Plain), uses, rename: rename.clone() };
+                    let plain = SourceHost { endpoint: Endpoint::new(registry.clone(), Security::Plain), uses, rename: rename.clone() };
                     clients.extend(Client::of(&plain, registry, true, reaching)?);
                 }
                 clients.into_iter().map(Arc::new).collect()
@@ -124,15 +124,15 @@ impl Mirrored {
     }
 
     /// The sources to ask, in order; never empty.
-    fn candidates(&self, repository: &Repository, wanted: Wanted<'_>) -> Result<Vec<Candidate>, Error> {
+    fn candidates(&self, repository: &Repository, wanted: Requested<'_>) -> Result<Vec<Candidate>, Error> {
         self.inner.rules.check(Some(repository))?;
-        if wanted == Wanted::Tag && self.inner.written.get(repository).is_some() {
+        if wanted == Requested::Tag && self.inner.written.get(repository).is_some() {
             let (client, repository) = (Arc::clone(&self.inner.own), repository.clone());
             return Ok(vec![Candidate { client, repository, is_authority: true }]);
         }
         let route = self.route(Some(repository));
-        let is_wrong = matches!(wanted, Wanted::Content(digest) if self.inner.wrong.get(digest).is_some());
-        let serves = |client: &&Arc<Client>| !is_wrong && if wanted == Wanted::Tag { client.uses.tags } else { client.uses.content };
+        let is_wrong = matches!(wanted, Requested::Content(digest) if self.inner.wrong.get(digest).is_some());
+        let serves = |client: &&Arc<Client>| !is_wrong && if wanted == Requested::Tag { client.uses.tags } else { client.uses.content };
         let mirrors = route.mirrors.iter().filter(serves).filter(|client| client.health.may_be_asked()).map(|client| (client, false));
         let all = mirrors.chain(route.authority.iter().map(|client| (client, true)));
         let found: Vec<Candidate> = all
@@ -150,7 +150,7 @@ impl Mirrored {
     async fn ask<T>(
         &self,
         repository: &Repository,
-        wanted: Wanted<'_>,
+        wanted: Requested<'_>,
         ask: impl Fn(Arc<dyn Pull>, Repository) -> BoxFuture<'static, Result<T, Error>>,
     ) -> Result<T, Error> {
         let mut candidates = self.candidates(repository, wanted)?.into_iter();
@@ -171,7 +171,7 @@ impl Mirrored {
         at: Option<usize>,
         ask: impl Fn(Arc<dyn Pull>, Repository) -> BoxFuture<'static, Result<T, Error>>,
     ) -> Result<(usize, T), Error> {
-        let mut candidates: Vec<(usize, Candidate)> = self.candidates(repository, Wanted::Tag)?.into_iter().enumerate().collect();
+        let mut candidates: Vec<(usize, Candidate)> = self.candidates(repository, Requested::Tag)?.into_iter().enumerate().collect();
         candidates.sort_by_key(|(_, candidate)| !candidate.is_authority);
         let mut failure: Option<Error> = None;
         for (number, candidate) in candidates.into_iter().filter(|(number, _)| at.is_none_or(|at| at == *number)) {
@@ -230,7 +230,7 @@ impl Pull for Mirrored {
             let version = version.clone();
             Box::pin(async move { pull.resolve(&repository, &version).await })
         };
-        self.ask(repository, Wanted::of(version), ask).await
+        self.ask(repository, Requested::of(version), ask).await
     }
 
     async fn manifest(&self, repository: &Repository, version: &Version) -> Result<Manifest, Error> {
@@ -242,11 +242,11 @@ impl Pull for Mirrored {
             let version = version.clone();
             Box::pin(async move { pull.manifest(&repository, &version).await })
         };
-        self.ask(repository, Wanted::of(version), ask).await
+        self.ask(repository, Requested::of(version), ask).await
     }
 
     async fn blob(&self, repository: &Repository, descriptor: &Descriptor, range: Range<u64>) -> Result<BlobStream, Error> {
-        let candidates = self.candidates(repository, Wanted::Content(&descriptor.digest))?;
+        let candidates = self.candidates(repository, Requested::Content(&descriptor.digest))?;
         Ok(Transfer::open(candidates, descriptor, range).await?.stream())
     }
 
@@ -255,7 +255,7 @@ impl Pull for Mirrored {
             let digest = *digest;
             Box::pin(async move { pull.blob_size(&repository, &digest).await })
         };
-        self.ask(repository, Wanted::Content(digest), ask).await
+        self.ask(repository, Requested::Content(digest), ask).await
     }
 
     async fn tags(&self, repository: &Repository, after: Option<&str>) -> Result<Page, Error> {

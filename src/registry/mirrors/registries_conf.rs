@@ -4,7 +4,7 @@
 
 use std::path::{Path, PathBuf};
 
-use super::rules::{Authority, Endpoint, Place, Rename, Rule, Security, Uses};
+use super::rules::{Authority, Endpoint, Rename, Rule, Security, SourceHost, Uses};
 use super::table::{self, Mistake, Table};
 use crate::oci::Registry;
 
@@ -133,7 +133,7 @@ impl Entry {
             let (host, to) = split(location)?;
             let security = if insecure { Security::Any } else { Security::Verified };
             let rename = Rename { from: path.to_owned(), to: to.to_owned() };
-            Some(Place { endpoint: Endpoint::new(host, security), uses, rename })
+            Some(SourceHost { endpoint: Endpoint::new(host, security), uses, rename })
         };
         let authority = match place(&self.location, self.insecure, Uses { tags: true, content: true }) {
             None => Authority::Own(Rename::default()),
@@ -193,7 +193,7 @@ location = "mirror.registry.com"
     fn the_example_of_the_manual_is_parsed_as_documented() {
         let found = rules(EXAMPLE, "example.com");
         let [rule] = found.as_slice() else { panic!("{found:?}") };
-        let place = |host: &str, security, to: &str, tags| Place {
+        let place = |host: &str, security, to: &str, tags| SourceHost {
             endpoint: Endpoint::new(Registry::parse(host).unwrap(), security),
             uses: Uses { tags, content: true },
             rename: Rename { from: "foo".into(), to: to.into() },

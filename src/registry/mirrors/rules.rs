@@ -97,7 +97,7 @@ impl Rename {
 
 /// A source to read from.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct Place {
+pub(super) struct SourceHost {
     pub(super) endpoint: Endpoint,
     pub(super) uses: Uses,
     pub(super) rename: Rename,
@@ -109,7 +109,7 @@ pub(super) enum Authority {
     /// The registry itself, perhaps under another name.
     Own(Rename),
     /// Another host.
-    Elsewhere(Box<Place>),
+    Elsewhere(Box<SourceHost>),
 }
 
 /// The rule of one file for a registry or part of it.
@@ -124,7 +124,7 @@ pub(super) struct Rule {
     /// Whether the registry itself may be reached without a verified certificate.
     pub(super) insecure: bool,
     /// In the order they are asked.
-    pub(super) mirrors: Vec<Place>,
+    pub(super) mirrors: Vec<SourceHost>,
     pub(super) authority: Authority,
 }
 
