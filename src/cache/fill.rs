@@ -13,7 +13,7 @@ use std::sync::Arc;
 use super::config::Protection;
 use super::layout::{LONGEST_SPAN, Layout, MEMBER_FILE, Which, split};
 use super::shared::{Shared, failed};
-use super::stream::{chunk_position, object_key};
+use super::span_key::{chunk_position, object_key};
 use super::stream_files::{discard, member_file_name};
 use super::table::{Identity, Table};
 use crate::durable;

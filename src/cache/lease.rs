@@ -17,8 +17,9 @@ use xxhash_rust::xxh3::Xxh3;
 
 use super::cached::CachedStream;
 use super::ledger::boot_identity;
-use super::stream::{Stream, identity_of};
+use super::stream::Stream;
 use super::stream_files::file_name;
+use super::stream_files::identity_of;
 use super::table::{self, SpanState};
 use crate::durable::{self, RangeLock, Sharing};
 use crate::sys::attributes::{file_xattr, set_file_xattr};

@@ -59,6 +59,7 @@ mod pins;
 mod room;
 mod scratch;
 mod shared;
+mod span_key;
 mod stream;
 mod stream_files;
 mod table;

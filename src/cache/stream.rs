@@ -6,8 +6,8 @@ use std::fs::File;
 use std::io;
 use std::num::NonZeroUsize;
 use std::ops::Range;
-use std::os::unix::fs::{FileExt, MetadataExt};
-use std::path::{Path, PathBuf};
+use std::os::unix::fs::FileExt;
+use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Weak};
 use std::time::Duration;
@@ -15,16 +15,13 @@ use std::time::Duration;
 use bytes::Bytes;
 use lru::LruCache;
 use parking_lot::{Mutex, RwLock};
-use xxhash_rust::xxh3::xxh3_64_with_seed;
 
 use super::layout::{Layout, Piece, Which, blocks};
 use super::shared::{Shared, failed};
-use super::stream_files::{discard, file_name};
-use super::table::{self, Identity, SpanState, Table, Trust};
+use super::stream_files::{check_table_size, discard, file_name, identity_of, make};
+use super::table::{self, SpanState, Table, Trust};
 use crate::durable::{self, RangeLock, Sharing};
-use crate::error::{Error, ErrorKind};
-use crate::oci::Digest;
-use crate::seal::ChunkKey;
+use crate::error::Error;
 
 /// How long a writer waits for an evictor, or for another writer of the same span.
 const PATIENCE: Duration = Duration::from_millis(100);
@@ -51,20 +48,6 @@ struct Slot {
     used: AtomicBool,
     /// Identifies the file at its last opening; 0 if never opened.
     identity: AtomicU64,
-}
-
-/// The key for one life of a stream.
-pub fn object_key(key: &ChunkKey, blob: &Digest, identity: Identity) -> ChunkKey {
-    let mut context = b"ocifs cache stream 1\0".to_vec();
-    context.extend(blob.to_string().as_bytes());
-    context.push(0);
-    context.extend(identity.salt);
-    key.for_object(&context)
-}
-
-/// The number of a span's first chunk under its key. No span is long enough to reach the numbers of the next.
-pub fn chunk_position(span: u32) -> u64 {
-    u64::from(span) << 20
 }
 
 /// Most data files kept open.
@@ -409,37 +392,6 @@ impl Stream {
     }
 }
 
-/// Distinguishes a file from any later one of the same name, even with the same inode number. Never 0.
-pub fn identity_of(file: &File) -> io::Result<u64> {
-    let metadata = file.metadata()?;
-    let birth = metadata.created().ok().and_then(|time| time.duration_since(std::time::UNIX_EPOCH).ok()).unwrap_or_default();
-    Ok(xxh3_64_with_seed(&birth.as_nanos().to_le_bytes(), metadata.ino()) | 1)
-}
-
 fn fits(table: &Table, layout: &Layout) -> bool {
     table.layout() == layout
-}
-
-/// A registry may claim any blob size: its table must stay small relative to the budget.
-fn check_table_size(shared: &Shared, name: &str, layout: &Layout) -> Result<(), Error> {
-    let (size, most) = (Table::size(layout), (shared.config.size / 16).max(4 << 20));
-    if size <= most {
-        return Ok(());
-    }
-    let message = format!("the stream {name} has too many spans for this cache: its table would take {size} bytes of {most}");
-    Err(Error::new(ErrorKind::NoSpace, message))
-}
-
-/// Creates an empty stream. Under the structure lock.
-fn make(shared: &Shared, directory: &Path, name: &str, layout: &Layout) -> io::Result<()> {
-    let work = shared.work_directory()?;
-    let identity = Identity::random(layout.is_sealed());
-    let made = Table::write(&work, name, layout, identity, &[], shared.ledger.now())
-        .and_then(|()| durable::make_directory(directory.parent().unwrap_or(directory)))
-        .and_then(|()| std::fs::rename(&work, directory));
-    if made.is_err() {
-        // Best effort: leftovers are removed by the next evictor once this process has ended.
-        let _ = std::fs::remove_dir_all(&work);
-    }
-    made
 }
