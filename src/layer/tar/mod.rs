@@ -10,6 +10,7 @@ mod members;
 pub(super) mod path;
 mod pax;
 mod sparse;
+mod sparse_content;
 #[cfg(test)]
 mod tests;
 
@@ -230,54 +231,6 @@ impl Walker {
         self.begin_content(pending, stored, builder)
     }
 
-    fn old_sparse(
-        &mut self,
-        block: &[u8; BLOCK],
-        mut pieces: Vec<Piece>,
-        size: u64,
-        stored: u64,
-        pending: Box<Pending>,
-        builder: &mut Builder,
-    ) -> Result<(), Error> {
-        let Some((further, more)) = header::old_sparse_extension(block) else {
-            return Err(self.broken("the map of a sparse file is malformed"));
-        };
-        pieces.extend(further);
-        if pieces.len() * size_of::<Piece>() > builder.limits().header_bytes as usize {
-            return Err(self.broken("the map of a sparse file is too long"));
-        }
-        if more {
-            self.state = ArchiveState::OldSparse { pieces, size, stored, pending };
-            return Ok(());
-        }
-        self.begin_sparse(pending, &pieces, size, stored, self.position + BLOCK as u64, builder)
-    }
-
-    fn leading_map(
-        &mut self,
-        block: &[u8; BLOCK],
-        mut map: LeadingMap,
-        size: u64,
-        stored: u64,
-        pending: Box<Pending>,
-        builder: &mut Builder,
-    ) -> Result<(), Error> {
-        let pieces = map.add(block).map_err(|()| self.broken("the map of a sparse file is malformed"))?;
-        if map.length() > u64::from(builder.limits().header_bytes) {
-            return Err(self.broken("the map of a sparse file is too long"));
-        }
-        match pieces {
-            Some(pieces) if map.length() <= stored => {
-                self.begin_sparse(pending, &pieces, size, stored - map.length(), self.position + BLOCK as u64, builder)
-            }
-            None if map.length() + BLOCK as u64 <= stored => {
-                self.state = ArchiveState::LeadingMap { map, size, stored, pending };
-                Ok(())
-            }
-            _ => Err(self.broken("the map of a sparse file is truncated")),
-        }
-    }
-
     /// Old archives give hard links the size of their target but no content; PAX archives may store it. A block that is a header (or the end of the archive)
     /// is not content.
     fn link_content(
@@ -303,23 +256,6 @@ impl Walker {
             self.state = ArchiveState::Header;
         }
         Ok(())
-    }
-
-    fn begin_sparse(
-        &mut self,
-        mut pending: Box<Pending>,
-        pieces: &[Piece],
-        size: u64,
-        stored: u64,
-        stream: u64,
-        builder: &mut Builder,
-    ) -> Result<(), Error> {
-        self.check_end(stored)?;
-        let Some(extents) = sparse::extents(pieces, size, stream, stored) else {
-            return Err(self.broken("the map of a sparse file does not fit the file"));
-        };
-        pending.pieces(extents, size, &mut self.hole_budget);
-        self.begin_content(pending, stored, builder)
     }
 
     fn begin_content(&mut self, pending: Box<Pending>, stored: u64, builder: &mut Builder) -> Result<(), Error> {
