@@ -1,6 +1,7 @@
 //! Settings: flags, environment variables, the configuration file and mount options become plain structs.
 //!
 //! - `flags`: groups of shared flags; each option is declared here once
+//! - `command_flags`: those that no file sets: output, concurrency, platform
 //! - `choices`: the values of flags that choose among a few names
 //! - `mount`: the flags of `ocifs mount`
 //! - `file`: the configuration file, whose values become defaults of the flags
@@ -16,6 +17,7 @@
 //! - `invocation`: all of it for one invocation of the program
 
 pub mod choices;
+pub mod command_flags;
 pub mod custom;
 pub mod environment;
 pub mod file;
