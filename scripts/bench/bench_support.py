@@ -96,9 +96,10 @@ class Registry:
 
 
 class Proxy:
-    """In front of a registry: every request waits `delay` seconds; the bytes of bodies are counted both ways."""
+    """In front of a registry: every request waits `delay` seconds, and a connection gets `rate` bytes a second at most (0: all that
+    there are); the bytes of bodies are counted both ways."""
 
-    def __init__(self, upstream, delay=0.0):
+    def __init__(self, upstream, delay=0.0, rate=0):
         self.requests, self.fetched, self.sent = 0, 0, 0
         lock, local, proxy = threading.Lock(), threading.local(), self
 
@@ -122,10 +123,14 @@ class Proxy:
                     if name.lower() != "transfer-encoding":
                         self.send_header(name, value)
                 self.end_headers()
-                while data := answer.read(1 << 20):
+                started, passed = time.monotonic(), 0
+                while data := answer.read(1 << 16 if rate else 1 << 20):
                     with lock:
                         proxy.fetched += len(data)
                     self.wfile.write(data)
+                    passed += len(data)
+                    if rate:
+                        time.sleep(max(0, started + passed / rate - time.monotonic()))
 
             do_HEAD = do_PUT = do_POST = do_PATCH = do_DELETE = do_GET
 

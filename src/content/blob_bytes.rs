@@ -7,11 +7,12 @@ use std::ops::Range;
 use std::sync::Arc;
 
 use bytes::Bytes;
+use futures_util::FutureExt;
 
 use super::budget::Use;
 use super::plan::raw_layout;
 use super::shared::Shared;
-use super::{Sealing, names};
+use super::{Sealing, names, parallel};
 use crate::blocking::blocking;
 use crate::cache::{CachedStream, Layout, Protection};
 use crate::error::Error;
@@ -165,7 +166,7 @@ impl BlobBytes {
     }
 
     async fn request(&mut self, end: u64) -> Result<(), Error> {
-        let stream = self.shared.fetch(&self.repository, &self.descriptor, self.rest.start..end).await?;
+        let stream = parallel::fetch(&self.shared, &self.repository, &self.descriptor, self.rest.start..end).boxed().await?;
         self.request = Some((stream, end));
         Ok(())
     }

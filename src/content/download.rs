@@ -11,7 +11,7 @@ use tokio::sync::OwnedSemaphorePermit;
 use super::budget::Use;
 use super::contents::Contents;
 use super::shared::Shared;
-use super::{BlobSource, Sealing, pass};
+use super::{BlobSource, Sealing, parallel, pass};
 use crate::error::Error;
 use crate::layer::{Form, RAW_SPAN};
 use crate::oci::Hasher;
@@ -40,7 +40,7 @@ impl Contents {
         let size = source.descriptor.size;
         let shared = Arc::clone(self.shared());
         let turn = shared.turns.request(Use::Demand).await?;
-        let stream = shared.fetch(&source.repository, &source.descriptor, 0..size).await?;
+        let stream = parallel::fetch(&shared, &source.repository, &source.descriptor, 0..size).await?;
         let hasher = Hasher::new(source.descriptor.digest.algorithm());
         Ok(Some(Download { shared, source: source.clone(), stream, hasher, length: 0, _turn: turn }))
     }

@@ -24,6 +24,7 @@ mod guide;
 mod in_flight;
 mod input;
 mod names;
+mod parallel;
 mod pass;
 mod plan;
 mod prefetch;

@@ -99,7 +99,7 @@ impl Shared {
         self.cache.is_filled() && self.caches(source)
     }
 
-    /// A range of a blob from the registry. The blob was referred to by something, so if the registry lacks it the error is Gone.
+    /// A range of a blob by one request. The blob was referred to by something, so if the registry lacks it the error is Gone.
     pub(super) async fn fetch(&self, repository: &Repository, descriptor: &Descriptor, range: Range<u64>) -> Result<BlobStream, Error> {
         if let Some(stream) = self.spool.stream(&descriptor.digest, range.clone()) {
             return Ok(stream);

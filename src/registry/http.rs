@@ -56,7 +56,7 @@ mod web;
 
 use std::ops::Range;
 use std::sync::Arc;
-use std::sync::atomic::AtomicBool;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use async_trait::async_trait;
@@ -111,6 +111,8 @@ impl HttpRegistry {
             sizes: config.upload,
             idle_sessions: IdleSessions::default(),
             chunkless: AtomicBool::new(false),
+            long_transfers: AtomicUsize::new(0),
+            rangeless: AtomicBool::new(false),
             linked: Linked::default(),
             registry,
         };
@@ -155,6 +157,10 @@ impl Pull for HttpRegistry {
 
     fn throttled(&self) -> Option<Duration> {
         self.http.exchange.outage.throttled()
+    }
+
+    fn ignores_ranges(&self) -> bool {
+        self.http.rangeless.load(Ordering::Relaxed)
     }
 
     /// Succeeds if the registry answers and does not reject the stored credentials. Without credentials, a registry that hands out tokens is

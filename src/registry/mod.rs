@@ -132,6 +132,11 @@ pub trait Pull: Send + Sync {
         None
     }
 
+    /// Whether a range was answered with all of a blob: what comes before the range was transferred too, and dropped.
+    fn ignores_ranges(&self) -> bool {
+        false
+    }
+
     /// Reports that the bytes of a blob did not match its digest. True if another place is asked for it from now on, so that one more try
     /// is worthwhile.
     fn report_wrong_bytes(&self, _repository: &Repository, _digest: &Digest) -> bool {

@@ -90,6 +90,10 @@ impl Pull for Metered {
         self.pull.throttled()
     }
 
+    fn ignores_ranges(&self) -> bool {
+        self.pull.ignores_ranges()
+    }
+
     async fn odd_names(&self, repository: &Repository) -> Result<Vec<(String, Descriptor)>, Error> {
         self.pull.odd_names(repository).await
     }

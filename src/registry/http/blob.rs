@@ -7,6 +7,7 @@
 use std::ops::Range;
 use std::pin::Pin;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 
 use bytes::Bytes;
 use futures_util::{Stream, StreamExt, stream};
@@ -24,6 +25,8 @@ use crate::oci::{Descriptor, Digest, Repository};
 
 /// Bytes of progress after which earlier failures no longer count.
 const PROGRESS: u64 = 64 << 10;
+/// A transfer of so many bytes should not share its connection with others.
+const LONG: u64 = 4 << 20;
 type Body = Pin<Box<dyn Stream<Item = reqwest::Result<Bytes>> + Send>>;
 
 /// Opens a range of a blob.
@@ -57,6 +60,9 @@ pub(super) async fn open(
         dropped: 0,
         body: None,
     };
+    if range.end - range.start >= LONG {
+        transfer.call.lane = http.long_transfers.fetch_add(1, Ordering::Relaxed);
+    }
     transfer.connect().await?;
     Ok(stream::unfold(Some(transfer), |transfer| async move {
         let mut transfer = transfer?;
@@ -219,6 +225,7 @@ impl Transfer {
                 if let Some(length) = length.filter(|length| *length != self.size) {
                     return Err(integrity(format!("the registry has {length} bytes instead of {}", self.size)));
                 }
+                self.http.rangeless.fetch_or(self.next > 0, Ordering::Relaxed);
                 Ok(Incoming { body: answer.response.bytes_stream().boxed(), skip: self.next, to_the_end: true })
             }
             StatusCode::PARTIAL_CONTENT => {

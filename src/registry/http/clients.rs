@@ -21,6 +21,8 @@ use crate::error::{Error, ErrorKind};
 
 /// Idle connections kept per host.
 const IDLE: usize = 16;
+/// Clients among which long transfers over TLS are divided.
+pub(super) const LANES: usize = 4;
 
 /// TLS settings.
 #[derive(Clone, Debug, Default)]
@@ -43,6 +45,8 @@ struct Kind {
     place: Destination,
     /// Presents a client certificate, if there is one.
     identified: bool,
+    /// Which of several with the same settings.
+    lane: usize,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
@@ -107,7 +111,13 @@ impl Clients {
     /// The client for an origin. With `identified` it presents a client certificate, if the origin is the registry's own or a trusted token
     /// server's; never set that for a URL that another host supplied.
     pub(super) fn of(&self, origin: &Origin, identified: bool) -> Result<Client, Error> {
-        let kind = self.kind(origin, identified);
+        self.in_lane(origin, identified, 0)
+    }
+
+    /// The same, one of [`LANES`]: long transfers share no connection, as they would with HTTP/2, and so no connection's limit.
+    pub(super) fn in_lane(&self, origin: &Origin, identified: bool, lane: usize) -> Result<Client, Error> {
+        // HTTP/1 has a connection for each request anyway; plain HTTP is never HTTP/2 here.
+        let kind = self.kind(origin, identified, if origin.is_tls() { lane % LANES } else { 0 });
         let mut built = self.built.lock();
         if let Some(client) = built.get(&kind) {
             return Ok(client.clone());
@@ -117,7 +127,7 @@ impl Clients {
         Ok(client)
     }
 
-    fn kind(&self, origin: &Origin, identified: bool) -> Kind {
+    fn kind(&self, origin: &Origin, identified: bool, lane: usize) -> Kind {
         let place = if *origin == self.own {
             Destination::Own
         } else if !origin.is_tls() {
@@ -127,7 +137,7 @@ impl Clients {
         } else {
             Destination::Elsewhere { loopback: origin.is_loopback() }
         };
-        Kind { place, identified: identified && (*origin == self.own || self.trusted.contains(origin)) }
+        Kind { place, identified: identified && (*origin == self.own || self.trusted.contains(origin)), lane }
     }
 
     fn build(&self, kind: &Kind, origin: &Origin) -> Result<Client, Error> {
@@ -183,5 +193,27 @@ impl Clients {
             Some(identity) => builder.identity(identity),
             None => builder,
         })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use reqwest::Url;
+
+    use super::*;
+
+    #[test]
+    fn long_transfers_are_divided_among_connections_over_tls_only() {
+        let origin = |url: &str| Origin::of(&Url::parse(url).unwrap()).unwrap();
+        let own = origin("https://reg.example");
+        let clients = Clients::new(Tls::default(), Custom::default(), Timing::default(), own.clone(), Vec::new()).unwrap();
+        let built = || clients.built.lock().len();
+        for (url, more) in [("https://reg.example", LANES - 1), ("http://127.0.0.1:5000", 1), ("https://blobs.example", LANES)] {
+            let before = built();
+            for lane in 0..3 * LANES {
+                clients.in_lane(&origin(url), true, lane).unwrap();
+            }
+            assert_eq!(built() - before, more, "{url}");
+        }
     }
 }

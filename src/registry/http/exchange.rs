@@ -45,12 +45,14 @@ pub(super) struct Call {
     pub(super) payload: Option<Payload>,
     /// Accept the answer of another host that a redirect or an upload leads to.
     pub(super) elsewhere_counts: bool,
+    /// Which of several connections to use; see [`Clients::in_lane`].
+    pub(super) lane: usize,
 }
 
 impl Call {
     /// A request without body or range.
     pub(super) fn new(what: String, method: Method, url: Url, scope: Scope) -> Self {
-        Self { what, method, url, accept: None, range: None, scope, shortcut: None, payload: None, elsewhere_counts: false }
+        Self { what, method, url, accept: None, range: None, scope, shortcut: None, payload: None, elsewhere_counts: false, lane: 0 }
     }
 
     /// Whether it may change something.
@@ -330,7 +332,7 @@ impl Exchange {
         attempts: &Attempts,
     ) -> Result<Response, Failure> {
         let origin = Origin::of(url).ok_or_else(|| Failure::Final(Error::new(ErrorKind::Invalid, "a URL without a host")))?;
-        let client = self.clients.of(&origin, !left_home).map_err(Failure::Final)?;
+        let client = self.clients.in_lane(&origin, !left_home, call.lane).map_err(Failure::Final)?;
         let authorization = authorization.filter(|_| !left_home);
         let mut request = client.request(call.method.clone(), self.named(url, left_home)).header(ACCEPT_ENCODING, "identity");
         if let Some(accept) = &call.accept {

@@ -1,6 +1,6 @@
 //! The state that all operations of a client share.
 
-use std::sync::atomic::AtomicBool;
+use std::sync::atomic::{AtomicBool, AtomicUsize};
 
 use reqwest::Url;
 
@@ -25,6 +25,10 @@ pub(super) struct Http {
     pub(super) idle_sessions: IdleSessions,
     /// The registry rejected chunks but took a large blob in one request.
     pub(super) chunkless: AtomicBool,
+    /// Long transfers so far.
+    pub(super) long_transfers: AtomicUsize,
+    /// A request for a range was answered with the whole blob.
+    pub(super) rangeless: AtomicBool,
     pub(super) linked: Linked,
 }
 

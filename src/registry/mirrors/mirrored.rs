@@ -302,6 +302,11 @@ impl Pull for Mirrored {
         self.inner.own.pull.throttled()
     }
 
+    fn ignores_ranges(&self) -> bool {
+        let routed = self.inner.routes.iter().flat_map(|(_, route)| route.mirrors.iter().chain(&route.authority));
+        routed.chain([&self.inner.own]).any(|client| client.pull.ignores_ranges())
+    }
+
     fn report_wrong_bytes(&self, repository: &Repository, digest: &Digest) -> bool {
         let has_mirrors = !self.route(Some(repository)).mirrors.is_empty();
         if has_mirrors {

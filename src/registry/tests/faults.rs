@@ -79,6 +79,16 @@ async fn a_full_response_to_a_range_request_is_cut_to_the_range() {
 }
 
 #[tokio::test]
+async fn a_registry_that_sends_what_comes_before_a_range_is_remembered() {
+    let server = Server::start(|_, _| reply(200, &[], &data())).await;
+    let client = client(&server.authority);
+    for (range, ignores) in [(0..10, false), (0..SIZE as u64, false), (1..10, true), (0..10, true)] {
+        read(&client, range.clone()).await.unwrap();
+        assert_eq!(client.ignores_ranges(), ignores, "{range:?}");
+    }
+}
+
+#[tokio::test]
 async fn a_blob_that_is_longer_or_shorter_than_its_descriptor_is_an_integrity_error() {
     let (mut longer, shorter) = (data(), data()[..SIZE - 1].to_vec());
     longer.push(0);

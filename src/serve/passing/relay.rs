@@ -164,4 +164,8 @@ impl Pull for Relay {
     fn throttled(&self) -> Option<Duration> {
         self.latest()?.pull.throttled()
     }
+
+    fn ignores_ranges(&self) -> bool {
+        self.latest().is_some_and(|latest| latest.pull.ignores_ranges())
+    }
 }
