@@ -64,6 +64,8 @@ pub(in crate::publish) struct DirectorySnapshot {
     links: HashMap<(u64, u64), (ViewNode, u32)>,
     /// Digests computed so far, so that no file is hashed twice.
     hashes: Arc<Mutex<Hashes>>,
+    /// The input whose file was opened last: the others do not stay open, for there may be more inputs than open files.
+    last_opened: Mutex<Option<(PathBuf, Arc<File>)>>,
 }
 
 /// A path of the artifact, its local path, and its local metadata.
@@ -105,7 +107,7 @@ impl DirectorySnapshot {
                 return Err(Error::new(ErrorKind::Invalid, message));
             }
         }
-        let mut snapshot = Self { inputs, keeping, links: HashMap::new(), hashes: Arc::default() };
+        let mut snapshot = Self { inputs, keeping, links: HashMap::new(), hashes: Arc::default(), last_opened: Mutex::default() };
         if keeping.hard_links {
             let mut names: HashMap<(u64, u64), u32> = HashMap::new();
             for found in snapshot.found() {
@@ -170,6 +172,10 @@ impl DirectorySnapshot {
             content: if kind == Kind::File { EntryContent::Disk } else { EntryContent::None },
             sha256: None,
         };
+        if kind == Kind::File {
+            let hashes = self.hashes.lock();
+            entry.sha256 = hashes.get(&PathKey::of(&entry.path)).filter(|(known, _)| *known == stamp(metadata)).map(|(_, sha256)| *sha256);
+        }
         // Pushing the content of a directory does not publish the directory's own attributes.
         let is_bytes_only = |input: &Input| input.bytes_only && input.path == entry.path;
         if entry.path.is_empty() || self.containing(&entry.path).is_some_and(is_bytes_only) {
@@ -196,10 +202,9 @@ impl DirectorySnapshot {
         let no_file = || Error::new(ErrorKind::Invalid, "only a regular file has content");
         let place = self.place(&entry.path).filter(|_| matches!(entry.content, EntryContent::Disk));
         let (input, rest) = place.ok_or_else(no_file)?;
-        // The directory does not stay open: there may be more inputs than open files.
         let opened = match rest.as_os_str().is_empty() {
             true => File::open(&input.disk),
-            false => open_directory(&input.disk).and_then(|directory| open_file(&directory, rest)),
+            false => self.directory(input).and_then(|directory| open_file(&directory, rest)),
         };
         let disk = beneath(input, rest);
         let file = opened.map_err(|error| unreadable("cannot open", &disk, &error))?;
@@ -210,15 +215,21 @@ impl DirectorySnapshot {
         Ok((disk, file, metadata))
     }
 
-    /// Opens the file of an entry. The result computes its SHA-256, unless it is known, and blocks.
+    fn directory(&self, input: &Input) -> io::Result<Arc<File>> {
+        let mut last = self.last_opened.lock();
+        if let Some((_, directory)) = last.as_ref().filter(|(disk, _)| *disk == input.disk) {
+            return Ok(Arc::clone(directory));
+        }
+        let directory = Arc::new(open_directory(&input.disk)?);
+        *last = Some((input.disk.clone(), Arc::clone(&directory)));
+        Ok(directory)
+    }
+
+    /// Opens the file of an entry. The result computes its SHA-256 and blocks.
     fn hashing(&self, entry: &TreeEntry) -> Result<impl FnOnce() -> Result<[u8; 32], Error> + Send + use<>, Error> {
         let (disk, file, metadata) = self.file(entry)?;
         let (key, stamp, hashes) = (PathKey::of(&entry.path), stamp(&metadata), Arc::clone(&self.hashes));
         Ok(move || {
-            let known = hashes.lock().get(&key).filter(|(known, _)| *known == stamp).map(|(_, sha256)| *sha256);
-            if let Some(known) = known {
-                return Ok(known);
-            }
             let sha256 = hash_file(file).map_err(|error| disk::failed("cannot read", &disk, error))?;
             hashes.lock().insert(key, (stamp, sha256));
             Ok(sha256)
@@ -262,8 +273,8 @@ impl Snapshot for DirectorySnapshot {
 
     fn bytes_here(&self, entry: &TreeEntry) -> Result<Option<Bytes>, Error> {
         let (disk, file, _) = self.file(entry)?;
-        let mut bytes = Vec::new();
-        // One byte more shows that it grew.
+        // One byte more shows that it grew. The size is that of the open file, and small.
+        let mut bytes = Vec::with_capacity(usize::try_from(entry.size).unwrap_or_default() + 1);
         file.take(entry.size + 1).read_to_end(&mut bytes).map_err(|error| disk::failed("cannot read", &disk, error))?;
         Ok(Some(bytes.into()))
     }
