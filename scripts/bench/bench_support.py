@@ -127,7 +127,13 @@ class Proxy:
                 while data := answer.read(1 << 16 if rate else 1 << 20):
                     with lock:
                         proxy.fetched += len(data)
-                    self.wfile.write(data)
+                    try:
+                        self.wfile.write(data)
+                    except ConnectionError:
+                        # The client has enough of it.
+                        local.connection.close()
+                        self.close_connection = True
+                        return
                     passed += len(data)
                     if rate:
                         time.sleep(max(0, started + passed / rate - time.monotonic()))
