@@ -4,7 +4,7 @@
 //!
 //! - `artifacts` is the entry point: `registry_cache` answers for tags and manifests, `build` makes a `loaded` artifact, `kept` keeps it,
 //!   `ahead` prefetches across its files for the readers in `tracks`
-//! - `fill` fetches parts of one into the cache before they are read; `referred_index` finds indexes that only referrers name, `table` tables of contents
+//! - `fill` fetches parts of one into the cache before they are read, `cached` counts what is there; `referred_index` finds indexes that only referrers name, `table` tables of contents
 //! - `outline` chooses the platform, `dialect` maps the manifest to parts, `compose` and `merge` make the `tree` of them
 //! - `describe` explains an artifact without its layers; `options` are those of a mount; `error` maps errors of blobs
 //! - For publishing: `published`, `layers`, `identity`, `recognise`, `secrets`, `attached_index`
@@ -13,6 +13,7 @@ mod ahead;
 mod artifacts;
 pub mod attached_index;
 mod build;
+mod cached;
 mod compose;
 mod describe;
 mod dialect;
@@ -35,6 +36,7 @@ mod tracks;
 mod tree;
 
 pub use artifacts::Artifacts;
+pub use cached::CachedBytes;
 pub use describe::Description;
 pub use dialect::Dialect;
 pub use fill::Parts;

@@ -42,6 +42,15 @@ impl AsRef<[u8]> for MappedDocument {
 
 /// The document, or `None` if it does not exist, is broken or is sealed with another key.
 pub fn load(shared: &Shared, kind: &str, key: &str, protection: &Protection) -> Result<Option<Document>, Error> {
+    read(shared, kind, key, protection, true)
+}
+
+/// The same, without counting as a use.
+pub fn peek(shared: &Shared, kind: &str, key: &str, protection: &Protection) -> Result<Option<Document>, Error> {
+    read(shared, kind, key, protection, false)
+}
+
+fn read(shared: &Shared, kind: &str, key: &str, protection: &Protection, is_use: bool) -> Result<Option<Document>, Error> {
     let path = path(shared, kind, key, matches!(protection, Protection::Sealed(_)))?;
     let file = match durable::open_private(&path, false) {
         Ok(file) => file,
@@ -52,9 +61,11 @@ pub fn load(shared: &Shared, kind: &str, key: &str, protection: &Protection) -> 
         tracing::warn!(document = %path.display(), "ignoring a broken cached document");
         return Ok(None);
     };
-    shared.record(kind, &path);
-    if let Err(error) = aging::touch(&file) {
-        tracing::debug!(%error, document = %path.display(), "cannot record its use");
+    if is_use {
+        shared.record(kind, &path);
+        if let Err(error) = aging::touch(&file) {
+            tracing::debug!(%error, document = %path.display(), "cannot record its use");
+        }
     }
     match protection {
         Protection::Plain => {

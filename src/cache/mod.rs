@@ -56,6 +56,7 @@ mod layout;
 mod lease;
 mod ledger;
 mod pins;
+mod present;
 mod room;
 mod scratch;
 mod shared;
@@ -78,6 +79,7 @@ pub use config::{Config, Protection};
 pub use documents::Document;
 pub use fill::Fill;
 pub use layout::Layout;
+pub use present::Present;
 pub use room::Room;
 pub use table::Trust;
 pub use upkeep::Usage;
@@ -141,6 +143,11 @@ impl SpanCache {
         CachedStream::open(&self.streams, blob, layout, protection, false)
     }
 
+    /// Which spans of a stream are present, as stored plain or sealed. Uses nothing: no age changes, and nothing is created. `None` if it was never stored.
+    pub fn present(&self, blob: &Digest, layout: &Layout, is_sealed: bool) -> Result<Option<Present>, Error> {
+        Present::find(&self.streams, blob, layout, is_sealed)
+    }
+
     /// Starts the first pass over a blob. Hold a [`Claim`] on it.
     pub fn fill(&self, blob: &Digest, protection: &Protection) -> Result<Fill, Error> {
         Fill::new(&self.shared, blob, protection)
@@ -164,6 +171,14 @@ impl SpanCache {
             return Ok(Some(held));
         }
         documents::load(&self.shared, kind, key, protection)
+    }
+
+    /// The same, without counting as a use of it.
+    pub fn peek_document(&self, kind: &str, key: &str, protection: &Protection) -> Result<Option<Document>, Error> {
+        if let Some(held) = self.held.as_ref().and_then(|held| held.get(kind, key)) {
+            return Ok(Some(held));
+        }
+        documents::peek(&self.shared, kind, key, protection)
     }
 
     /// Stores a document: written once, renamed into place; held by this process if the cache is not filled. It counts against the budget: if

@@ -55,7 +55,7 @@ const OPEN_FILES: usize = 256;
 
 /// The streams and files of a cache that this process has open.
 pub struct OpenStreams {
-    shared: Arc<Shared>,
+    pub(super) shared: Arc<Shared>,
     /// Open streams, by name. Locked for map operations only.
     streams: Mutex<HashMap<String, Weak<Stream>>>,
     /// Files kept open by streams, least recently opened first. Locked for map operations only; taken before the lock of a file's slot.
@@ -70,7 +70,7 @@ impl OpenStreams {
     }
 
     /// The open stream with this name, if this process has a live one.
-    fn get(&self, name: &str) -> Option<Arc<Stream>> {
+    pub(super) fn get(&self, name: &str) -> Option<Arc<Stream>> {
         self.streams.lock().get(name).and_then(Weak::upgrade).filter(|stream| !stream.dead())
     }
 

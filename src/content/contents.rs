@@ -283,7 +283,7 @@ impl Contents {
     }
 
     /// An open reader that this source may use.
-    fn opened(&self, source: &BlobSource) -> Option<Arc<Reader>> {
+    pub(super) fn opened(&self, source: &BlobSource) -> Option<Arc<Reader>> {
         let get = |plan| self.inner.readers.lock().get(&ReaderKey::new(source, plan));
         if source.sealing != Sealing::None {
             return get(Plan::Sealed);

@@ -7,7 +7,7 @@
 //! # Files
 //!
 //! - `plan` chooses how a blob is read, `contents` opens it, `readers` and `reader` share it, `stream` is what callers hold
-//! - `reading` answers a range from cached spans, `in_flight` ones and new ones from `fetch`; `prefetch` looks ahead, `recent` remembers
+//! - `reading` answers a range from cached spans, `in_flight` ones and new ones from `fetch`; `prefetch` looks ahead, `recent` remembers; `presence` says what is here
 //! - `pass` reads a blob once completely and indexes it; `running_check` verifies a raw one while it is served; `download` bypasses the cache
 //! - `blob_bytes` reads a blob as stored; `input` and `decode` turn that into stream bytes; `sealed` opens envelopes; `guide`, `attached_index`, `table` and `verdicts` use indexes and tables of others
 //! - `spool` holds whole blobs for a pull, which does not fill the cache
@@ -28,6 +28,7 @@ mod parallel;
 mod pass;
 mod plan;
 mod prefetch;
+mod presence;
 mod reader;
 mod readers;
 mod reading;
@@ -52,6 +53,7 @@ pub use contents::Contents;
 pub use download::Download;
 pub use guide::Guide;
 pub use names::stream_keys;
+pub use presence::Presence;
 pub use sealed::keys::{KeyRing, Lent, PassphraseSource};
 pub use stream::ContentStream;
 

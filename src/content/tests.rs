@@ -21,6 +21,7 @@ pub(crate) mod attached_index;
 mod blob_bytes;
 mod local;
 mod packed;
+mod presence;
 mod raw;
 mod sealed;
 pub(crate) mod tables;

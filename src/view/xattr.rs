@@ -3,8 +3,11 @@
 //! The names `user.oci.*` and `user.ocifs.*` are readable everywhere and listed nowhere, so that `cp -a` copies
 //! none of them. An archive's own attributes pass through untouched.
 
+use std::sync::Arc;
+
 use super::{Context, Key, Origin, PathState, Shown, View, ViewNode, node_id};
-use crate::artifact::{Artifact, Kind, is_own_name};
+use crate::artifact::{Artifact, CachedBytes, Kind, is_own_name};
+use crate::blocking::blocking;
 use crate::content::Verified;
 use crate::error::Error;
 use crate::oci::{Digest, Manifest, ManifestBody};
@@ -31,6 +34,7 @@ impl View {
         let Ok(name) = std::str::from_utf8(name) else { return Ok(None) };
         match name {
             "user.ocifs.state" => Ok(Some(state_name(self.state(node)?).as_bytes().to_vec())),
+            "user.ocifs.cached" => Ok(self.cached(context, node).await?.map(|cached| cached.to_string().into_bytes())),
             "user.oci.reference" => Ok(self.reference(context).map(String::into_bytes)),
             "user.oci.listing" => Ok(Some(b"complete".to_vec())),
             "user.oci.digest" => Ok(self.digest_now(context).await?.map(|digest| digest.to_string().into_bytes())),
@@ -57,6 +61,22 @@ impl View {
     /// How a node differs from upstream; always clean if nothing can be edited.
     fn state(&self, node: ViewNode) -> Result<PathState, Error> {
         self.overlay().map_or(Ok(PathState::Clean), |overlay| overlay.state(node))
+    }
+
+    /// How much of a file, or of all files below a directory, is on this machine. `None` for a tag that was not entered, since nothing is known of it
+    /// without a request, and for metadata.
+    async fn cached(&self, context: &Context, node: ViewNode) -> Result<Option<CachedBytes>, Error> {
+        if let Some(overlay) = self.overlay() {
+            let overlay = Arc::clone(overlay);
+            return blocking(move || overlay.cached(node).map(Some)).await;
+        }
+        let (Some(Shown::Tree(artifact)), Some(id)) = (self.shown(), node_id(node)) else { return Ok(None) };
+        let (mut cached, artifact) = (CachedBytes::new(&context.artifacts, self.repository()), Arc::clone(artifact));
+        blocking(move || {
+            cached.add(&artifact, id);
+            Ok(Some(cached))
+        })
+        .await
     }
 
     fn archived_xattr_names(&self, node: ViewNode) -> Vec<Vec<u8>> {

@@ -94,6 +94,16 @@ fn a_listing_fetches_no_layer_and_a_read_only_the_needed_spans() {
     for (number, wanted) in [(0, 0), (1, 1), (2, 0), (3, 1)] {
         assert_eq!(proxy.count("GET", digest(&layers[number])), wanted, "layer {number}: {:?}", proxy.requests());
     }
+    let cached = |name: &str| {
+        let (mut value, path) = ([0; 64], mount.path("data/v1").join(name));
+        let length = rustix::fs::getxattr(&path, "user.ocifs.cached", &mut value[..]).unwrap();
+        assert_eq!(rustix::fs::listxattr(&path, &mut [0_u8; 64][..]).unwrap(), 0, "{name}");
+        let (cached, total) = std::str::from_utf8(&value[..length]).unwrap().split_once('/').unwrap();
+        (cached.parse::<usize>().unwrap(), total.parse::<usize>().unwrap())
+    };
+    let requests = proxy.requests().len();
+    assert_eq!([cached("packed"), cached("raw"), cached("")], [(0, 8 * MIB), (0, 8 * MIB), (0, 16 * MIB)]);
+    assert_eq!(proxy.requests().len(), requests, "{:?}", proxy.requests());
     for (name, layer) in [("packed", &layers[0]), ("raw", &layers[2])] {
         let file = std::fs::File::open(mount.path("data/v1").join(name)).unwrap();
         let mut part = [0; 4096];
@@ -101,12 +111,15 @@ fn a_listing_fetches_no_layer_and_a_read_only_the_needed_spans() {
         assert!(part == data[5 * MIB..5 * MIB + 4096], "wrong bytes of {name}");
         let sent = proxy.sent(digest(layer));
         assert!((1..4 * MIB as u64).contains(&sent), "{sent} bytes of {name}");
+        assert!((4096..4 * MIB).contains(&cached(name).0), "{:?} of {name}", cached(name));
         let mut verified = [0; 16];
         let path = mount.path("data/v1").join(name);
         let length = rustix::fs::getxattr(&path, "user.oci.verified", &mut verified[..]).unwrap();
         assert_eq!(&verified[..length], b"whole", "{name}");
         assert!(mount.cat(&format!("data/v1/{name}")).unwrap() == data, "wrong bytes of {name}");
+        assert_eq!(cached(name), (8 * MIB, 8 * MIB));
     }
+    assert_eq!(cached(""), (16 * MIB, 16 * MIB));
     mount.unmount();
 }
 

@@ -5,6 +5,7 @@ mod documents;
 mod faults;
 mod leases;
 mod power;
+mod present;
 mod racing;
 mod reading;
 mod sealing;

@@ -8,6 +8,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 
+use super::keys::KeyRing;
 use super::probe::{KeyProbe, Opened, PROOF, VERSION, wrong_key};
 use crate::blocking::blocking;
 use crate::cache::Protection;
@@ -35,19 +36,27 @@ async fn remembered(shared: &Arc<Shared>, source: &BlobSource) -> Result<Option<
             return Ok(None);
         }
     };
+    let (keys, source) = (shared.keys.clone(), source.clone());
+    blocking(move || opened_by(&keys, &document, &source)).await
+}
+
+/// The envelope of a record, with the key that opens it. Blocks.
+fn opened_by(keys: &KeyRing, document: &[u8], source: &BlobSource) -> Result<Option<Opened>, Error> {
     let Some((&VERSION, rest)) = document.split_first() else { return Ok(None) };
     let Some((header, proof)) = rest.split_at_checked(ENVELOPE_HEADER) else { return Ok(None) };
     let Ok(header) = EnvelopeHeader::parse(header) else { return Ok(None) };
-    let (keys, proof, source) = (shared.keys.clone(), proof.to_vec(), source.clone());
-    blocking(move || {
-        let fits = |key: &&EnvelopeKey| {
-            let mut opened = Vec::new();
-            key.cache_key().for_object(PROOF).open(0, &proof, &mut opened).is_ok() && opened == PROOF
-        };
-        let key = keys.keys(&header.salt)?.iter().find(fits).cloned();
-        key.map(|key| Some(Opened { header, key })).ok_or_else(|| wrong_key(&source))
-    })
-    .await
+    let fits = |key: &&EnvelopeKey| {
+        let mut opened = Vec::new();
+        key.cache_key().for_object(PROOF).open(0, proof, &mut opened).is_ok() && opened == PROOF
+    };
+    let key = keys.keys(&header.salt)?.iter().find(fits).cloned();
+    key.map(|key| Some(Opened { header, key })).ok_or_else(|| wrong_key(source))
+}
+
+/// The envelope of a blob that was opened before on this machine, if an available key opens it. Does not count as a use of its record. Blocks.
+pub(in crate::content) fn peek(shared: &Shared, source: &BlobSource) -> Option<Opened> {
+    let document = shared.cache.peek_document(names::ENVELOPE, &names::envelope(&source.descriptor.digest), &Protection::Plain);
+    opened_by(&shared.keys, (*document.ok()??).as_ref(), source).ok().flatten()
 }
 
 /// Whether an envelope was opened before on this machine and an available key opens it.

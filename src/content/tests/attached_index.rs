@@ -33,7 +33,7 @@ pub(crate) fn file(path: &str, data: &[u8]) -> PackEntry {
     }
 }
 
-fn pack(packing: Packing, files: &[(&str, &[u8])]) -> (Packed, Vec<u8>) {
+pub(super) fn pack(packing: Packing, files: &[(&str, &[u8])]) -> (Packed, Vec<u8>) {
     pack_entries(packing, &files.iter().map(|(path, data)| (file(path, data), *data)).collect::<Vec<_>>())
 }
 
@@ -51,12 +51,12 @@ pub(crate) fn pack_entries(packing: Packing, entries: &[(PackEntry, &[u8])]) -> 
 }
 
 /// A blob in the registry that names an index in the registry.
-fn add(fixture: &ContentFixture, form: Form, blob: &[u8], index: &[u8]) -> BlobSource {
+pub(super) fn add(fixture: &ContentFixture, form: Form, blob: &[u8], index: &[u8]) -> BlobSource {
     let index = fixture.memory.add_blob(REPOSITORY, "index", index.to_vec());
     BlobSource { guide: Some(Guide::Index(index)), ..fixture.add(form, blob) }
 }
 
-fn form_of(packing: Packing) -> Form {
+pub(super) fn form_of(packing: Packing) -> Form {
     if packing == Packing::Raw { Form::Raw } else { Form::Archive }
 }
 

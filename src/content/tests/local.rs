@@ -16,6 +16,7 @@ async fn a_large_local_raw_blob_is_read_in_place_after_one_pass() {
     let data = noise(5 * MIB as usize + 9, 21);
     let source = fixture.add(Form::Raw, &data);
     let at = 3 * MIB as usize + 77;
+    assert_eq!((fixture.contents().presence(&source).of(&(1..9)), fixture.requests()), (8, 0));
     let stream = fixture.contents().open(&source).await.unwrap();
     assert_eq!(stream.read(at as u64..at as u64 + 4096).await.unwrap(), data[at..at + 4096]);
     assert_eq!((stream.verified(), fixture.asked()), (Verified::Whole, data.len() as u64 + MIB));

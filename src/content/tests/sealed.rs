@@ -45,6 +45,10 @@ async fn a_sealed_archive_opens_with_one_request_and_the_right_one_of_several_pa
     let stream = first.open(&source).await.unwrap();
     assert!(stream.read(extent(&index, "secret-name")).await.unwrap() == big);
     assert_eq!((fixture.requests(), stream.verified()), (1, Verified::Whole));
+    for (passphrase, present) in [(PASSPHRASE, big.len() as u64), ("wrong", 0)] {
+        let other = contents(&fixture, 1 << 30, &[passphrase]);
+        assert_eq!(other.presence(&source).of(&extent(&index, "secret-name")), present, "{passphrase}");
+    }
 
     // Offline, with the passphrase: everything; with another: KeyWrong; with none: KeyMissing.
     fixture.memory.remove_blob(REPOSITORY, &source.descriptor.digest);

@@ -232,3 +232,28 @@ async fn the_digest_of_a_tag_that_was_never_entered_costs_no_layer() {
     assert_eq!(mount.xattr("app/v1", "user.oci.media-type").await.as_deref(), Some(media_type::OCI_MANIFEST));
     assert_eq!(mount.registry.count(RequestKind::Blob), 0);
 }
+
+#[tokio::test]
+async fn the_cached_attribute_says_how_much_is_here_and_sends_no_request() {
+    let registry = Memory::with_origin("https://reg.test", crate::registry::Trust::Transport);
+    add_files(&registry, "app", "v1", &[("a.txt", "hello"), ("dir/b.txt", "world!"), ("empty", "")]);
+    let mount = TestMount::with(registry, Setup::writable());
+    let cached = async |path: &str| mount.xattr(path, "user.ocifs.cached").await.unwrap_or_default();
+    // Nothing is known of a tag that was never entered, and nothing is cached of what is generated.
+    for path in ["", "app", "app/v1", "app/.oci/tags/v1/digest"] {
+        assert_eq!(cached(path).await, "", "{path}");
+    }
+    assert_eq!(cached("app/v1/a.txt").await, "0/5");
+    mount.requests();
+    assert_eq!([cached("app/v1").await, cached("app/v1/dir").await, cached("app/v1/empty").await], ["0/11", "0/6", "0/0"]);
+    assert_eq!(mount.requests(), []);
+    mount.read("app/v1/a.txt").await.unwrap();
+    assert_eq!([cached("app/v1").await, cached("app/v1/a.txt").await, cached("app/v1/dir").await], ["5/11", "5/5", "0/6"]);
+    // Staged bytes are here, and names do not matter.
+    mount.put("app/v1/dir/new", "12345678").await;
+    mount.rename("app/v1/a.txt", "app/v1/dir/c.txt").await.unwrap();
+    mount.requests();
+    assert_eq!([cached("app/v1").await, cached("app/v1/dir/c.txt").await], ["13/19", "5/5"]);
+    assert_eq!([cached("app/v1/dir").await, cached("app/v1/dir/new").await, cached("app/v1/dir/b.txt").await], ["13/19", "8/8", "0/6"]);
+    assert_eq!(mount.requests(), []);
+}

@@ -220,7 +220,7 @@ async fn extended_attributes_are_set_and_removed_except_ocifs_s_own() {
     assert_eq!(mount.fs.setxattr(file, b"user.other", b"2", false, true).await.unwrap_err().kind, ErrorKind::NoAttribute);
     assert_eq!(mount.xattr("team/app/v1/a.txt", "user.mine").await.as_deref(), Some("1"));
     assert_eq!(mount.fs.listxattr(file).unwrap(), [b"user.mine".to_vec()]);
-    for own in ["user.oci.digest", "user.ocifs.state"] {
+    for own in ["user.oci.digest", "user.ocifs.state", "user.ocifs.cached"] {
         assert_eq!(mount.fs.setxattr(file, own.as_bytes(), b"x", false, false).await.unwrap_err().kind, ErrorKind::NotPermitted);
         assert_eq!(mount.fs.removexattr(file, own.as_bytes()).await.unwrap_err().kind, ErrorKind::NotPermitted);
     }

@@ -5,6 +5,7 @@
 //! that ocifs provides itself (`user.oci.*`, `user.ocifs.*`) cannot be set.
 
 pub(super) mod access_times;
+mod cached;
 
 use std::sync::Arc;
 
