@@ -2,6 +2,8 @@
 
 #[path = "mount/access.rs"]
 mod access;
+#[path = "mount/access_order.rs"]
+mod access_order;
 #[path = "mount/archives.rs"]
 mod archives;
 #[path = "mount/attached_index.rs"]

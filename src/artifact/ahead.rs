@@ -1,6 +1,8 @@
 //! Read-ahead across the files of a mounted artifact: while small ones are opened in tree order, as by `cp -r`, the next ones are fetched, also those in
 //! other layers.
 
+use std::sync::Arc;
+
 use super::artifacts::Artifacts;
 use super::fill::Parts;
 use super::loaded::Artifact;
@@ -20,7 +22,10 @@ const GAP: u64 = 64 << 10;
 
 impl Artifacts {
     /// Records that a file is opened, and fetches those that will probably be next. Returns at once.
-    pub fn read_ahead(&self, repository: &Repository, artifact: &Artifact, node: NodeId, strict: bool) {
+    pub fn read_ahead(&self, repository: &Repository, artifact: &Arc<Artifact>, node: NodeId, strict: bool) {
+        if self.follow_order(repository, artifact, node, strict) {
+            return;
+        }
         let strict = strict || self.options().strict;
         let source = |source: &BlobSource| BlobSource { repository: repository.clone(), strict, ..source.clone() };
         if small(artifact, node).is_some() {

@@ -3,6 +3,8 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use parking_lot::Mutex;
+
 use super::error::of_blob;
 use super::kept::{Kept, Key};
 use super::loaded::Artifact;
@@ -25,6 +27,8 @@ pub(super) struct Inner {
     pub(super) kept: Kept,
     pub(super) opened_here: OpenedHere,
     pub(super) flight: Flight<Key, Result<Arc<Artifact>, Error>>,
+    /// Artifacts of which files were opened and the order is not stored yet. Locked for list operations only.
+    pub(super) unstored_orders: Mutex<Vec<Arc<Artifact>>>,
 }
 
 /// The artifacts of one registry or layout, and cached facts about its tags and lists. Cheap to clone.
@@ -41,7 +45,8 @@ impl Artifacts {
         let platform = Arc::new(options.platform.clone());
         let registry_cache = Arc::new(RegistryCache::new(pull, cache.filled(), options));
         let (kept, opened_here, flight) = (Kept::default(), OpenedHere::default(), Flight::default());
-        Self { inner: Arc::new(Inner { registry_cache, contents, cache, kept, opened_here, flight }), platform }
+        let unstored_orders = Mutex::default();
+        Self { inner: Arc::new(Inner { registry_cache, contents, cache, kept, opened_here, flight, unstored_orders }), platform }
     }
 
     /// The same for another platform.
@@ -254,8 +259,9 @@ impl Artifacts {
         self.inner.registry_cache.tag_age(repository, tag)
     }
 
-    /// Waits until all cached answers are stored for offline use; awaited when a mount ends.
+    /// Waits until all cached answers are stored for offline use, and the order in which files were opened; awaited when a mount ends.
     pub async fn flush(&self) {
+        self.store_orders().await;
         self.inner.registry_cache.flush().await;
     }
 }

@@ -10,6 +10,7 @@ use super::compose::compose;
 use super::dialect::{self, Plan, Shape, Step};
 use super::error::of_blob;
 use super::kept::Key;
+use super::options::ViewMode;
 use super::outline::{Outline, Reader};
 use super::tracks::{PACKED, RAW, SequentialOpens};
 use super::tree::{self, Tree};
@@ -78,10 +79,11 @@ impl Inner {
         let manifests = dialect::manifests(&steps);
         let (sources, raw_tracks, packed_tracks) =
             (sources.into(), Mutex::new(SequentialOpens::new(RAW)), Mutex::new(SequentialOpens::new(PACKED)));
-        Ok((
-            Artifact { manifest, shown, dialect: plan.dialect, platform, tree, sources, steps, manifests, raw_tracks, packed_tracks },
-            whole,
-        ))
+        // What is not stored cannot be remembered, and paths of layers and blobs are those of no program.
+        let is_remembered = key.view == ViewMode::Merged && key.layer.is_none() && self.cache.is_filled();
+        let opens = (is_remembered && self.registry_cache.options.access_order).then(Mutex::default);
+        let dialect = plan.dialect;
+        Ok((Artifact { manifest, shown, dialect, platform, tree, sources, steps, manifests, raw_tracks, packed_tracks, opens }, whole))
     }
 
     /// Records in memory what an encrypted artifact contains.
@@ -181,7 +183,7 @@ impl Inner {
     }
 
     /// Sealed if any layer is: names are as secret as content.
-    async fn protection(&self, sources: &[BlobSource]) -> Result<Protection, Error> {
+    pub(super) async fn protection(&self, sources: &[BlobSource]) -> Result<Protection, Error> {
         match sources.iter().find(|source| source.sealing != Sealing::None) {
             None => Ok(Protection::Plain),
             Some(source) => self.contents.protection(source).await.map_err(|error| of_blob("a layer", &source.descriptor, error)),

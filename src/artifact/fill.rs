@@ -8,6 +8,7 @@ use futures_util::{StreamExt, TryStreamExt, stream};
 use super::loaded::Artifact;
 use super::{Artifacts, NodeId};
 use crate::error::Error;
+use crate::layer::Extent;
 use crate::oci::Repository;
 
 /// Streams read at once.
@@ -22,11 +23,10 @@ pub struct Parts(Vec<(u32, Range<u64>)>);
 impl Parts {
     /// The content of these files. Other nodes have none.
     pub fn of_files(artifact: &Artifact, nodes: impl Iterator<Item = NodeId>) -> Self {
-        let mut ranges: Vec<(u32, Range<u64>)> = Vec::new();
-        for content in nodes.filter_map(|node| artifact.tree.content(node)) {
-            let range = |extent: &crate::layer::Extent| extent.stream..extent.stream.saturating_add(extent.length);
-            ranges.extend(content.extents.iter().map(|extent| (content.blob, range(extent))));
-        }
+        Self::of(nodes.flat_map(|node| starts(artifact, node, u64::MAX)).collect())
+    }
+
+    fn of(mut ranges: Vec<(u32, Range<u64>)>) -> Self {
         ranges.sort_by_key(|(blob, range)| (*blob, range.start));
         let mut parts: Vec<(u32, Range<u64>)> = Vec::new();
         for (blob, range) in ranges {
@@ -50,10 +50,29 @@ impl Parts {
         joined
     }
 
+    /// The first bytes of each of these files, joined so, in the order of the files.
+    pub(super) fn of_starts_in_order(artifact: &Artifact, files: &[NodeId], most: u64, gap: u64) -> Vec<(u32, Range<u64>)> {
+        let starts: Vec<(u32, Range<u64>)> = files.iter().flat_map(|file| starts(artifact, *file, most)).collect();
+        let mut joined: Vec<Option<(u32, Range<u64>)>> = Self::of(starts.clone()).joined(gap).into_iter().map(Some).collect();
+        let places: Vec<(u32, u64)> = joined.iter().flatten().map(|(blob, range)| (*blob, range.start)).collect();
+        let place = |(blob, range): &(u32, Range<u64>)| places.partition_point(|place| *place <= (*blob, range.start)).checked_sub(1);
+        starts.iter().filter_map(place).filter_map(|place| joined.get_mut(place)?.take()).collect()
+    }
+
     /// Their length in bytes.
     pub fn length(&self) -> u64 {
         self.0.iter().map(|(_, range)| range.end - range.start).sum()
     }
+}
+
+/// The ranges of the first bytes of a file.
+pub(super) fn starts(artifact: &Artifact, file: NodeId, most: u64) -> Vec<(u32, Range<u64>)> {
+    let Some(content) = artifact.tree.content(file) else { return Vec::new() };
+    let range = |extent: &Extent| {
+        let length = extent.length.min(most.saturating_sub(extent.file));
+        (content.blob, extent.stream..extent.stream.saturating_add(length))
+    };
+    content.extents.iter().map(range).filter(|(_, range)| !range.is_empty()).collect()
 }
 
 impl Artifacts {

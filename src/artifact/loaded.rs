@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use parking_lot::Mutex;
 
+use super::access_order::opens::Opens;
 use super::dialect::{Dialect, Step};
 use super::tracks::SequentialOpens;
 use super::tree::Tree;
@@ -31,6 +32,8 @@ pub struct Artifact {
     pub(super) raw_tracks: Mutex<SequentialOpens>,
     /// The same for small files in layers.
     pub(super) packed_tracks: Mutex<SequentialOpens>,
+    /// The files opened, if their order is to be remembered. Locked for the bookkeeping of one open, or to copy it.
+    pub(super) opens: Option<Mutex<Opens>>,
 }
 
 impl Artifact {

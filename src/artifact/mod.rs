@@ -3,12 +3,13 @@
 //! # Files
 //!
 //! - `artifacts` is the entry point: `registry_cache` answers for tags and manifests, `build` makes a `loaded` artifact, `kept` keeps it,
-//!   `ahead` prefetches across its files for the readers in `tracks`
+//!   `ahead` prefetches across its files for the readers in `tracks`, `access_order` in the order of earlier readers
 //! - `fill` fetches parts of one into the cache before they are read, `cached` counts what is there; `referred_index` finds indexes that only referrers name, `table` tables of contents
 //! - `outline` chooses the platform, `dialect` maps the manifest to parts, `compose` and `merge` make the `tree` of them
 //! - `describe` explains an artifact without its layers; `options` are those of a mount; `error` maps errors of blobs
 //! - For publishing: `published`, `layers`, `identity`, `recognise`, `secrets`, `attached_index`
 
+mod access_order;
 mod ahead;
 mod artifacts;
 pub mod attached_index;

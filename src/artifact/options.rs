@@ -34,6 +34,8 @@ pub struct Options {
     pub strict: bool,
     /// Use indexes that only referrers of a manifest name.
     pub trust_referrers: bool,
+    /// Remember in which order files are opened, and fetch them ahead in this order.
+    pub access_order: bool,
     /// Repositories named by the user, for registries without a catalog.
     pub repositories: Vec<Repository>,
 }

@@ -47,6 +47,7 @@ fn options(offline: bool) -> Options {
         offline,
         strict: false,
         trust_referrers: false,
+        access_order: false,
         repositories: Vec::new(),
     }
 }

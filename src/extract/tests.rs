@@ -147,6 +147,7 @@ impl World {
             offline: false,
             strict: false,
             trust_referrers: false,
+            access_order: false,
             repositories: Vec::new(),
         };
         let artifacts = Artifacts::new(self.memory.clone(), Contents::new(config), cache, options);

@@ -12,7 +12,9 @@
 //! - `index` reads an index: `records`, `format`, `validate`, `span`, `kind`, `metadata`; `rewrite` copies one with another header
 //! - `table` makes an index of the table of contents of an eStargz or zstd:chunked layer, without a pass
 //! - `span_decoder` decodes later; `pack` writes layers; `limits` bounds everything
+//! - `access_order` is the form of a hint, in which order files are opened
 
+mod access_order;
 mod build;
 mod cut;
 mod decode;
@@ -39,6 +41,7 @@ mod validate;
 mod window_probe;
 mod zstandard;
 
+pub use access_order::{ACCESS_ORDER_FILES, ACCESS_ORDER_MOST, encode_access_order, parse_access_order};
 pub use index::{Entry, LayerIndex};
 pub use kind::{FileKind, NodeKind};
 pub use limits::{Limits, Resources, WINDOW_MOST, Windows, WindowsUpTo};

@@ -145,6 +145,7 @@ fn artifacts(store: Arc<Store>, cache: SpanCache, budget: Budget) -> Artifacts {
         offline: false,
         strict: true,
         trust_referrers: false,
+        access_order: false,
         repositories: Vec::new(),
     };
     Artifacts::new(pull, Contents::new(reading), cache, options)

@@ -61,7 +61,16 @@ impl Upstream {
         let mut reading = content::Config::new(Arc::clone(&pull), cache.clone());
         (reading.verify, reading.budget, reading.io_timeout) = (VerifyPolicy::Relayed, budget, io_timeout);
         let (platform, view) = (Platform::host(), ViewMode::Merged);
-        let options = Options { tag_ttl, platform, view, offline: false, strict: false, trust_referrers: false, repositories: Vec::new() };
+        let options = Options {
+            tag_ttl,
+            platform,
+            view,
+            offline: false,
+            strict: false,
+            trust_referrers: false,
+            access_order: false,
+            repositories: Vec::new(),
+        };
         let artifacts = Artifacts::new(Arc::clone(&pull), Contents::new(reading), cache.clone(), options);
         let sizes = Arc::new(Sizes::new(cache.clone(), pull.origin()));
         Self { prefix, registry, artifacts, metrics, passing, pull, sizes, asking: Flight::default(), started: Instant::now() }

@@ -55,7 +55,16 @@ fn open(pull: Arc<dyn Pull>, cache: &Path, tag_ttl: Duration, offline: bool) -> 
     Arc::new(RegistryCache::new(
         pull,
         cache,
-        Options { tag_ttl, platform, view: ViewMode::Merged, offline, strict: false, trust_referrers: false, repositories },
+        Options {
+            tag_ttl,
+            platform,
+            view: ViewMode::Merged,
+            offline,
+            strict: false,
+            trust_referrers: false,
+            access_order: false,
+            repositories,
+        },
     ))
 }
 

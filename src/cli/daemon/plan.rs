@@ -141,6 +141,7 @@ impl Plan {
         let by_digest = matches!(&self.source, Source::Artifact { version: Version::Digest(_), .. });
         let reading = Reading {
             offline: self.flags.access.offline,
+            access_order: !self.flags.access.no_access_order,
             by_digest,
             begins: self.is_writable(),
             passphrases: self.passphrases.clone(),

@@ -349,7 +349,7 @@ mod tests {
             sorted.into_iter().collect::<Vec<_>>().join(" ")
         };
         let general = "allow-delete allow-other as-kind cache-dir cache-min-free cache-size concurrency dir-mode exit-timeout \
-            expose-metadata file-mode gid io-timeout log-file log-format memory-limit no-index no-mirrors noexec offline passphrase-command passphrase-file plaintext \
+            expose-metadata file-mode gid io-timeout log-file log-format memory-limit no-access-order no-index no-mirrors noexec offline passphrase-command passphrase-file plaintext \
             platform profile read-only registry-config repo staging-size state-dir tag-ttl trust-index uid verify view";
         assert_eq!(names(&SETTINGS, &PASSPHRASES), general);
         assert_eq!(names(&[CONNECTION], &[]), "ca-file cert-file header insecure key-file plain-http resolve trusted-realm");

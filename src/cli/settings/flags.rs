@@ -41,6 +41,10 @@ pub struct Access {
     #[arg(long)]
     pub read_only: bool,
 
+    /// Do not remember in which order files are opened, nor fetch files ahead in the order of an earlier mount
+    #[arg(long)]
+    pub no_access_order: bool,
+
     /// Access pattern to optimize for; `small-files` needs a read-only mount and implies --verify strict [default: general]
     #[arg(long, value_name = "PROFILE", env = "OCIFS_PROFILE", hide_env = true)]
     pub profile: Option<Profile>,

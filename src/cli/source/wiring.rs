@@ -47,6 +47,8 @@ pub struct Reading<'a> {
     pub flags: &'a ContentFlags,
     /// Send no request to the registry.
     pub offline: bool,
+    /// Remember in which order files are opened, and fetch them ahead in this order.
+    pub access_order: bool,
     /// Whether the user named a digest.
     pub by_digest: bool,
     /// Whether an empty directory may become a layout.
@@ -71,7 +73,8 @@ pub enum Caching {
 impl<'a> Reading<'a> {
     /// Content of tags, read through the cache without passphrases.
     pub fn of(flags: &'a ContentFlags) -> Self {
-        Self { flags, offline: false, by_digest: false, begins: false, passphrases: Vec::new(), caching: Caching::Filled }
+        let caching = Caching::Filled;
+        Self { flags, offline: false, access_order: false, by_digest: false, begins: false, passphrases: Vec::new(), caching }
     }
 }
 
@@ -141,6 +144,7 @@ fn assemble(
         offline: reading.offline,
         strict: reading.by_digest || reading.flags.verify == Some(Verify::Strict),
         trust_referrers: reading.flags.trust_index == Some(TrustIndex::Referrer),
+        access_order: reading.access_order,
         repositories: repositories(source, &reading.flags.repositories)?,
     };
     let artifacts = Artifacts::new(Arc::clone(&pull), Contents::new(content), cache.clone(), options);

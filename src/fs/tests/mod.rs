@@ -1,6 +1,7 @@
 //! The file system over a registry in memory: every rule of the namespace, with the requests that it costs.
 
 mod access;
+mod access_order;
 mod holding;
 mod meaning;
 mod metadata;

@@ -49,6 +49,8 @@ pub struct Setup {
     pub quota: Option<u64>,
     pub others: Others,
     pub skips_opens: bool,
+    /// Whether the order of opens is remembered and followed.
+    pub access_order: bool,
 }
 
 impl Setup {
@@ -76,6 +78,7 @@ impl Default for Setup {
             quota: None,
             others: Others::None,
             skips_opens: false,
+            access_order: true,
         }
     }
 }
@@ -165,6 +168,15 @@ impl TestMount {
         Self::over(registry, directory, setup)
     }
 
+    /// A second mount after this one ended and all content, but no document, was evicted.
+    pub async fn after_eviction(self, setup: Setup) -> Self {
+        self.fs.flush().await;
+        let Self { registry, fs, directory } = self;
+        drop(fs);
+        std::fs::remove_dir_all(directory.path().join("cache/v2/streams")).unwrap();
+        Self::over(registry, directory, setup)
+    }
+
     /// The same mount, offline, with an empty cache.
     pub fn without_cache(self) -> Self {
         let Self { registry, fs, directory } = self;
@@ -184,6 +196,7 @@ impl TestMount {
             offline: setup.offline,
             strict: setup.strict,
             trust_referrers: false,
+            access_order: setup.access_order,
             repositories: setup.repositories.iter().map(|name| repository(name)).collect(),
         };
         let authority = match &setup.root {

@@ -53,6 +53,7 @@ fn context(registry: &Arc<Memory>, cache: &Path, passphrase: Option<&'static str
         offline: false,
         strict: false,
         trust_referrers: false,
+        access_order: true,
         repositories: Vec::new(),
     };
     Context {
@@ -88,6 +89,19 @@ impl TagFixture {
     /// The state directory.
     pub fn state(&self) -> std::path::PathBuf {
         self.directory.path().join("state")
+    }
+
+    /// The cache directory.
+    pub fn cache(&self) -> std::path::PathBuf {
+        self.directory.path().join("cache")
+    }
+
+    /// Evicts the content of an artifact, and no document.
+    pub fn forget_content(&self, artifact: &Artifact) {
+        let cache = SpanCache::open(cache::Config { directory: self.cache(), size: 1 << 30, min_free: 0 }).unwrap();
+        for source in artifact.sources() {
+            content::stream_keys(source).iter().for_each(|key| cache.forget_stream(key).unwrap());
+        }
     }
 
     /// The next process, with empty memory and the same cache.

@@ -11,6 +11,7 @@ use crate::error::Error;
 use crate::staging::{Content, DataFile, STAGED};
 use crate::view::overlay::bytes::copy_up::{Keep, WriteTarget};
 use crate::view::overlay::bytes::fill::fill_whole;
+use crate::view::overlay::bytes::lower::Blobs;
 use crate::view::overlay::{ByteSource, OpenFile, Overlay};
 use crate::view::reader::READ_LIMIT;
 use crate::view::{Context, ViewNode};
@@ -35,6 +36,8 @@ impl Overlay {
         let writer = FileHandle::new(self.hold(node)?, false);
         if let ByteSource::Lower(lower) = writer.file.source() {
             lower.reader(&self.blobs).await?;
+            let Blobs { artifacts, repository, strict } = &self.blobs;
+            artifacts.read_ahead(repository, &lower.artifact, lower.node, *strict);
         }
         Ok(Arc::new(writer))
     }

@@ -1,0 +1,224 @@
+//! The order in which the files of an artifact were first opened: remembered in the cache, and fetched in this order the next time, ahead of the reader.
+//!
+//! One document per manifest, in the form of [`crate::layer::parse_access_order`]; that of an encrypted artifact is sealed, since names are secret.
+//! It is stored a while after files were opened and when the mount ends, never during an open; of two daemons the last one wins. A hint: it decides
+//! what is fetched early, never what is read.
+
+mod follow;
+pub(super) mod opens;
+
+use std::collections::{HashMap, HashSet};
+use std::sync::{Arc, Weak};
+use std::time::Duration;
+
+use bytes::Bytes;
+use follow::Follower;
+
+use super::artifacts::{Artifacts, Inner};
+use super::fill::{Parts, starts};
+use super::loaded::Artifact;
+use super::tree::{NodeId, Tree};
+use crate::blocking::blocking;
+use crate::cache::Protection;
+use crate::content::{BlobSource, Sealing};
+use crate::error::Error;
+use crate::layer::{encode_access_order, parse_access_order};
+use crate::oci::{Digest, Repository};
+
+/// Document kind.
+const ORDER: &str = "order";
+/// How long opens wait to be stored together.
+const INTERVAL: Duration = Duration::from_secs(60);
+/// Most bytes ahead of a reader, with a cache of at least eight times that size.
+const LARGEST: u64 = 16 << 20;
+/// Most bytes of a file that are fetched: larger ones are read ahead by themselves.
+const START: u64 = 1 << 20;
+/// Bytes between two files of a stream that are fetched with them.
+const GAP: u64 = 16 << 10;
+/// What a small blob counts at least: it takes a request of its own.
+const LEAST: u64 = 64 << 10;
+
+impl Artifacts {
+    /// Records that a file is opened, and fetches those that followed it when it was opened before. Returns at once, and whether the order foretells what is
+    /// opened next.
+    pub(super) fn follow_order(&self, repository: &Repository, artifact: &Arc<Artifact>, node: NodeId, strict: bool) -> bool {
+        // The lock is held for one open.
+        let noted = artifact.opens.as_ref().and_then(|opens| opens.lock().note(node));
+        let Some(noted) = noted else { return false };
+        let at = Reading { repository: repository.clone(), artifact: Arc::clone(artifact), strict: strict || self.options().strict };
+        if noted.is_first {
+            let inner = Arc::clone(&self.inner);
+            tokio::spawn(async move { inner.begin_order(&at).await });
+        } else {
+            self.inner.fetch_in_order(&at, &noted.ahead);
+        }
+        if noted.to_queue {
+            self.inner.queue_order(artifact);
+        }
+        noted.is_foretold
+    }
+
+    /// The remembered order of a plain artifact's manifest, encoded.
+    ///
+    /// # Errors
+    /// The cache cannot be read.
+    pub async fn access_order(&self, manifest: &Digest) -> Result<Option<Bytes>, Error> {
+        let (cache, name) = (self.inner.cache.clone(), name(manifest));
+        let found = blocking(move || cache.document(ORDER, &name, &Protection::Plain)).await?;
+        Ok(found.map(|document| Bytes::copy_from_slice((*document).as_ref())))
+    }
+
+    /// Stores the orders of all files opened so far.
+    pub(super) async fn store_orders(&self) {
+        self.inner.store_orders().await;
+    }
+}
+
+/// An artifact and how it is read.
+#[derive(Clone)]
+struct Reading {
+    repository: Repository,
+    artifact: Arc<Artifact>,
+    strict: bool,
+}
+
+impl Reading {
+    /// One of its blobs, unless that is a manifest.
+    fn source(&self, blob: u32) -> Option<BlobSource> {
+        let source = self.artifact.source(blob).filter(|source| !self.artifact.manifests.contains(&source.descriptor.digest))?;
+        Some(BlobSource { repository: self.repository.clone(), strict: self.strict, ..source.clone() })
+    }
+}
+
+impl Inner {
+    /// Loads the remembered order, and fetches by it.
+    async fn begin_order(self: &Arc<Self>, at: &Reading) {
+        let order = self.remembered_order(&at.artifact).await.unwrap_or_default();
+        let (me, here) = (Arc::clone(self), at.clone());
+        let Ok(follower) = blocking(move || Ok(me.follower(&here, &order))).await else { return };
+        let ahead = at.artifact.opens.as_ref().map(|opens| opens.lock().follow(follower)).unwrap_or_default();
+        self.fetch_in_order(at, &ahead);
+    }
+
+    /// How the order of an artifact is stored; `None` if that is not known without a request.
+    async fn here(&self, artifact: &Artifact) -> Option<Protection> {
+        let sealed = artifact.sources.iter().find(|source| source.sealing != Sealing::None);
+        match sealed {
+            Some(source) if !self.contents.was_opened(source).await => None,
+            _ => self.protection(&artifact.sources).await.ok(),
+        }
+    }
+
+    /// The files of the remembered order. `None` if there is none, or it cannot be used.
+    async fn remembered_order(&self, artifact: &Arc<Artifact>) -> Option<Vec<NodeId>> {
+        let protection = self.here(artifact).await?;
+        let (cache, artifact) = (self.cache.clone(), Arc::clone(artifact));
+        let found = blocking(move || {
+            let Some(document) = cache.document(ORDER, &name(&artifact.shown.digest), &protection)? else { return Ok(None) };
+            parse_access_order((*document).as_ref()).map(|paths| Some(nodes(&artifact.tree, &paths)))
+        });
+        found.await.unwrap_or_else(|error| {
+            tracing::warn!("cannot use the order in which files were opened: {error}");
+            None
+        })
+    }
+
+    /// Follows an order. Blocks on the disk.
+    fn follower(&self, at: &Reading, order: &[NodeId]) -> Follower {
+        // What is fetched must survive in the cache until it is read.
+        let largest = LARGEST.min(self.cache.size() / 8);
+        let (mut streams, mut taken) = (HashMap::new(), HashSet::new());
+        let mut bytes = |file: NodeId| {
+            let mut bytes = 0;
+            for (blob, range) in starts(&at.artifact, file, START) {
+                let Some(source) = at.source(blob) else { continue };
+                if source.is_small() {
+                    bytes += source.descriptor.size.max(LEAST);
+                    continue;
+                }
+                let spans = streams.entry(blob).or_insert_with(|| self.contents.presence(&source)).spans_of(&range);
+                bytes += spans.into_iter().filter(|span| taken.insert((blob, span.start))).map(|span| span.end - span.start).sum::<u64>();
+            }
+            bytes
+        };
+        Follower::new(order.iter().map(|file| (*file, bytes(*file))), largest)
+    }
+
+    /// Fetches the first bytes of files, in order.
+    fn fetch_in_order(&self, at: &Reading, files: &[NodeId]) {
+        if files.is_empty() || self.registry_cache.options.offline {
+            return;
+        }
+        let ranges = Parts::of_starts_in_order(&at.artifact, files, START, GAP);
+        self.contents.fetch_ahead(ranges.into_iter().filter_map(|(blob, range)| Some((at.source(blob)?, range))).collect());
+    }
+
+    /// Has what was opened stored before long.
+    fn queue_order(self: &Arc<Self>, artifact: &Arc<Artifact>) {
+        let mut unstored = self.unstored_orders.lock();
+        unstored.push(Arc::clone(artifact));
+        if unstored.len() == 1 {
+            let me = Arc::downgrade(self);
+            tokio::spawn(async move {
+                tokio::time::sleep(INTERVAL).await;
+                // Stored by the mount that ended.
+                if let Some(me) = Weak::upgrade(&me) {
+                    me.store_orders().await;
+                }
+            });
+        }
+    }
+
+    async fn store_orders(&self) {
+        let unstored = std::mem::take(&mut *self.unstored_orders.lock());
+        for artifact in unstored {
+            if let Err(error) = self.store_order(&artifact).await {
+                tracing::debug!("cannot remember the order in which files were opened: {error}");
+            }
+        }
+    }
+
+    async fn store_order(&self, artifact: &Arc<Artifact>) -> Result<(), Error> {
+        let Some(opens) = &artifact.opens else { return Ok(()) };
+        let is_loaded = opens.lock().follower.is_some();
+        let remembered = if is_loaded { None } else { self.remembered_order(artifact).await };
+        let renewed = {
+            let mut opens = opens.lock();
+            opens.are_queued = false;
+            match &opens.follower {
+                Some(follower) => follower.renewed(&opens.opened),
+                None => Follower::new(remembered.unwrap_or_default().into_iter().map(|file| (file, 0)), 0).renewed(&opens.opened),
+            }
+        };
+        let Some(protection) = self.here(artifact).await else { return Ok(()) };
+        let (cache, artifact) = (self.cache.clone(), Arc::clone(artifact));
+        blocking(move || {
+            let paths = paths(&artifact.tree, &renewed);
+            let bytes = encode_access_order(paths.iter().map(Vec::as_slice));
+            cache.store_document(ORDER, &name(&artifact.shown.digest), &bytes, &protection)
+        })
+        .await
+    }
+}
+
+/// The name of the document for a manifest.
+fn name(manifest: &Digest) -> String {
+    manifest.path_name()
+}
+
+/// The files at these paths; others are ignored.
+fn nodes(tree: &Tree, paths: &[&[u8]]) -> Vec<NodeId> {
+    paths.iter().filter_map(|path| tree.find(path)).filter(|node| tree.content(*node).is_some()).collect()
+}
+
+/// A path of each of these files.
+fn paths(tree: &Tree, files: &[NodeId]) -> Vec<Vec<u8>> {
+    let mut found: HashMap<NodeId, Vec<u8>> = HashMap::new();
+    let wanted: HashSet<NodeId> = files.iter().copied().collect();
+    tree.walk(&mut |path, node| {
+        if wanted.contains(&node) {
+            found.entry(node).or_insert_with(|| path.to_vec());
+        }
+    });
+    files.iter().filter_map(|file| found.remove(file)).collect()
+}

@@ -1,0 +1,115 @@
+//! The order in which files are opened: remembered, and followed at the next mount.
+
+use crate::support::artifacts::{Draft, digest, noise};
+use crate::support::commands::prints;
+use crate::support::mounting::{Home, Mount};
+use crate::support::proxy::Proxy;
+use crate::support::registry::Registry;
+use crate::support::skip::{Need, lacks};
+
+const NEEDS: [Need; 2] = [Need::Fuse, Need::Tool("docker-registry")];
+/// Files fetched ahead after the first open: a mebibyte, in which each small blob counts 64 KiB.
+const FIRST: usize = 16;
+
+/// Forty files, each a blob of its own, in an order in which nobody walks.
+struct Files(Vec<(String, Vec<u8>)>);
+
+impl Files {
+    fn new() -> Self {
+        Self((0..40).rev().map(|number| (format!("f{number:02}"), noise(100 + number, 2048))).collect())
+    }
+
+    /// A registry with them as `team/app:v1`.
+    fn published(&self) -> Registry {
+        let registry = Registry::plain();
+        let mut draft = Draft::new();
+        draft.files("v1", &self.0.iter().map(|(name, bytes)| (name.as_str(), bytes.as_slice())).collect::<Vec<_>>());
+        draft.layout().push(&registry.url(), "team/app");
+        registry
+    }
+
+    fn read(&self, mount: &Mount<'_>, places: std::ops::Range<usize>) {
+        for (name, bytes) in &self.0[places] {
+            assert!(mount.cat(name).unwrap() == *bytes, "wrong bytes of {name}");
+        }
+    }
+
+    fn requested(&self, proxy: &Proxy) -> usize {
+        self.0.iter().map(|(_, bytes)| proxy.count("GET", &digest(bytes))).sum()
+    }
+
+    fn wait_for(&self, proxy: &Proxy, places: std::ops::Range<usize>) {
+        self.0[places].iter().for_each(|(_, bytes)| proxy.wait_for("GET", &digest(bytes)));
+    }
+
+    /// Opens the first file, and the others once they were fetched ahead: no reader but the first waits for a request of its own.
+    fn follow(&self, mount: &Mount<'_>, proxy: &Proxy) {
+        self.read(mount, 0..1);
+        self.wait_for(proxy, 1..FIRST + 1);
+        assert_eq!(self.requested(proxy), FIRST + 1, "more than the first window");
+        // Half of it.
+        self.read(mount, 1..FIRST / 2 + 1);
+        self.wait_for(proxy, FIRST + 1..self.0.len());
+        self.read(mount, 0..self.0.len());
+        assert_eq!(self.requested(proxy), self.0.len(), "each once: {:?}", proxy.requests());
+    }
+}
+
+/// As an eviction of all content does.
+fn lose_content(home: &Home) {
+    std::fs::remove_dir_all(home.path("cache/v2/streams")).unwrap();
+}
+
+#[test]
+fn files_are_fetched_in_the_order_in_which_an_earlier_mount_opened_them() {
+    if lacks(&NEEDS) {
+        return;
+    }
+    let files = Files::new();
+    let registry = files.published();
+    let (proxy, home) = (Proxy::start(registry.url()), Home::new());
+    let reference = format!("{}/team/app:v1", proxy.host());
+    for (first, second) in [(&[][..], &["--read-only"][..]), (&["--read-only"], &[])] {
+        let mount = home.mount(&reference, first);
+        files.read(&mount, 0..40);
+        mount.unmount();
+        lose_content(&home);
+        proxy.forget();
+        let mount = home.mount(&reference, second);
+        files.follow(&mount, &proxy);
+        mount.unmount();
+        prints(&home, &["cache", "clear", "--cache-dir", home.path("cache").to_str().unwrap()]);
+    }
+}
+
+#[test]
+fn nothing_is_fetched_in_order_offline_or_if_that_is_not_wanted() {
+    if lacks(&NEEDS) {
+        return;
+    }
+    let files = Files::new();
+    let registry = files.published();
+    let (proxy, home) = (Proxy::start(registry.url()), Home::new());
+    let reference = format!("{}/team/app:v1", proxy.host());
+    for (first, second) in [(&[][..], &["--no-access-order"][..]), (&["--no-access-order"], &[])] {
+        let mount = home.mount(&reference, first);
+        files.read(&mount, 0..40);
+        mount.unmount();
+        lose_content(&home);
+        proxy.forget();
+        let mount = home.mount(&reference, second);
+        files.read(&mount, 0..20);
+        assert_eq!(files.requested(&proxy), 20);
+        mount.unmount();
+        prints(&home, &["cache", "clear", "--cache-dir", home.path("cache").to_str().unwrap()]);
+    }
+    let mount = home.mount(&reference, &[]);
+    files.read(&mount, 0..40);
+    mount.unmount();
+    lose_content(&home);
+    proxy.forget();
+    let mount = home.mount(&reference, &["--offline"]);
+    assert!(mount.cat("f39").is_err());
+    mount.unmount();
+    assert_eq!(proxy.requests(), []);
+}
