@@ -6,6 +6,7 @@
 
 mod follow;
 pub(super) mod opens;
+mod referred;
 
 use std::collections::{HashMap, HashSet};
 use std::sync::{Arc, Weak};
@@ -13,6 +14,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use follow::Follower;
+pub use referred::ACCESS_ORDER_TYPE;
 
 use super::artifacts::{Artifacts, Inner};
 use super::fill::{Parts, starts};
@@ -35,6 +37,8 @@ const LARGEST: u64 = 16 << 20;
 const START: u64 = 1 << 20;
 /// Bytes between two files of a stream that are fetched with them.
 const GAP: u64 = 16 << 10;
+/// Names of an artifact for which the registry is asked for a published order.
+const WORTHWHILE: u32 = 16;
 /// What a small blob counts at least: it takes a request of its own.
 const LEAST: u64 = 64 << 10;
 
@@ -68,6 +72,16 @@ impl Artifacts {
         Ok(found.map(|document| Bytes::copy_from_slice((*document).as_ref())))
     }
 
+    /// The order that a referrer of a manifest publishes, encoded.
+    ///
+    /// # Errors
+    /// Those of the registry; Unsupported or Integrity for an order that no mount would use.
+    pub async fn published_access_order(&self, repository: &Repository, manifest: &Digest) -> Result<Option<Bytes>, Error> {
+        let referrers = self.inner.registry_cache.referrers(repository, manifest).await?;
+        let found = self.inner.referred_order(repository, &referrers).await?;
+        found.map(|order| parse_access_order(&order).map(drop).map(|()| Bytes::from(order))).transpose()
+    }
+
     /// Stores the orders of all files opened so far.
     pub(super) async fn store_orders(&self) {
         self.inner.store_orders().await;
@@ -91,9 +105,12 @@ impl Reading {
 }
 
 impl Inner {
-    /// Loads the remembered order, and fetches by it.
+    /// Loads the remembered order, or else one that was published, and fetches by it.
     async fn begin_order(self: &Arc<Self>, at: &Reading) {
-        let order = self.remembered_order(&at.artifact).await.unwrap_or_default();
+        let order = match self.remembered_order(&at.artifact).await {
+            Some(order) => order,
+            None => self.published_order(at).await,
+        };
         let (me, here) = (Arc::clone(self), at.clone());
         let Ok(follower) = blocking(move || Ok(me.follower(&here, &order))).await else { return };
         let ahead = at.artifact.opens.as_ref().map(|opens| opens.lock().follow(follower)).unwrap_or_default();
@@ -120,6 +137,24 @@ impl Inner {
         found.await.unwrap_or_else(|error| {
             tracing::warn!("cannot use the order in which files were opened: {error}");
             None
+        })
+    }
+
+    /// The files of an order that others published; none if it would save no requests. Not of an encrypted artifact, whose names are secret.
+    async fn published_order(self: &Arc<Self>, at: &Reading) -> Vec<NodeId> {
+        let Artifact { tree, sources, shown, .. } = &*at.artifact;
+        let is_encrypted = sources.iter().any(|source| source.sealing != Sealing::None);
+        if is_encrypted || tree.node_count() < WORTHWHILE || self.registry_cache.pull.is_local() || self.registry_cache.is_away() {
+            return Vec::new();
+        }
+        let found = async {
+            let referrers = self.registry_cache.known_referrers(&at.repository, &shown.digest).await?;
+            let order = self.referred_order(&at.repository, &referrers).await?.unwrap_or_default();
+            if order.is_empty() { Ok(Vec::new()) } else { parse_access_order(&order).map(|paths| nodes(tree, &paths)) }
+        };
+        found.await.unwrap_or_else(|error: Error| {
+            tracing::debug!("{}@{}: no published access order: {error}", at.repository, shown.digest);
+            Vec::new()
         })
     }
 

@@ -36,6 +36,7 @@ mod table;
 mod tracks;
 mod tree;
 
+pub use access_order::ACCESS_ORDER_TYPE;
 pub use artifacts::Artifacts;
 pub use cached::CachedBytes;
 pub use describe::Description;

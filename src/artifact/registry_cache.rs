@@ -267,6 +267,15 @@ impl RegistryCache {
         self.answered(asked, older).await
     }
 
+    /// The same, as the registry listed them once, however long ago: it is asked only if it never was.
+    pub async fn known_referrers(self: &Arc<Self>, repository: &Repository, subject: &Digest) -> Lookup<Arc<[Descriptor]>> {
+        let (_, last) = self.memory.lock().referrers(&(repository.clone(), *subject), self.options.tag_ttl);
+        match last.or_else(|| self.stored_referrers(repository, subject)) {
+            Some(known) => Ok(known),
+            None => self.referrers(repository, subject).await,
+        }
+    }
+
     /// Expires everything, so that the next use asks the registry.
     pub fn refresh(&self, repository: Option<&Repository>) {
         self.memory.lock().refresh(repository);

@@ -1,12 +1,13 @@
-//! Publishes the indexes of layers that others made, as a referrer of their manifest: who trusts it reads them by ranges without a pass of their own.
+//! Publishes what makes the artifacts of others faster to read, as referrers of their manifests: the indexes of their layers, and the order in which
+//! their files are opened.
 
 use std::sync::Arc;
 
 use bytes::Bytes;
 
 use super::manifest::{EMPTY, referrer};
-use crate::artifact::Artifacts;
 use crate::artifact::attached_index::index_layer;
+use crate::artifact::{ACCESS_ORDER_TYPE, Artifacts};
 use crate::blocking::blocking;
 use crate::content::{BlobSource, Sealing, Use};
 use crate::error::{Error, ErrorKind};
@@ -73,9 +74,27 @@ pub async fn refer_to(
     subject: &Manifest,
     indexes: &[Descriptor],
 ) -> Result<Arc<Manifest>, Error> {
+    send_referrer(push, repository, referrer::manifest(subject, indexes)?).await
+}
+
+/// Publishes the referrer of a manifest that holds the order in which its files are opened ([`crate::layer::encode_access_order`]). As [`refer_to`].
+///
+/// # Errors
+/// Errors of the registry.
+pub async fn refer_access_order(
+    push: &dyn Push,
+    repository: &Repository,
+    subject: &Manifest,
+    order: Bytes,
+) -> Result<Arc<Manifest>, Error> {
+    let layer = Descriptor::new(ACCESS_ORDER_TYPE, Digest::of(&order), order.len() as u64);
+    send(push, repository, &layer, order).await?;
+    send_referrer(push, repository, referrer::of_type(ACCESS_ORDER_TYPE, subject, &[layer], None)?).await
+}
+
+async fn send_referrer(push: &dyn Push, repository: &Repository, manifest: Arc<Manifest>) -> Result<Arc<Manifest>, Error> {
     let empty = Descriptor::new(media_type::OCI_EMPTY, Digest::of(EMPTY), EMPTY.len() as u64);
     send(push, repository, &empty, Bytes::from_static(EMPTY)).await?;
-    let manifest = referrer::manifest(subject, indexes)?;
     push.push_manifest(repository, &Version::Digest(manifest.digest), &manifest).await?;
     Ok(manifest)
 }

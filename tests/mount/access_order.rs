@@ -1,7 +1,9 @@
-//! The order in which files are opened: remembered, and followed at the next mount.
+//! The order in which files are opened: remembered, followed at the next mount, and published for others.
+
+use serde_json::Value;
 
 use crate::support::artifacts::{Draft, digest, noise};
-use crate::support::commands::prints;
+use crate::support::commands::{fails, json, prints};
 use crate::support::mounting::{Home, Mount};
 use crate::support::proxy::Proxy;
 use crate::support::registry::Registry;
@@ -112,4 +114,40 @@ fn nothing_is_fetched_in_order_offline_or_if_that_is_not_wanted() {
     assert!(mount.cat("f39").is_err());
     mount.unmount();
     assert_eq!(proxy.requests(), []);
+}
+
+#[test]
+fn a_published_order_is_followed_by_a_mount_that_has_none() {
+    if lacks(&NEEDS) {
+        return;
+    }
+    let files = Files::new();
+    let registry = files.published();
+    let (proxy, home) = (Proxy::start(registry.url()), Home::new());
+    let reference = format!("{}/team/app:v1", proxy.host());
+    let cache = home.path("cache");
+    let cache = ["--cache-dir", cache.to_str().unwrap()];
+    let run = |arguments: &[&str]| json(&home, &[arguments, &cache].concat());
+    fails(&home, &[&["index", "push", &reference, "--access-order"], &cache[..]].concat(), 10, "no access order");
+    assert_eq!(run(&["index", "show", &reference])["access_order"], Value::Null);
+    let mount = home.mount(&reference, &[]);
+    files.read(&mount, 0..40);
+    mount.unmount();
+    let pushed = run(&["index", "push", &reference, "--access-order"]);
+    assert_eq!((&pushed["access_order"]["files"], &pushed["layers"]), (&40.into(), &Value::Array(Vec::new())));
+    assert_eq!(run(&["index", "push", &reference, "--access-order"])["digest"], pushed["digest"], "the same order is the same referrer");
+    let file = home.path("order");
+    let built = run(&["index", "build", &reference, "--access-order", "--output-file", file.to_str().unwrap()]);
+    assert_eq!(built["access_order"], pushed["access_order"]);
+    let bytes = std::fs::read(&file).unwrap();
+    assert!(bytes.starts_with(b"ocifs access order 1\nf39\0f38\0"));
+    assert_eq!(run(&["index", "show", file.to_str().unwrap()])["access_order"]["files"], 40);
+
+    let other = Home::new();
+    let shown = json(&other, &["index", "show", &reference]);
+    assert_eq!((&shown["access_order"]["from"], &shown["access_order"]["files"]), (&"referrer".into(), &40.into()));
+    let mount = other.mount(&reference, &["--read-only"]);
+    proxy.forget();
+    files.follow(&mount, &proxy);
+    mount.unmount();
 }

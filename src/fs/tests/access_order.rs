@@ -3,9 +3,9 @@
 use std::time::Duration;
 
 use super::test_mount::{Setup, TestMount, add_files};
-use crate::artifact::ViewMode;
-use crate::layer::parse_access_order;
-use crate::oci::Digest;
+use crate::artifact::{ACCESS_ORDER_TYPE, ViewMode};
+use crate::layer::{encode_access_order, parse_access_order};
+use crate::oci::{Digest, media_type};
 use crate::registry::{Memory, RequestKind, Trust};
 
 /// A registry with twenty files as `app:v1`, and their names in an order in which nobody walks.
@@ -77,5 +77,54 @@ async fn the_order_of_blobs_and_one_that_is_not_wanted_are_not_remembered() {
         mount.read(&format!("app/v1/{name}")).await.unwrap();
         mount.fs.flush().await;
         assert!(mount.fs.namespace.context.artifacts.access_order(&digest).await.unwrap().is_none(), "{name}");
+    }
+}
+
+/// Publishes an order as a referrer.
+fn refer(registry: &Memory, subject: &Digest, order: &[u8]) -> Digest {
+    let layer = registry.add_blob("app", ACCESS_ORDER_TYPE, order.to_vec());
+    let text = serde_json::json!({"schemaVersion": 2, "mediaType": media_type::OCI_MANIFEST, "artifactType": ACCESS_ORDER_TYPE,
+        "config": {"mediaType": media_type::OCI_EMPTY, "digest": Digest::of(b"{}").to_string(), "size": 2},
+        "layers": [{"mediaType": ACCESS_ORDER_TYPE, "digest": layer.digest.to_string(), "size": layer.size}],
+        "subject": {"mediaType": media_type::OCI_MANIFEST, "digest": subject.to_string(), "size": 2}});
+    registry.add_manifest("app", text.to_string())
+}
+
+#[tokio::test]
+async fn a_published_order_is_followed_whatever_else_it_names_and_found_after_the_first_read() {
+    let (registry, digest, names) = registry();
+    // What does not exist, is no file, or comes twice is passed over.
+    let paths: Vec<&[u8]> = [&b"no/such/file"[..], b"f19"].into_iter().chain(names.iter().map(String::as_bytes)).collect();
+    refer(&registry, &digest, &encode_access_order(paths));
+    let mount = TestMount::new(registry);
+    mount.list("app/v1").await;
+    assert_eq!(mount.registry.count(RequestKind::Referrers), 0, "nobody reads");
+    read(&mount, &names[..1]).await;
+    // Those of the order, the order itself.
+    until_requested(&mount, 18).await;
+    assert_eq!((mount.registry.count(RequestKind::Referrers), mount.registry.count(RequestKind::Blob)), (1, 18));
+}
+
+#[tokio::test]
+async fn a_broken_order_is_ignored_and_a_registry_without_one_is_asked_once() {
+    for order in [None, Some(&b"ocifs access order 1\n../../etc/passwd\0"[..]), Some(&[0; 2 << 20])] {
+        let (registry, digest, names) = registry();
+        if let Some(order) = order {
+            refer(&registry, &digest, order);
+        }
+        let mount = TestMount::new(registry);
+        read(&mount, &names[..1]).await;
+        let asked = async {
+            while mount.registry.count(RequestKind::Referrers) == 0 {
+                tokio::time::sleep(Duration::from_millis(1)).await;
+            }
+        };
+        tokio::time::timeout(Duration::from_secs(60), asked).await.expect("the registry is asked");
+        read(&mount, &names).await;
+        let mount = mount.after_eviction(Setup::default()).await;
+        std::fs::remove_dir_all(mount.cache_directory().join("v2/documents/order")).unwrap();
+        read(&mount, &names).await;
+        mount.fs.flush().await;
+        assert_eq!(mount.registry.count(RequestKind::Referrers), 1);
     }
 }

@@ -118,6 +118,11 @@ impl TestMount {
         Self::over(registry, Arc::new(tempfile::tempdir().unwrap()), Setup::default())
     }
 
+    /// The cache.
+    pub fn cache_directory(&self) -> std::path::PathBuf {
+        self.directory.path().join("cache")
+    }
+
     /// Where edits are staged.
     pub fn state_directory(&self) -> std::path::PathBuf {
         self.directory.path().join("state")

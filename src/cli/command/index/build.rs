@@ -1,4 +1,4 @@
-//! `ocifs index build`: writes the index of a layer to a file.
+//! `ocifs index build`: writes the index of a layer, or the access order, to a file.
 
 use std::path::PathBuf;
 
@@ -7,6 +7,7 @@ use serde::Serialize;
 
 use super::common::Common;
 use super::layers::{Layer, Summary, archives, content, described, reading, table};
+use super::order::{self, Order};
 use crate::cli::exit::{Code, Failure};
 use crate::cli::output_file::Destination;
 use crate::cli::runtime::until_interrupted;
@@ -31,6 +32,10 @@ pub struct Build {
     #[arg(long, value_name = "NUMBER")]
     layer: Option<usize>,
 
+    /// Write the order in which files were opened by mounts with this cache instead
+    #[arg(long, conflicts_with = "layer")]
+    access_order: bool,
+
     /// Flags of all actions.
     #[command(flatten)]
     common: Common,
@@ -40,7 +45,8 @@ pub struct Build {
 #[derive(Debug, Serialize)]
 struct Report {
     file: PathBuf,
-    layer: Layer,
+    layer: Option<Layer>,
+    access_order: Option<Order>,
 }
 
 impl Build {
@@ -54,20 +60,25 @@ impl Build {
         let storage = self.common.reaching.storage.clone().for_command(environment)?;
         let flags = invocation.registry(reference::registry(&source))?;
         let content = content(self.common.platform.clone());
-        let (layer, bytes) = until_interrupted(async {
-            let (found, description) =
-                described(&source, wiring::build(&source, reading(&content), &flags, &storage, environment)?).await?;
+        let parts = wiring::build(&source, reading(&content), &flags, &storage, environment)?;
+        let (report, bytes) = until_interrupted(async {
+            let (found, description) = described(&source, parts).await?;
+            if self.access_order {
+                let order = order::remembered(&found, &description, &escape::terminal(&self.reference)).await?;
+                return Ok((Report { file: self.file.clone(), layer: None, access_order: Some(Order::of("cache", &order)?) }, order));
+            }
             let layers: Vec<_> = archives(&description).collect();
             let (number, layer) = chosen(&layers, self.layer)?;
             let own = OwnIndex::of(&found.parts.artifacts, layer).await?;
             let digest = Digest::of(&own.attached).to_string();
             let summary = Summary::of(&own.index, Some(digest), own.attached.len() as u64);
-            Ok((Layer::new(number, layer, Some(summary)), own.attached))
+            let layer = Layer::new(number, layer, Some(summary));
+            Ok((Report { file: self.file.clone(), layer: Some(layer), access_order: None }, own.attached))
         })?;
         let mut destination = Destination::new(Some(&self.file))?;
         destination.write(&bytes)?;
         destination.finish()?;
-        self.common.output.show(&Report { file: self.file.clone(), layer }, text)
+        self.common.output.show(&report, text)
     }
 }
 
@@ -86,5 +97,10 @@ fn chosen<T: Copy>(layers: &[(usize, T)], wanted: Option<usize>) -> Result<(usiz
 }
 
 fn text(report: &Report) -> String {
-    format!("{}\n\n{}", escape::path(&report.file), table(std::slice::from_ref(&report.layer)))
+    let holds = match (&report.layer, &report.access_order) {
+        (Some(layer), _) => table(std::slice::from_ref(layer)),
+        (None, Some(order)) => format!("the order of {} files", order.files),
+        (None, None) => String::new(),
+    };
+    format!("{}\n\n{holds}", escape::path(&report.file))
 }

@@ -1,8 +1,9 @@
-//! `ocifs index`: indexes of layers, which let them be read by ranges.
+//! `ocifs index`: indexes of layers, which let them be read by ranges, and the order in which files are opened.
 
 mod build;
 mod common;
 mod layers;
+mod order;
 mod push;
 mod show;
 
@@ -22,11 +23,11 @@ pub struct Index {
 /// The actions.
 #[derive(Clone, Debug, Subcommand)]
 enum Action {
-    /// Publish the indexes of an artifact's layers as a referrer; mounts use it with `--trust-index referrer`
+    /// Publish the indexes of an artifact's layers as a referrer, which mounts use with `--trust-index referrer`; or its access order, which all use
     Push(push::Push),
-    /// Write the index of one layer to a file
+    /// Write the index of one layer, or the access order, to a file
     Build(build::Build),
-    /// Summarize the indexes of an artifact's layers, or an index in a file
+    /// Summarize the indexes of an artifact's layers and its access order, or those in a file
     Show(show::Show),
 }
 

@@ -1,4 +1,4 @@
-//! `ocifs index show`: summarizes the indexes of an artifact's layers, or an index in a file.
+//! `ocifs index show`: summarizes the indexes of an artifact's layers and its access order, or those in a file.
 
 use std::fs;
 use std::path::Path;
@@ -8,6 +8,7 @@ use serde::Serialize;
 
 use super::common::Common;
 use super::layers::{Layer, Summary, archives, content, described, reading, table};
+use super::order::{self, Order};
 use crate::cli::exit::Failure;
 use crate::cli::runtime::until_interrupted;
 use crate::cli::settings::flags::{ContentFlags, TrustIndex};
@@ -22,7 +23,7 @@ use crate::oci::Digest;
 /// Flags of `show`.
 #[derive(Args, Clone, Debug)]
 pub struct Show {
-    /// An index file, or an artifact: repository:tag, repository@digest, oci:DIRECTORY:tag or oci-archive:FILE:tag
+    /// A file with an index or an access order, or an artifact: repository:tag, repository@digest, oci:DIRECTORY:tag or oci-archive:FILE:tag
     #[arg(value_name = "REF|FILE")]
     place: String,
 
@@ -37,6 +38,8 @@ struct Report {
     reference: String,
     digest: String,
     layers: Vec<Layer>,
+    /// The order that a mount would fetch files in.
+    access_order: Option<Order>,
 }
 
 /// The output for a file. Its keys are stable.
@@ -45,6 +48,12 @@ struct FileReport {
     /// The indexed layer.
     layer: String,
     index: Summary,
+}
+
+/// The output for a file with an access order. Its keys are stable.
+#[derive(Debug, Serialize)]
+struct OrderReport {
+    access_order: Order,
 }
 
 impl Show {
@@ -72,8 +81,9 @@ impl Show {
                 let (digest, size) = (blob.map(|blob| blob.digest.to_string()), blob.map_or(0, |blob| blob.size));
                 layers.push(Layer::new(number, layer, index.map(|index| Summary::of(&index, digest, size))));
             }
+            let access_order = order::usable(&found, &description).await;
             found.parts.artifacts.flush().await;
-            Ok(Report { reference: source.to_string(), digest: description.shown.digest.to_string(), layers })
+            Ok(Report { reference: source.to_string(), digest: description.shown.digest.to_string(), layers, access_order })
         })?;
         self.common.output.show(&report, text)
     }
@@ -84,7 +94,13 @@ impl Show {
             return Err(Failure::usage(format!("{} is too large to be an index", escape::path(path))));
         }
         let bytes = fs::read(path).map_err(failed)?;
-        let unusable = |error: Error| error.context(format_args!("{} is not a usable index", escape::path(path)));
+        if let Ok(access_order) = Order::of("file", &bytes) {
+            return self
+                .common
+                .output
+                .show(&OrderReport { access_order }, |report| output::pairs(&[described_order(&report.access_order)]));
+        }
+        let unusable = |error: Error| error.context(format_args!("{} is neither a usable index nor an access order", escape::path(path)));
         let index = open_attached(&bytes, &Resources::default()).map_err(unusable)?;
         let layer = index.blob_digest().to_string();
         let report = FileReport { layer, index: Summary::of(&index, Some(Digest::of(&bytes).to_string()), bytes.len() as u64) };
@@ -93,11 +109,13 @@ impl Show {
 }
 
 fn text(report: &Report) -> String {
-    format!(
-        "{}\n\n{}",
-        output::pairs(&[("reference", escape::terminal(&report.reference).into_owned()), ("digest", report.digest.clone())]),
-        table(&report.layers)
-    )
+    let mut pairs = vec![("reference", escape::terminal(&report.reference).into_owned()), ("digest", report.digest.clone())];
+    pairs.extend(report.access_order.as_ref().map(described_order));
+    format!("{}\n\n{}", output::pairs(&pairs), table(&report.layers))
+}
+
+fn described_order(order: &Order) -> (&'static str, String) {
+    ("access order", format!("{} files (in the {})", order.files, order.from))
 }
 
 fn file_text(report: &FileReport) -> String {

@@ -1,0 +1,56 @@
+//! The access order of an artifact: the one that the mounts with this cache remember, or the one that a referrer publishes.
+
+use bytes::Bytes;
+use serde::Serialize;
+
+use crate::artifact::Description;
+use crate::cli::exit::{Code, Failure};
+use crate::cli::source::resolved::Resolved;
+use crate::error::Error;
+use crate::layer::parse_access_order;
+
+/// An access order, in the output. The keys are stable.
+#[derive(Debug, Serialize)]
+pub(super) struct Order {
+    /// Where it was found: `cache`, `referrer` or `file`.
+    pub from: &'static str,
+    pub files: usize,
+    /// Its size in bytes.
+    pub size: u64,
+}
+
+impl Order {
+    /// The summary of an encoded order.
+    ///
+    /// # Errors
+    /// It is malformed.
+    pub fn of(from: &'static str, bytes: &[u8]) -> Result<Self, Error> {
+        Ok(Self { from, files: parse_access_order(bytes)?.len(), size: bytes.len() as u64 })
+    }
+}
+
+/// The order that mounts with this cache remember of an artifact.
+///
+/// # Errors
+/// NotFound if there is none; the artifact is encrypted, so that names must not be published.
+pub(super) async fn remembered(found: &Resolved, description: &Description, shown: &str) -> Result<Bytes, Failure> {
+    if description.is_encrypted() {
+        return Err(Failure::other(format!("{shown} is encrypted: an access order would reveal the names of its files")));
+    }
+    found.parts.artifacts.access_order(&description.shown.digest).await?.ok_or_else(|| {
+        let message = format!(
+            "no access order of {shown} is in this cache; it is stored when files were opened in a mount, at its end or after a minute"
+        );
+        Failure::new(Code::NotFound, message)
+    })
+}
+
+/// The order that a mount would use: the remembered one, else that of a referrer. An unusable one is none.
+pub(super) async fn usable(found: &Resolved, description: &Description) -> Option<Order> {
+    let (artifacts, manifest) = (&found.parts.artifacts, &description.shown.digest);
+    if let Ok(Some(order)) = artifacts.access_order(manifest).await {
+        return Order::of("cache", &order).ok();
+    }
+    let published = artifacts.published_access_order(&found.repository, manifest).await;
+    Order::of("referrer", &published.ok()??).ok()
+}
