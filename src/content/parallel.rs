@@ -2,7 +2,8 @@
 //!
 //! The first request is for all of it, which every registry and proxy understands. Others join only if the reader waits for it most of the time,
 //! and the source sends no more than the range it was asked for; parts arrive in order, from memory that prefetching would have. A request that
-//! is much slower than the others is replaced, and one that fails is not the end: a single request asks for the rest. Bytes are not checked here.
+//! is much slower than the others is replaced once, and one that fails is not the end: a single request asks for the rest. Bytes are not checked
+//! here.
 
 use std::collections::VecDeque;
 use std::ops::Range;
@@ -29,7 +30,7 @@ const LEAST: u64 = 2 * JUDGED;
 /// Most parts requested ahead of the one being read.
 const AHEAD: usize = 3;
 /// Largest part, in bytes.
-const PART: u64 = 4 << 20;
+const PART: u64 = 2 << 20;
 /// A request is replaced if it takes this many times as long as the slowest of those that are complete, and at least [`PATIENCE`].
 const STARVED: u32 = 3;
 const PATIENCE: Duration = Duration::from_millis(500);
@@ -47,7 +48,8 @@ pub(super) async fn fetch(
     if range.end.saturating_sub(range.start) < LEAST || shared.pull.is_local() {
         return shared.fetch(repository, blob, range).await;
     }
-    let part = (shared.budget.share(Use::Prefetch) / (1 + AHEAD as u64)).min(PART);
+    // Half of the share is left to those who read ahead.
+    let part = (shared.budget.share(Use::Prefetch) / (2 * (1 + AHEAD as u64))).min(PART);
     let source = BlobRanges { shared: Arc::clone(shared), repository: repository.clone(), blob: blob.clone() };
     Ok(Parallel::open(source, range, part).await?.stream())
 }
@@ -98,11 +100,13 @@ struct Part {
     arriving: mpsc::UnboundedReceiver<Result<Bytes, Error>>,
     request: JoinSet<Result<Duration, Error>>,
     begun: Instant,
+    /// Replaces a starved request. It is not replaced itself: a registry that asks for patience gets it.
+    is_second: bool,
     held: Held,
 }
 
 impl Part {
-    fn request(source: &impl Ranges, rest: Range<u64>, held: Held) -> Self {
+    fn request(source: &impl Ranges, rest: Range<u64>, is_second: bool, held: Held) -> Self {
         let (opening, begun, length) = (source.open(rest.clone()), Instant::now(), rest.end - rest.start);
         let (arrived, arriving) = mpsc::unbounded_channel();
         let mut request = JoinSet::new();
@@ -111,7 +115,7 @@ impl Part {
             // A reader that is gone needs no error.
             outcome.map(|()| begun.elapsed()).inspect_err(|error| drop(arrived.send(Err(error.clone()))))
         });
-        Self { rest, arriving, request, begun, held }
+        Self { rest, arriving, request, begun, is_second, held }
     }
 
     /// How long the request took, if it is complete.
@@ -142,9 +146,8 @@ async fn transfer(
 
 /// The request that is read as it arrives.
 struct Direct {
+    /// All of the rest.
     stream: BlobStream,
-    /// The end of the requested range.
-    requested: u64,
     /// Where the parts take over.
     end: u64,
     /// Bytes after `end` that arrived with those before.
@@ -154,10 +157,10 @@ struct Direct {
 
 impl Direct {
     fn new(stream: BlobStream, end: u64) -> Self {
-        Self { stream, requested: end, end, beyond: Bytes::new(), judged: Judged::new() }
+        Self { stream, end, beyond: Bytes::new(), judged: Judged::new() }
     }
 
-    /// The next bytes, of which `room` are wanted at most now.
+    /// The next bytes, at most `room`.
     async fn next(&mut self, room: u64) -> Result<Option<Bytes>, Error> {
         let mut piece = match std::mem::take(&mut self.beyond) {
             beyond if beyond.is_empty() => match self.stream.next().await.transpose()? {
@@ -167,7 +170,7 @@ impl Direct {
             beyond => beyond,
         };
         let room = usize::try_from(room).unwrap_or(usize::MAX);
-        if piece.len() > room && self.end < self.requested {
+        if piece.len() > room {
             self.beyond = piece.split_off(room);
         }
         Ok(Some(piece))
@@ -257,16 +260,14 @@ impl<S: Ranges> Parallel<S> {
                 return Ok(None);
             }
             self.go_single();
-            if direct.requested <= direct.end {
-                return Ok(None);
-            }
-            direct.end = direct.requested;
+            direct.end = self.rest.end;
         }
         let asked = Instant::now();
-        let Some(piece) = direct.next(direct.end - self.rest.start).await? else { return Ok(None) };
+        let until_parts = if direct.end < self.rest.end { direct.end - self.rest.start } else { u64::MAX };
+        let Some(piece) = direct.next(until_parts).await? else { return Ok(None) };
         self.rest.start += piece.len() as u64;
         let is_slow = direct.judged.is_slow_after(asked.elapsed(), piece.len());
-        if is_slow && direct.end == self.rest.end && self.rest.end - self.rest.start >= 2 * self.part {
+        if is_slow && direct.end == self.rest.end && self.rest.end.saturating_sub(self.rest.start) >= 2 * self.part {
             let end = self.rest.start + self.part;
             self.request_after(end, AHEAD);
             if !self.parts.is_empty() {
@@ -277,11 +278,15 @@ impl<S: Ranges> Parallel<S> {
         Ok(Some(piece))
     }
 
-    /// Whether the part after the direct request was answered as requested. If not, parts would cost everything before them too.
+    /// Whether the part after the direct request was answered as requested. If not, parts would cost everything before them too; and a registry
+    /// that keeps a second connection waiting may do so until the first has ended.
     async fn parts_take_over(&mut self) -> bool {
         match self.parts.front_mut() {
-            Some(part) => matches!(part.arriving.recv().await, Some(Ok(_))) && !self.source.are_ignored(),
-            None => !self.is_single,
+            Some(part) => {
+                let answered = tokio::time::timeout(PATIENCE, part.arriving.recv()).await;
+                matches!(answered, Ok(Some(Ok(_)))) && !self.source.are_ignored()
+            }
+            None => false,
         }
     }
 
@@ -296,7 +301,7 @@ impl<S: Ranges> Parallel<S> {
         while !self.is_single && self.parts.len() < most && start < self.rest.end {
             let end = (start + self.part).min(self.rest.end);
             let Some(held) = self.source.hold(end - start) else { return };
-            self.parts.push_back(Part::request(&self.source, start..end, held));
+            self.parts.push_back(Part::request(&self.source, start..end, false, held));
             start = end;
         }
     }
@@ -336,14 +341,15 @@ impl<S: Ranges> Parallel<S> {
             others_are_complete &= part.request.is_empty();
         }
         let first = self.parts.front_mut()?;
-        Some(first.begun + ((*slowest)? * STARVED).max(PATIENCE)).filter(|_| others_are_complete)
+        let is_replaced = others_are_complete && !first.is_second;
+        Some(first.begun + ((*slowest)? * STARVED).max(PATIENCE)).filter(|_| is_replaced)
     }
 
     fn replace_first(&mut self) {
         if let Some(starved) = self.parts.pop_front() {
             tracing::debug!(range = ?starved.rest, "a request for a part of a blob is starved; replacing it");
             let Part { rest, held, .. } = starved;
-            self.parts.push_front(Part::request(&self.source, rest, held));
+            self.parts.push_front(Part::request(&self.source, rest, true, held));
         }
     }
 
@@ -352,12 +358,10 @@ impl<S: Ranges> Parallel<S> {
         self.is_single = true;
     }
 
-    /// Asks for a part, or all of the rest, without memory to hold it.
+    /// Asks for all of the rest: nothing can be held, or a part failed.
     async fn read_directly(&mut self) -> Result<(), Error> {
-        let end = if self.is_single { self.rest.end } else { (self.rest.start + self.part).min(self.rest.end) };
-        let stream = self.source.open(self.rest.start..end).await?;
-        self.direct = Some(Direct::new(stream, end));
-        self.request_after(end, AHEAD);
+        let stream = self.source.open(self.rest.clone()).await?;
+        self.direct = Some(Direct::new(stream, self.rest.end));
         Ok(())
     }
 }
@@ -391,6 +395,10 @@ mod tests {
         fails: Range<usize>,
         ignores: bool,
         ignored: AtomicBool,
+        /// Ranges from these offsets on are answered after so long.
+        late: Option<(Range<u64>, Duration)>,
+        /// A request is answered once no other is open.
+        one_at_a_time: bool,
     }
 
     impl Capped {
@@ -406,6 +414,8 @@ mod tests {
                 fails: 0..0,
                 ignores: false,
                 ignored: AtomicBool::new(false),
+                late: None,
+                one_at_a_time: false,
             };
             change(&mut inner);
             Self(Arc::new(inner))
@@ -453,6 +463,12 @@ mod tests {
                 };
                 if inner.fails.contains(&number) {
                     return Err(Error::new(ErrorKind::Unreachable, "planned"));
+                }
+                if let Some((_, late)) = inner.late.as_ref().filter(|(starts, _)| starts.contains(&range.start)) {
+                    tokio::time::sleep(*late).await;
+                }
+                while inner.one_at_a_time && inner.open.load(Ordering::SeqCst) > 0 {
+                    tokio::time::sleep(Duration::from_millis(10)).await;
                 }
                 inner.ignored.fetch_or(inner.ignores && range.start > 0, Ordering::SeqCst);
                 let open = Open(Arc::clone(&inner));
@@ -521,6 +537,42 @@ mod tests {
             let took = source.read(0..80 * MIB).await.unwrap();
             assert!(took < Duration::from_secs(80), "request {stalled}: {took:?}");
         }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_registry_that_is_slow_to_answer_a_part_is_asked_for_it_twice_at_most() {
+        // The parts are those of 4 MiB after the first 12 MiB.
+        let late = 24 * MIB..28 * MIB;
+        let source = Capped::new(|inner| inner.late = Some((late.clone(), Duration::from_secs(50))));
+        let took = source.read(0..80 * MIB).await.unwrap();
+        let again = source.requests().into_iter().filter(|range| late.contains(&range.start)).count();
+        assert!((1..=2).contains(&again), "{again} requests");
+        assert!(took < Duration::from_secs(12 + 2 * 50 + 80), "{took:?}");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn the_first_request_is_read_on_while_the_others_are_kept_waiting() {
+        let source = Capped::new(|inner| inner.one_at_a_time = true);
+        let took = source.read(0..40 * MIB).await.unwrap();
+        assert!(took < Duration::from_secs(41), "{took:?}");
+        assert_eq!(source.0.most.load(Ordering::SeqCst), 1);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn the_rest_is_one_request_if_nothing_can_be_held_any_more() {
+        let source = Capped::new(|_| {});
+        let mut stream = Parallel::open(source.clone(), 0..80 * MIB, 4 * MIB).await.unwrap().stream();
+        let mut at = 0;
+        while let Some(piece) = stream.next().await {
+            at += piece.unwrap().len() as u64;
+            if at == 20 * MIB {
+                let budget = source.0.budget.clone();
+                tokio::spawn(async move { budget.take(Use::Prefetch, u64::MAX).await.map(std::mem::forget) });
+            }
+        }
+        assert_eq!(at, 80 * MIB);
+        let last = source.requests().pop().unwrap();
+        assert!(last.end == 80 * MIB && last.start <= 48 * MIB, "{last:?}");
     }
 
     #[tokio::test(start_paused = true)]

@@ -132,7 +132,7 @@ pub trait Pull: Send + Sync {
         None
     }
 
-    /// Whether a range was answered with all of a blob: what comes before the range was transferred too, and dropped.
+    /// Whether ranges are answered with all of a blob, as far as is known: what comes before a range is transferred too, and dropped.
     fn ignores_ranges(&self) -> bool {
         false
     }

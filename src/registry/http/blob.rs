@@ -26,7 +26,7 @@ use crate::oci::{Descriptor, Digest, Repository};
 /// Bytes of progress after which earlier failures no longer count.
 const PROGRESS: u64 = 64 << 10;
 /// A transfer of so many bytes should not share its connection with others.
-const LONG: u64 = 4 << 20;
+const LONG: u64 = 2 << 20;
 type Body = Pin<Box<dyn Stream<Item = reqwest::Result<Bytes>> + Send>>;
 
 /// Opens a range of a blob.
@@ -237,6 +237,9 @@ impl Transfer {
                 }
                 if sent.start != self.next || sent.end > self.end || length.is_some_and(|length| length != sent.end - sent.start) {
                     return Err(integrity(format!("requested bytes {}..{}, got {sent:?}", self.next, self.end)));
+                }
+                if self.next > 0 {
+                    self.http.rangeless.store(false, Ordering::Relaxed);
                 }
                 Ok(Incoming { body: answer.response.bytes_stream().boxed(), skip: 0, to_the_end: false })
             }

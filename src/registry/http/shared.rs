@@ -27,7 +27,7 @@ pub(super) struct Http {
     pub(super) chunkless: AtomicBool,
     /// Long transfers so far.
     pub(super) long_transfers: AtomicUsize,
-    /// A request for a range was answered with the whole blob.
+    /// The last request for a range after the start of a blob was answered with all of it.
     pub(super) rangeless: AtomicBool,
     pub(super) linked: Linked,
 }
