@@ -6,7 +6,7 @@ use serde::Serialize;
 use crate::artifact::Description;
 use crate::cli::exit::{Code, Failure};
 use crate::cli::source::resolved::Resolved;
-use crate::error::Error;
+use crate::error::{Error, ErrorKind};
 use crate::layer::parse_access_order;
 
 /// An access order, in the output. The keys are stable.
@@ -45,12 +45,43 @@ pub(super) async fn remembered(found: &Resolved, description: &Description, show
     })
 }
 
-/// The order that a mount would use: the remembered one, else that of a referrer. An unusable one is none.
-pub(super) async fn usable(found: &Resolved, description: &Description) -> Option<Order> {
+/// The order that a mount would use: the remembered one, else that of a referrer. An unusable one is none, and that of an encrypted artifact is secret.
+///
+/// # Errors
+/// The cache cannot be read; those of the registry.
+pub(super) async fn usable(found: &Resolved, description: &Description) -> Result<Option<Order>, Error> {
+    if description.is_encrypted() {
+        return Ok(None);
+    }
     let (artifacts, manifest) = (&found.parts.artifacts, &description.shown.digest);
-    if let Ok(Some(order)) = artifacts.access_order(manifest).await {
-        return Order::of("cache", &order).ok();
+    if let Some(order) = artifacts.access_order(manifest).await?
+        && let Ok(order) = Order::of("cache", &order)
+    {
+        return Ok(Some(order));
     }
     let published = artifacts.published_access_order(&found.repository, manifest).await;
-    Order::of("referrer", &published.ok()??).ok()
+    if_usable(published)?.map(|order| Order::of("referrer", &order)).transpose()
+}
+
+/// What was found; none if no mount would use it.
+fn if_usable<T>(found: Result<Option<T>, Error>) -> Result<Option<T>, Error> {
+    match found {
+        Err(error) if matches!(error.kind, ErrorKind::Unsupported | ErrorKind::Integrity | ErrorKind::NotFound) => Ok(None),
+        found => found,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_unusable_order_is_none_and_an_outage_an_error() {
+        for kind in [ErrorKind::Unsupported, ErrorKind::Integrity, ErrorKind::NotFound] {
+            assert!(if_usable::<()>(Err(Error::new(kind, "unusable"))).unwrap().is_none(), "{kind:?}");
+        }
+        for kind in [ErrorKind::Unreachable, ErrorKind::TimedOut, ErrorKind::Denied] {
+            assert_eq!(if_usable::<()>(Err(Error::new(kind, "away"))).unwrap_err().kind, kind);
+        }
+    }
 }

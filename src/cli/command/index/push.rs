@@ -23,7 +23,8 @@ pub struct Push {
     #[arg(value_name = "REF")]
     reference: String,
 
-    /// Publish the order in which files were opened by mounts with this cache instead; other mounts then fetch them ahead in this order
+    /// Publish the order in which files were opened by mounts with this cache instead; other mounts then fetch them ahead in this order, until they remember
+    /// one of their own. Of several, they take the one that the registry lists last
     #[arg(long)]
     access_order: bool,
 

@@ -81,7 +81,7 @@ impl Show {
                 let (digest, size) = (blob.map(|blob| blob.digest.to_string()), blob.map_or(0, |blob| blob.size));
                 layers.push(Layer::new(number, layer, index.map(|index| Summary::of(&index, digest, size))));
             }
-            let access_order = order::usable(&found, &description).await;
+            let access_order = order::usable(&found, &description).await?;
             found.parts.artifacts.flush().await;
             Ok(Report { reference: source.to_string(), digest: description.shown.digest.to_string(), layers, access_order })
         })?;

@@ -18,21 +18,28 @@ impl Overlay {
         let mut cached = CachedBytes::new(&self.blobs.artifacts, &self.blobs.repository);
         let (mut rest, mut counted) = (vec![node], BTreeSet::new());
         while let Some(next) = rest.pop() {
-            let seen = match self.merged().see(next) {
+            if next != node && !counted.insert(next) {
+                continue;
+            }
+            match self.count(next, &mut rest, &mut cached) {
                 // Removed meanwhile.
-                Err(error) if error.kind == ErrorKind::Gone && next != node => continue,
-                seen => seen?,
-            };
-            if seen.kind() == Kind::Directory {
-                self.children(next, 0, &mut |_, _, child| {
-                    rest.push(child);
-                    true
-                })?;
-            } else if counted.insert(next) {
-                self.count_file(&seen, &mut cached)?;
+                Err(error) if error.kind == ErrorKind::Gone && next != node => {}
+                counted => counted?,
             }
         }
         Ok(cached)
+    }
+
+    /// Counts a file, or adds what is in a directory to the rest.
+    fn count(&self, node: ViewNode, rest: &mut Vec<ViewNode>, cached: &mut CachedBytes) -> Result<(), Error> {
+        let seen = self.merged().see(node)?;
+        if seen.kind() != Kind::Directory {
+            return self.count_file(&seen, cached);
+        }
+        self.children(node, 0, &mut |_, _, child| {
+            rest.push(child);
+            true
+        })
     }
 
     fn count_file(&self, seen: &Seen, cached: &mut CachedBytes) -> Result<(), Error> {
@@ -46,7 +53,7 @@ impl Overlay {
             Seen::Row(row) => match &row.content {
                 Content::None => Ok(()),
                 Content::Tree(tree) => {
-                    let artifact = self.trees.of(tree, ErrorKind::Gone)?;
+                    let artifact = self.trees.of(tree, ErrorKind::Other)?;
                     cached.add_range(&artifact, tree.node, &(0..tree.size));
                     Ok(())
                 }
@@ -63,7 +70,7 @@ impl Overlay {
             match segment.held {
                 Held::Here(_) => cached.add_local(segment.range.end - segment.range.start),
                 Held::Tree(node) => {
-                    let artifact = self.trees.of(&node, ErrorKind::Gone)?;
+                    let artifact = self.trees.of(&node, ErrorKind::Other)?;
                     cached.add_range(&artifact, node.node, &segment.range);
                 }
             }
