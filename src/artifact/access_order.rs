@@ -1,7 +1,7 @@
 //! The order in which the files of an artifact were first opened: remembered in the cache, and fetched in this order the next time, ahead of the reader.
 //!
 //! One document per manifest, in the form of [`crate::layer::parse_access_order`]; that of an encrypted artifact is sealed, since names are secret.
-//! It is stored a while after files were opened and when the mount ends, never during an open; of two daemons the last one wins. A hint: it decides
+//! It is stored a while after files were opened and when the mount ends, never during an open; what other daemons stored meanwhile is kept. A hint: it decides
 //! what is fetched early, never what is read.
 
 mod follow;
@@ -14,7 +14,9 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use follow::Follower;
+use parking_lot::Mutex;
 pub use referred::ACCESS_ORDER_TYPE;
+use tokio::sync::Semaphore;
 
 use super::artifacts::{Artifacts, Inner};
 use super::fill::{Parts, starts};
@@ -23,7 +25,7 @@ use super::tree::{NodeId, Tree};
 use crate::blocking::blocking;
 use crate::cache::Protection;
 use crate::content::{BlobSource, Sealing};
-use crate::error::Error;
+use crate::error::{Error, ErrorKind};
 use crate::layer::{encode_access_order, parse_access_order};
 use crate::oci::{Digest, Repository};
 
@@ -41,6 +43,31 @@ const GAP: u64 = 16 << 10;
 const WORTHWHILE: u32 = 16;
 /// What a small blob counts at least: it takes a request of its own.
 const LEAST: u64 = 64 << 10;
+/// Artifacts that wait to be stored: some have their trees in memory. More are stored after [`SOON`].
+const UNSTORED: usize = 16;
+const SOON: Duration = Duration::from_secs(1);
+/// Artifacts for which the registry is asked for a published order at the same time: files are read meanwhile.
+const ASKING: usize = 2;
+/// Most repositories that are remembered as refusing to say what refers to a manifest.
+const REFUSING: usize = 256;
+
+/// The orders of all artifacts of this process, as far as they are not stored.
+pub(super) struct Orders {
+    /// Artifacts of which files were opened since they were stored. Locked for list operations only.
+    unstored: Mutex<Vec<Arc<Artifact>>>,
+    /// Held while orders are stored, so that none replaces a newer one and the last to wait knows that all are.
+    storing: tokio::sync::Mutex<()>,
+    asking: Semaphore,
+    /// Repositories whose registry denied a published order. Locked for set operations only.
+    refusing: Mutex<HashSet<Repository>>,
+}
+
+impl Default for Orders {
+    fn default() -> Self {
+        let asking = Semaphore::new(ASKING);
+        Self { unstored: Mutex::default(), storing: tokio::sync::Mutex::default(), asking, refusing: Mutex::default() }
+    }
+}
 
 impl Artifacts {
     /// Records that a file is opened, and fetches those that followed it when it was opened before. Returns at once, and whether the order foretells what is
@@ -54,7 +81,7 @@ impl Artifacts {
             let inner = Arc::clone(&self.inner);
             tokio::spawn(async move { inner.begin_order(&at).await });
         } else {
-            self.inner.fetch_in_order(&at, &noted.ahead);
+            self.inner.fetch_in_order(&at, noted.ahead);
         }
         if noted.to_queue {
             self.inner.queue_order(artifact);
@@ -107,14 +134,18 @@ impl Reading {
 impl Inner {
     /// Loads the remembered order, or else one that was published, and fetches by it.
     async fn begin_order(self: &Arc<Self>, at: &Reading) {
-        let order = match self.remembered_order(&at.artifact).await {
+        let remembered = self.remembered_order(&at.artifact).await.unwrap_or_else(|error| {
+            tracing::warn!("cannot read the order in which files were opened: {error}");
+            None
+        });
+        let order = match remembered {
             Some(order) => order,
             None => self.published_order(at).await,
         };
         let (me, here) = (Arc::clone(self), at.clone());
         let Ok(follower) = blocking(move || Ok(me.follower(&here, &order))).await else { return };
         let ahead = at.artifact.opens.as_ref().map(|opens| opens.lock().follow(follower)).unwrap_or_default();
-        self.fetch_in_order(at, &ahead);
+        self.fetch_in_order(at, ahead);
     }
 
     /// How the order of an artifact is stored; `None` if that is not known without a request.
@@ -126,18 +157,21 @@ impl Inner {
         }
     }
 
-    /// The files of the remembered order. `None` if there is none, or it cannot be used.
-    async fn remembered_order(&self, artifact: &Arc<Artifact>) -> Option<Vec<NodeId>> {
-        let protection = self.here(artifact).await?;
+    /// The files of the remembered order. `None` if there is none, or a malformed one.
+    async fn remembered_order(&self, artifact: &Arc<Artifact>) -> Result<Option<Vec<NodeId>>, Error> {
+        let Some(protection) = self.here(artifact).await else { return Ok(None) };
         let (cache, artifact) = (self.cache.clone(), Arc::clone(artifact));
-        let found = blocking(move || {
+        blocking(move || {
             let Some(document) = cache.document(ORDER, &name(&artifact.shown.digest), &protection)? else { return Ok(None) };
-            parse_access_order((*document).as_ref()).map(|paths| Some(nodes(&artifact.tree, &paths)))
-        });
-        found.await.unwrap_or_else(|error| {
-            tracing::warn!("cannot use the order in which files were opened: {error}");
-            None
+            Ok(match parse_access_order((*document).as_ref()) {
+                Ok(paths) => Some(nodes(&artifact.tree, &paths)),
+                Err(error) => {
+                    tracing::warn!("cannot use the order in which files were opened: {error}");
+                    None
+                }
+            })
         })
+        .await
     }
 
     /// The files of an order that others published; none if it would save no requests. Not of an encrypted artifact, whose names are secret.
@@ -147,6 +181,10 @@ impl Inner {
         if is_encrypted || tree.node_count() < WORTHWHILE || self.registry_cache.pull.is_local() || self.registry_cache.is_away() {
             return Vec::new();
         }
+        let Ok(_asking) = self.orders.asking.try_acquire() else { return Vec::new() };
+        if self.orders.refusing.lock().contains(&at.repository) {
+            return Vec::new();
+        }
         let found = async {
             let referrers = self.registry_cache.known_referrers(&at.repository, &shown.digest).await?;
             let order = self.referred_order(&at.repository, &referrers).await?.unwrap_or_default();
@@ -154,6 +192,10 @@ impl Inner {
         };
         found.await.unwrap_or_else(|error: Error| {
             tracing::debug!("{}@{}: no published access order: {error}", at.repository, shown.digest);
+            let mut refusing = self.orders.refusing.lock();
+            if matches!(error.kind, ErrorKind::Denied | ErrorKind::Unsupported) && refusing.len() < REFUSING {
+                refusing.insert(at.repository.clone());
+            }
             Vec::new()
         })
     }
@@ -179,33 +221,55 @@ impl Inner {
         Follower::new(order.iter().map(|file| (*file, bytes(*file))), largest)
     }
 
-    /// Fetches the first bytes of files, in order.
-    fn fetch_in_order(&self, at: &Reading, files: &[NodeId]) {
-        if files.is_empty() || self.registry_cache.options.offline {
+    /// Fetches the first bytes of files, in order. Returns at once.
+    fn fetch_in_order(&self, at: &Reading, files: Vec<NodeId>) {
+        if files.is_empty() || self.registry_cache.options.offline || self.registry_cache.pull.is_local() {
             return;
         }
-        let ranges = Parts::of_starts_in_order(&at.artifact, files, START, GAP);
-        self.contents.fetch_ahead(ranges.into_iter().filter_map(|(blob, range)| Some((at.source(blob)?, range))).collect());
+        let (contents, at) = (self.contents.clone(), at.clone());
+        tokio::spawn(async move {
+            let ranges = Parts::of_starts_in_order(&at.artifact, &files, START, GAP);
+            let ranges = ranges.into_iter().filter_map(|(blob, range)| Some((at.source(blob)?, range))).collect();
+            let unready = contents.begin_fetches(ranges).await;
+            let is_unready = |file: &NodeId| {
+                let source = at.artifact.tree.content(*file).and_then(|content| at.artifact.source(content.blob));
+                source.is_some_and(|source| unready.contains(&source.descriptor.digest))
+            };
+            let missed: Vec<NodeId> = if unready.is_empty() { Vec::new() } else { files.into_iter().filter(is_unready).collect() };
+            if let Some(opens) = &at.artifact.opens
+                && let Some(follower) = &mut opens.lock().follower
+            {
+                follower.missed(&missed);
+            }
+        });
     }
 
     /// Has what was opened stored before long.
     fn queue_order(self: &Arc<Self>, artifact: &Arc<Artifact>) {
-        let mut unstored = self.unstored_orders.lock();
-        unstored.push(Arc::clone(artifact));
-        if unstored.len() == 1 {
-            let me = Arc::downgrade(self);
-            tokio::spawn(async move {
-                tokio::time::sleep(INTERVAL).await;
-                // Stored by the mount that ended.
-                if let Some(me) = Weak::upgrade(&me) {
-                    me.store_orders().await;
-                }
-            });
-        }
+        let waiting = {
+            let mut unstored = self.orders.unstored.lock();
+            unstored.push(Arc::clone(artifact));
+            unstored.len()
+        };
+        let delay = match waiting {
+            1 => INTERVAL,
+            UNSTORED => SOON,
+            _ => return,
+        };
+        let me = Arc::downgrade(self);
+        tokio::spawn(async move {
+            tokio::time::sleep(delay).await;
+            // Stored by the mount that ended.
+            if let Some(me) = Weak::upgrade(&me) {
+                me.store_orders().await;
+            }
+        });
     }
 
+    /// Stores all orders; when it returns, nobody else is still storing one. Sends no request.
     async fn store_orders(&self) {
-        let unstored = std::mem::take(&mut *self.unstored_orders.lock());
+        let _storing = self.orders.storing.lock().await;
+        let unstored = std::mem::take(&mut *self.orders.unstored.lock());
         for artifact in unstored {
             if let Err(error) = self.store_order(&artifact).await {
                 tracing::debug!("cannot remember the order in which files were opened: {error}");
@@ -215,14 +279,15 @@ impl Inner {
 
     async fn store_order(&self, artifact: &Arc<Artifact>) -> Result<(), Error> {
         let Some(opens) = &artifact.opens else { return Ok(()) };
-        let is_loaded = opens.lock().follower.is_some();
-        let remembered = if is_loaded { None } else { self.remembered_order(artifact).await };
+        // What is opened from here on queues the artifact again, also after an error.
+        opens.lock().are_queued = false;
+        // Others may have stored it since it was loaded.
+        let stored = self.remembered_order(artifact).await?.unwrap_or_default();
         let renewed = {
-            let mut opens = opens.lock();
-            opens.are_queued = false;
+            let opens = opens.lock();
             match &opens.follower {
-                Some(follower) => follower.renewed(&opens.opened),
-                None => Follower::new(remembered.unwrap_or_default().into_iter().map(|file| (file, 0)), 0).renewed(&opens.opened),
+                Some(follower) => follower.renewed(&opens.opened, &stored),
+                None => Follower::new(stored.into_iter().map(|file| (file, 0)), 0).renewed(&opens.opened, &[]),
             }
         };
         let Some(protection) = self.here(artifact).await else { return Ok(()) };

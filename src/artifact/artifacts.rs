@@ -3,8 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use parking_lot::Mutex;
-
+use super::access_order::Orders;
 use super::error::of_blob;
 use super::kept::{Kept, Key};
 use super::loaded::Artifact;
@@ -27,8 +26,7 @@ pub(super) struct Inner {
     pub(super) kept: Kept,
     pub(super) opened_here: OpenedHere,
     pub(super) flight: Flight<Key, Result<Arc<Artifact>, Error>>,
-    /// Artifacts of which files were opened and the order is not stored yet. Locked for list operations only.
-    pub(super) unstored_orders: Mutex<Vec<Arc<Artifact>>>,
+    pub(super) orders: Orders,
 }
 
 /// The artifacts of one registry or layout, and cached facts about its tags and lists. Cheap to clone.
@@ -45,8 +43,8 @@ impl Artifacts {
         let platform = Arc::new(options.platform.clone());
         let registry_cache = Arc::new(RegistryCache::new(pull, cache.filled(), options));
         let (kept, opened_here, flight) = (Kept::default(), OpenedHere::default(), Flight::default());
-        let unstored_orders = Mutex::default();
-        Self { inner: Arc::new(Inner { registry_cache, contents, cache, kept, opened_here, flight, unstored_orders }), platform }
+        let orders = Orders::default();
+        Self { inner: Arc::new(Inner { registry_cache, contents, cache, kept, opened_here, flight, orders }), platform }
     }
 
     /// The same for another platform.

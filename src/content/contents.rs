@@ -1,5 +1,6 @@
 //! Opens blobs: executes the plan for reading each, and builds or fetches the index it needs.
 
+use std::collections::HashSet;
 use std::ops::Range;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -241,18 +242,30 @@ impl Contents {
             return;
         }
         let contents = self.clone();
-        tokio::spawn(async move {
-            // Opening a stream of the cache blocks.
-            let ready = move || {
-                let reader = |(source, range): (BlobSource, _)| Some((contents.ready(&source).ok().flatten()?, range));
-                ranges.into_iter().filter_map(reader).collect::<Vec<_>>()
-            };
-            for (reader, range) in spawn_blocking(ready).await.unwrap_or_default() {
-                if !reader.crowded.load(Ordering::Relaxed) {
-                    fetch::ahead(&reader, reader.spans_of(&range));
+        tokio::spawn(async move { contents.begin_fetches(ranges).await });
+    }
+
+    /// Begins to fetch ranges as [`Self::fetch_ahead`] does; returns the blobs of which it fetches none, since opening them takes a request or a key.
+    pub async fn begin_fetches(&self, ranges: Vec<(BlobSource, Range<u64>)>) -> HashSet<Digest> {
+        let contents = self.clone();
+        // Opening a stream of the cache blocks.
+        let open = move || {
+            let (mut ready, mut unready) = (Vec::new(), HashSet::new());
+            for (source, range) in ranges {
+                match contents.ready(&source) {
+                    Ok(Some(reader)) => ready.push((reader, range)),
+                    Ok(None) | Err(_) => drop(unready.insert(source.descriptor.digest)),
                 }
             }
-        });
+            (ready, unready)
+        };
+        let (ready, unready) = spawn_blocking(open).await.unwrap_or_default();
+        for (reader, range) in ready {
+            if !reader.crowded.load(Ordering::Relaxed) {
+                fetch::ahead(&reader, reader.spans_of(&range));
+            }
+        }
+        unready
     }
 
     /// A reader of a blob, if opening it needs neither the network nor a key.

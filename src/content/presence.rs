@@ -11,7 +11,7 @@ use super::shared::Shared;
 use super::verdicts::Verdict;
 use super::{BlobSource, Sealing, attached_index, names};
 use crate::cache::{Layout, Present, Protection};
-use crate::layer::{Form, LayerIndex};
+use crate::layer::{Form, LayerIndex, RAW_SPAN};
 use crate::oci::Digest;
 
 /// The bytes of a stream that are on this machine.
@@ -61,10 +61,14 @@ impl Presence {
         layout.spans_of(range).filter(|span| has(*span)).map(within).sum()
     }
 
-    /// The spans that a fetch of a range takes, as ranges of the stream; none if all is here, or if nothing is known of it.
+    /// The spans that a fetch of a range takes, as ranges of the stream; none if all is here. Those of a stream of which nothing is known are guessed.
     pub fn spans_of(&self, range: &Range<u64>) -> Vec<Range<u64>> {
         let layout = match &self.0 {
-            Found::All | Found::Nothing => return Vec::new(),
+            Found::All => return Vec::new(),
+            Found::Nothing => {
+                let starts = (range.start / RAW_SPAN..range.end.div_ceil(RAW_SPAN)).map(|number| number * RAW_SPAN);
+                return starts.map(|start| start..start.saturating_add(RAW_SPAN)).collect();
+            }
             Found::Open(reader) => &reader.layout,
             Found::Closed { layout, .. } => layout,
         };

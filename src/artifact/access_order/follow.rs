@@ -46,7 +46,7 @@ impl Follower {
         Self { order, places, bytes, done, opened: 0, next: None, reached: 0, window: 0, largest }
     }
 
-    /// Records the first open of a file; returns the files to fetch, in order. No file is returned twice.
+    /// Records the first open of a file; returns the files to fetch, in order. No file is returned twice, unless it was missed.
     pub fn opened(&mut self, node: NodeId) -> Vec<NodeId> {
         // Files outside of the order are no reason to stop: only those in it cause a fetch.
         let Some(&place) = self.places.get(&node) else { return Vec::new() };
@@ -67,7 +67,16 @@ impl Follower {
         self.window = (self.window * 2).max(FIRST).min(self.largest);
         let most = self.before(next).saturating_add(self.window);
         self.reached = self.bytes.partition_point(|bytes| *bytes <= most).saturating_sub(1).max(reached);
-        self.take(reached..self.reached)
+        self.take(next..self.reached)
+    }
+
+    /// These files could not be fetched: those that are still in front of the reader are returned again.
+    pub fn missed(&mut self, files: &[NodeId]) {
+        for place in files.iter().filter_map(|file| self.places.get(file)) {
+            if let Some(done) = self.done.get_mut(*place) {
+                *done = false;
+            }
+        }
     }
 
     /// Whether a reader that keeps to the order has just opened this file.
@@ -88,14 +97,15 @@ impl Follower {
         files.iter().zip(done).filter_map(|(node, done)| (!std::mem::replace(done, true)).then_some(*node)).collect()
     }
 
-    /// The order to remember after these files were opened first: they come first, then the rest. A reader that kept to the order needs those no more
-    /// that it passed over.
-    pub fn renewed(&self, opened: &[NodeId]) -> Vec<NodeId> {
+    /// The order to remember after these files were opened first: they come first, then the rest, then those that others stored meanwhile. A reader that kept
+    /// to the order needs those no more that it passed over.
+    pub fn renewed(&self, opened: &[NodeId], stored: &[NodeId]) -> Vec<NodeId> {
         let end = opened.iter().filter_map(|node| self.places.get(node)).max().map_or(0, |last| last + 1);
         let kept_to_it = self.opened * 2 > end;
         let first: HashSet<NodeId> = opened.iter().copied().collect();
         let rest = self.order.iter().enumerate().filter(|(place, node)| !first.contains(node) && (*place >= end || !kept_to_it));
-        opened.iter().copied().chain(rest.map(|(_, node)| *node)).collect()
+        let others = stored.iter().filter(|node| !first.contains(node) && !self.places.contains_key(node));
+        opened.iter().copied().chain(rest.map(|(_, node)| *node)).chain(others.copied()).collect()
     }
 }
 
@@ -172,12 +182,31 @@ mod tests {
         let renewed = |opened: &[NodeId]| {
             let mut follower = follower(6);
             opened.iter().for_each(|node| drop(follower.opened(*node)));
-            follower.renewed(opened)
+            follower.renewed(opened, &[])
         };
         assert_eq!(renewed(&[]), [1000, 1001, 1002, 1003, 1004, 1005]);
         // One that looked at a single file says nothing about the others.
         assert_eq!(renewed(&[1004]), [1004, 1000, 1001, 1002, 1003, 1005]);
         assert_eq!(renewed(&[1001, 7, 1000, 1003]), [1001, 7, 1000, 1003, 1004, 1005]);
-        assert_eq!(Follower::new([], 1).renewed(&[3, 2]), [3, 2]);
+        assert_eq!(Follower::new([], 1).renewed(&[3, 2], &[]), [3, 2]);
+    }
+
+    #[test]
+    fn what_others_stored_meanwhile_is_kept_behind_what_was_passed_over() {
+        let mut follower = follower(4);
+        for node in [1000, 1001, 1003] {
+            follower.opened(node);
+        }
+        assert_eq!(follower.renewed(&[1000, 1001, 1003], &[8, 1001, 1002, 9]), [1000, 1001, 1003, 8, 9]);
+    }
+
+    #[test]
+    fn missed_files_are_returned_again_while_they_are_in_front_of_the_reader() {
+        let mut follower = follower(1000);
+        assert_eq!(follower.opened(1000), (1001..1017).collect::<Vec<_>>());
+        follower.missed(&(1001..1017).collect::<Vec<_>>());
+        assert!((1001..1008).all(|node| follower.opened(node).is_empty()));
+        assert_eq!(follower.opened(1008), (1009..1041).collect::<Vec<_>>());
+        assert!(follower.opened(1009).is_empty());
     }
 }

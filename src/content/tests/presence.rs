@@ -38,6 +38,8 @@ async fn what_is_cached_of_a_layer_is_known_once_its_index_is() {
         let (file, part) = (start..start + 9 * MIB, start + 5 * MIB..start + 5 * MIB + 4096);
         let contents = fixture.contents();
         assert_eq!((present(&contents, &source, file.clone()), fixture.requests()), (0, 0), "{packing:?}");
+        let unknown = contents.presence(&source).spans_of(&part);
+        assert!(unknown.iter().any(|span| span.start <= part.start && part.start < span.end), "{packing:?}: unknown is not free");
         contents.open(&source).await.unwrap().read(part.clone()).await.unwrap();
         let requests = fixture.requests();
         for contents in [contents, fixture.contents()] {

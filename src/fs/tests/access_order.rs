@@ -4,9 +4,10 @@ use std::time::Duration;
 
 use super::test_mount::{Setup, TestMount, add_files};
 use crate::artifact::{ACCESS_ORDER_TYPE, ViewMode};
+use crate::error::ErrorKind;
 use crate::layer::{encode_access_order, parse_access_order};
 use crate::oci::{Digest, media_type};
-use crate::registry::{Memory, RequestKind, Trust};
+use crate::registry::{Fault, Memory, RequestKind, Trust};
 
 /// A registry with twenty files as `app:v1`, and their names in an order in which nobody walks.
 fn registry() -> (Memory, Digest, Vec<String>) {
@@ -127,4 +128,91 @@ async fn a_broken_order_is_ignored_and_a_registry_without_one_is_asked_once() {
         mount.fs.flush().await;
         assert_eq!(mount.registry.count(RequestKind::Referrers), 1);
     }
+}
+
+/// A registry with these many tags of twenty files, and their manifests.
+fn tags(count: usize) -> (Memory, Vec<Digest>) {
+    let registry = Memory::with_origin("https://reg.test", Trust::Transport);
+    let names: Vec<String> = (0..20).map(|number| format!("f{number:02}")).collect();
+    let add = |tag| {
+        let texts: Vec<String> = names.iter().map(|name| format!("{name} of tag {tag}")).collect();
+        let files: Vec<(&str, &str)> = names.iter().map(String::as_str).zip(texts.iter().map(String::as_str)).collect();
+        add_files(&registry, "app", &format!("v{tag}"), &files)
+    };
+    let digests = (0..count).map(add).collect();
+    (registry, digests)
+}
+
+async fn read_of_each(mount: &TestMount, tags: std::ops::Range<usize>) {
+    for tag in tags {
+        mount.read(&format!("app/v{tag}/f07")).await.unwrap();
+    }
+}
+
+async fn is_stored(mount: &TestMount, manifest: &Digest) -> bool {
+    mount.fs.namespace.context.artifacts.access_order(manifest).await.unwrap().is_some()
+}
+
+#[tokio::test]
+async fn a_mount_that_ends_waits_until_the_orders_that_are_being_stored_are() {
+    let (registry, digests) = tags(12);
+    let mount = TestMount::new(registry);
+    read_of_each(&mount, 0..12).await;
+    let ending = async {
+        tokio::task::yield_now().await;
+        mount.fs.flush().await;
+        assert!(is_stored(&mount, digests.last().unwrap()).await);
+    };
+    tokio::join!(mount.fs.flush(), ending);
+}
+
+#[tokio::test]
+async fn the_orders_of_many_artifacts_are_stored_early() {
+    let (registry, digests) = tags(16);
+    let mount = TestMount::new(registry);
+    read_of_each(&mount, 0..16).await;
+    let stored = async {
+        while !is_stored(&mount, &digests[0]).await {
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+    };
+    tokio::time::timeout(Duration::from_secs(40), stored).await.expect("they do not wait for the interval");
+}
+
+#[tokio::test]
+async fn two_mounts_keep_what_the_other_one_opened() {
+    let (registry, digest, names) = registry();
+    let mount = TestMount::new(registry);
+    let other = mount.beside(Setup::default());
+    read(&mount, &names[..5]).await;
+    read(&other, &names[5..9]).await;
+    mount.fs.flush().await;
+    other.fs.flush().await;
+    let order = mount.fs.namespace.context.artifacts.access_order(&digest).await.unwrap().unwrap();
+    let expected: Vec<&[u8]> = names[5..9].iter().chain(&names[..5]).map(String::as_bytes).collect();
+    assert_eq!(parse_access_order(&order).unwrap(), expected);
+}
+
+#[tokio::test]
+async fn published_orders_of_many_tags_are_not_looked_up_at_once() {
+    let (registry, _) = tags(8);
+    registry.plan(RequestKind::Referrers, 0, 100, Fault::Stall);
+    let mount = TestMount::new(registry);
+    read_of_each(&mount, 0..8).await;
+    // All have had their turn.
+    tokio::time::sleep(Duration::from_millis(200)).await;
+    assert_eq!(mount.registry.count(RequestKind::Referrers), 2);
+    mount.registry.release();
+}
+
+#[tokio::test]
+async fn a_registry_that_denies_published_orders_is_not_asked_for_those_of_other_tags() {
+    let (registry, _) = tags(3);
+    registry.plan(RequestKind::Referrers, 0, 100, Fault::Error(ErrorKind::Denied));
+    let mount = TestMount::new(registry);
+    for tag in 0..3 {
+        read_of_each(&mount, tag..tag + 1).await;
+        tokio::time::sleep(Duration::from_millis(200)).await;
+    }
+    assert_eq!(mount.registry.count(RequestKind::Referrers), 1);
 }
