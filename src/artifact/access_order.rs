@@ -134,7 +134,11 @@ impl Reading {
 impl Inner {
     /// Loads the remembered order, or else one that was published, and fetches by it.
     async fn begin_order(self: &Arc<Self>, at: &Reading) {
-        let remembered = self.remembered_order(&at.artifact).await.unwrap_or_else(|error| {
+        let remembered = match self.here(&at.artifact).await {
+            Some(protection) => self.remembered_order(&at.artifact, protection).await,
+            None => Ok(None),
+        };
+        let remembered = remembered.unwrap_or_else(|error| {
             tracing::warn!("cannot read the order in which files were opened: {error}");
             None
         });
@@ -158,8 +162,7 @@ impl Inner {
     }
 
     /// The files of the remembered order. `None` if there is none, or a malformed one.
-    async fn remembered_order(&self, artifact: &Arc<Artifact>) -> Result<Option<Vec<NodeId>>, Error> {
-        let Some(protection) = self.here(artifact).await else { return Ok(None) };
+    async fn remembered_order(&self, artifact: &Arc<Artifact>, protection: Protection) -> Result<Option<Vec<NodeId>>, Error> {
         let (cache, artifact) = (self.cache.clone(), Arc::clone(artifact));
         blocking(move || {
             let Some(document) = cache.document(ORDER, &name(&artifact.shown.digest), &protection)? else { return Ok(None) };
@@ -281,8 +284,9 @@ impl Inner {
         let Some(opens) = &artifact.opens else { return Ok(()) };
         // What is opened from here on queues the artifact again, also after an error.
         opens.lock().are_queued = false;
+        let Some(protection) = self.here(artifact).await else { return Ok(()) };
         // Others may have stored it since it was loaded.
-        let stored = self.remembered_order(artifact).await?.unwrap_or_default();
+        let stored = self.remembered_order(artifact, protection.clone()).await?.unwrap_or_default();
         let renewed = {
             let opens = opens.lock();
             match &opens.follower {
@@ -290,7 +294,6 @@ impl Inner {
                 None => Follower::new(stored.into_iter().map(|file| (file, 0)), 0).renewed(&opens.opened, &[]),
             }
         };
-        let Some(protection) = self.here(artifact).await else { return Ok(()) };
         let (cache, artifact) = (self.cache.clone(), Arc::clone(artifact));
         blocking(move || {
             let paths = paths(&artifact.tree, &renewed);
