@@ -6,6 +6,7 @@
 
 mod follow;
 pub(super) mod opens;
+pub(super) mod orders;
 mod referred;
 
 use std::collections::{HashMap, HashSet};
@@ -14,9 +15,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use follow::Follower;
-use parking_lot::Mutex;
 pub use referred::ACCESS_ORDER_TYPE;
-use tokio::sync::Semaphore;
 
 use super::artifacts::{Artifacts, Inner};
 use super::fill::{Parts, starts};
@@ -46,28 +45,8 @@ const LEAST: u64 = 64 << 10;
 /// Artifacts that wait to be stored: some have their trees in memory. More are stored after [`SOON`].
 const UNSTORED: usize = 16;
 const SOON: Duration = Duration::from_secs(1);
-/// Artifacts for which the registry is asked for a published order at the same time: files are read meanwhile.
-const ASKING: usize = 2;
 /// Most repositories that are remembered as refusing to say what refers to a manifest.
 const REFUSING: usize = 256;
-
-/// The orders of all artifacts of this process, as far as they are not stored.
-pub(super) struct Orders {
-    /// Artifacts of which files were opened since they were stored. Locked for list operations only.
-    unstored: Mutex<Vec<Arc<Artifact>>>,
-    /// Held while orders are stored, so that none replaces a newer one and the last to wait knows that all are.
-    storing: tokio::sync::Mutex<()>,
-    asking: Semaphore,
-    /// Repositories whose registry denied a published order. Locked for set operations only.
-    refusing: Mutex<HashSet<Repository>>,
-}
-
-impl Default for Orders {
-    fn default() -> Self {
-        let asking = Semaphore::new(ASKING);
-        Self { unstored: Mutex::default(), storing: tokio::sync::Mutex::default(), asking, refusing: Mutex::default() }
-    }
-}
 
 impl Artifacts {
     /// Records that a file is opened, and fetches those that followed it when it was opened before. Returns at once, and whether the order foretells what is

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::access_order::Orders;
+use super::access_order::orders::Orders;
 use super::error::of_blob;
 use super::kept::{Kept, Key};
 use super::loaded::Artifact;
