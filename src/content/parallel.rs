@@ -25,8 +25,10 @@ use crate::registry::BlobStream;
 
 /// Bytes after which a single request is judged, again and again.
 const JUDGED: u64 = 8 << 20;
-/// The shortest range worth several requests, in bytes.
-const LEAST: u64 = 2 * JUDGED;
+/// A request that gives them sooner is not limited, whoever waits.
+const QUICK: Duration = Duration::from_millis(100);
+/// The shortest range worth several requests, in bytes: what is on its way when the first one is cut is transferred for nothing.
+const LEAST: u64 = 64 << 20;
 /// Most parts requested ahead of the one being read.
 const AHEAD: usize = 3;
 /// Largest part, in bytes.
@@ -189,7 +191,7 @@ impl Judged {
         Self { since: Instant::now(), waited: Duration::ZERO, bytes: 0 }
     }
 
-    /// Counts a piece; true if the reader spent most of the time on waiting for it and those before it.
+    /// Counts a piece; true if the reader spent most of a noticeable time on waiting for it and those before it.
     fn is_slow_after(&mut self, waited: Duration, bytes: usize) -> bool {
         self.waited += waited;
         self.bytes += bytes as u64;
@@ -197,7 +199,7 @@ impl Judged {
             return false;
         }
         let judged = std::mem::replace(self, Self::new());
-        judged.waited * 2 > judged.since.elapsed()
+        judged.since.elapsed() > QUICK && judged.waited * 2 > judged.since.elapsed()
     }
 }
 
