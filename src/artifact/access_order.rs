@@ -40,7 +40,7 @@ const START: u64 = 1 << 20;
 const GAP: u64 = 16 << 10;
 /// Names of an artifact for which the registry is asked for a published order.
 const WORTHWHILE: u32 = 16;
-/// What a small blob counts at least: it takes a request of its own.
+/// The least that a small blob counts for, in bytes: it takes a request of its own.
 const LEAST: u64 = 64 << 10;
 /// Artifacts that wait to be stored: some have their trees in memory. More are stored after [`SOON`].
 const UNSTORED: usize = 16;

@@ -18,7 +18,7 @@ pub struct CachedBytes {
     repository: Repository,
     cached: u64,
     total: u64,
-    /// What is present of the blobs looked at last, by manifest and number.
+    /// The present bytes of the blobs looked at last, by manifest and number.
     streams: HashMap<(Digest, u32), Presence>,
 }
 

@@ -25,7 +25,7 @@ use crate::registry::BlobStream;
 
 /// Bytes after which a single request is judged, again and again.
 const JUDGED: u64 = 8 << 20;
-/// A request that gives them sooner is not limited, whoever waits.
+/// A request that delivers them sooner is not limited, even if its reader waits.
 const QUICK: Duration = Duration::from_millis(100);
 /// The shortest range worth several requests, in bytes: what is on its way when the first one is cut is transferred for nothing.
 const LEAST: u64 = 64 << 20;
@@ -56,7 +56,7 @@ pub(super) async fn fetch(
     Ok(Parallel::open(source, range, part).await?.stream())
 }
 
-/// What ranges are requested from.
+/// The source of ranges.
 trait Ranges: Send + Sync + 'static {
     /// Opens one range.
     fn open(&self, range: Range<u64>) -> BoxFuture<'static, Result<BlobStream, Error>>;

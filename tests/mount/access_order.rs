@@ -57,6 +57,15 @@ impl Files {
     }
 }
 
+/// Opens the first files in a mount that then ends, and loses the content: only the order is left of it.
+fn leave_order(files: &Files, home: &Home, proxy: &Proxy, reference: &str, flags: &[&str]) {
+    let mount = home.mount(reference, flags);
+    files.read(&mount, 0..40);
+    mount.unmount();
+    lose_content(home);
+    proxy.forget();
+}
+
 /// As an eviction of all content does.
 fn lose_content(home: &Home) {
     std::fs::remove_dir_all(home.path("cache/v2/streams")).unwrap();
@@ -72,11 +81,7 @@ fn files_are_fetched_in_the_order_in_which_an_earlier_mount_opened_them() {
     let (proxy, home) = (Proxy::start(registry.url()), Home::new());
     let reference = format!("{}/team/app:v1", proxy.host());
     for (first, second) in [(&[][..], &["--read-only"][..]), (&["--read-only"], &[])] {
-        let mount = home.mount(&reference, first);
-        files.read(&mount, 0..40);
-        mount.unmount();
-        lose_content(&home);
-        proxy.forget();
+        leave_order(&files, &home, &proxy, &reference, first);
         let mount = home.mount(&reference, second);
         files.follow(&mount, &proxy);
         mount.unmount();
@@ -94,22 +99,14 @@ fn nothing_is_fetched_in_order_offline_or_if_that_is_not_wanted() {
     let (proxy, home) = (Proxy::start(registry.url()), Home::new());
     let reference = format!("{}/team/app:v1", proxy.host());
     for (first, second) in [(&[][..], &["--no-access-order"][..]), (&["--no-access-order"], &[])] {
-        let mount = home.mount(&reference, first);
-        files.read(&mount, 0..40);
-        mount.unmount();
-        lose_content(&home);
-        proxy.forget();
+        leave_order(&files, &home, &proxy, &reference, first);
         let mount = home.mount(&reference, second);
         files.read(&mount, 0..20);
         assert_eq!(files.requested(&proxy), 20);
         mount.unmount();
         prints(&home, &["cache", "clear", "--cache-dir", home.path("cache").to_str().unwrap()]);
     }
-    let mount = home.mount(&reference, &[]);
-    files.read(&mount, 0..40);
-    mount.unmount();
-    lose_content(&home);
-    proxy.forget();
+    leave_order(&files, &home, &proxy, &reference, &[]);
     let mount = home.mount(&reference, &["--offline"]);
     assert!(mount.cat("f39").is_err());
     mount.unmount();

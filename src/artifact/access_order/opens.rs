@@ -18,7 +18,7 @@ pub struct Opens {
     pub are_queued: bool,
 }
 
-/// What an open calls for.
+/// The work that an open calls for.
 pub struct Noted {
     /// Files to fetch.
     pub ahead: Vec<NodeId>,

@@ -6,7 +6,7 @@ use clap::Args;
 use serde::Serialize;
 
 use super::common::Common;
-use super::layers::{Layer, Summary, archives, content, described, reading, table};
+use super::layers::{Layer, Summary, archives, described, reading, table};
 use super::order::{self, Order};
 use crate::cli::exit::{Code, Failure};
 use crate::cli::output_file::Destination;
@@ -59,7 +59,7 @@ impl Build {
         let source = reference::parse(&self.reference, environment)?;
         let storage = self.common.reaching.storage.clone().for_command(environment)?;
         let flags = invocation.registry(reference::registry(&source))?;
-        let content = content(self.common.platform.clone());
+        let content = self.common.platform.content();
         let parts = wiring::build(&source, reading(&content), &flags, &storage, environment)?;
         let (report, bytes) = until_interrupted(async {
             let (found, description) = described(&source, parts).await?;

@@ -9,7 +9,7 @@ use crate::cli::source::wiring::{Caching, Parts, Reading};
 use crate::cli::terminal::{escape, output, units};
 use crate::content::{BlobSource, Sealing};
 use crate::layer::{Form, LayerIndex};
-use crate::oci::{Platform, Source};
+use crate::oci::Source;
 use serde::Serialize;
 
 /// One layer, in the output. The keys are stable.
@@ -76,11 +76,6 @@ pub(super) fn table(layers: &[Layer]) -> String {
 /// How the layers are read: as they are, without filling the cache.
 pub(super) fn reading(content: &ContentFlags) -> Reading<'_> {
     Reading { caching: Caching::Unfilled { spool: None }, ..Reading::of(content) }
-}
-
-/// The flags for a platform.
-pub(super) fn content(platform: Option<Platform>) -> ContentFlags {
-    ContentFlags { platform, ..ContentFlags::default() }
 }
 
 /// Looks an artifact up, and describes it.

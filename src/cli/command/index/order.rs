@@ -63,7 +63,7 @@ pub(super) async fn usable(found: &Resolved, description: &Description) -> Resul
     if_usable(published)?.map(|order| Order::of("referrer", &order)).transpose()
 }
 
-/// What was found; none if no mount would use it.
+/// The order found; none if no mount would use it.
 fn if_usable<T>(found: Result<Option<T>, Error>) -> Result<Option<T>, Error> {
     match found {
         Err(error) if matches!(error.kind, ErrorKind::Unsupported | ErrorKind::Integrity | ErrorKind::NotFound) => Ok(None),

@@ -4,7 +4,7 @@ use clap::Args;
 use serde::Serialize;
 
 use super::common::Common;
-use super::layers::{Layer, Summary, archives, content, described, reading, table};
+use super::layers::{Layer, Summary, archives, described, reading, table};
 use super::order::{self, Order};
 use crate::artifact::Description;
 use crate::cli::exit::{Code, Failure};
@@ -55,7 +55,7 @@ impl Push {
         let source = reference::parse(&self.reference, environment)?;
         let storage = self.common.reaching.storage.clone().for_command(environment)?;
         let flags = invocation.registry(reference::registry(&source))?;
-        let content = content(self.common.platform.clone());
+        let content = self.common.platform.content();
         let parts = wiring::build(&source, reading(&content), &flags, &storage, environment)?;
         let shown = escape::terminal(&self.reference).into_owned();
         let report = resumable(

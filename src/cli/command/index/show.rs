@@ -7,7 +7,7 @@ use clap::Args;
 use serde::Serialize;
 
 use super::common::Common;
-use super::layers::{Layer, Summary, archives, content, described, reading, table};
+use super::layers::{Layer, Summary, archives, described, reading, table};
 use super::order::{self, Order};
 use crate::cli::exit::Failure;
 use crate::cli::runtime::until_interrupted;
@@ -70,7 +70,7 @@ impl Show {
         let source = reference::parse(&self.place, environment)?;
         let storage = self.common.reaching.storage.clone().for_command(environment)?;
         let flags = invocation.registry(reference::registry(&source))?;
-        let content = ContentFlags { trust_index: Some(TrustIndex::Referrer), ..content(self.common.platform.clone()) };
+        let content = ContentFlags { trust_index: Some(TrustIndex::Referrer), ..self.common.platform.content() };
         let report = until_interrupted(async {
             let (found, description) =
                 described(&source, wiring::build(&source, reading(&content), &flags, &storage, environment)?).await?;
