@@ -23,7 +23,7 @@ use super::loaded::Artifact;
 use super::tree::{NodeId, Tree};
 use crate::blocking::blocking;
 use crate::cache::Protection;
-use crate::content::{BlobSource, Sealing};
+use crate::content::BlobSource;
 use crate::error::{Error, ErrorKind};
 use crate::layer::{encode_access_order, parse_access_order};
 use crate::oci::{Digest, Repository};
@@ -133,7 +133,7 @@ impl Inner {
 
     /// How the order of an artifact is stored; `None` if that is not known without a request.
     async fn here(&self, artifact: &Artifact) -> Option<Protection> {
-        let sealed = artifact.sources.iter().find(|source| source.sealing != Sealing::None);
+        let sealed = artifact.sources.iter().find(|source| source.is_sealed());
         match sealed {
             Some(source) if !self.contents.was_opened(source).await => None,
             _ => self.protection(&artifact.sources).await.ok(),
@@ -158,9 +158,12 @@ impl Inner {
 
     /// The files of an order that others published; none if it would save no requests. Not of an encrypted artifact, whose names are secret.
     async fn published_order(self: &Arc<Self>, at: &Reading) -> Vec<NodeId> {
-        let Artifact { tree, sources, shown, .. } = &*at.artifact;
-        let is_encrypted = sources.iter().any(|source| source.sealing != Sealing::None);
-        if is_encrypted || tree.node_count() < WORTHWHILE || self.registry_cache.pull.is_local() || self.registry_cache.is_away() {
+        let Artifact { tree, shown, .. } = &*at.artifact;
+        if at.artifact.is_encrypted()
+            || tree.node_count() < WORTHWHILE
+            || self.registry_cache.pull.is_local()
+            || self.registry_cache.is_away()
+        {
             return Vec::new();
         }
         let Ok(_asking) = self.orders.asking.try_acquire() else { return Vec::new() };

@@ -94,7 +94,7 @@ impl Inner {
 
     /// The warnings of an artifact's tree, if that is cached and needs no key.
     pub fn known_warnings(&self, key: &Key, shown: &Manifest, plan: &mut Plan, sources: &mut [BlobSource]) -> Vec<String> {
-        if sources.iter().any(|source| source.sealing != Sealing::None) {
+        if sources.iter().any(BlobSource::is_sealed) {
             return Vec::new();
         }
         let dropped = self.drop_distrusted(&mut plan.steps, sources);
@@ -184,7 +184,7 @@ impl Inner {
 
     /// Sealed if any layer is: names are as secret as content.
     pub(super) async fn protection(&self, sources: &[BlobSource]) -> Result<Protection, Error> {
-        match sources.iter().find(|source| source.sealing != Sealing::None) {
+        match sources.iter().find(|source| source.is_sealed()) {
             None => Ok(Protection::Plain),
             Some(source) => self.contents.protection(source).await.map_err(|error| of_blob("a layer", &source.descriptor, error)),
         }

@@ -6,7 +6,7 @@ use super::build::source_of;
 use super::dialect::{self, manifests};
 use super::outline::{Outline, Reader};
 use super::{Artifacts, Dialect, ViewMode};
-use crate::content::{BlobSource, Sealing};
+use crate::content::BlobSource;
 use crate::error::Error;
 use crate::oci::{Digest, Manifest, Platform, Repository};
 
@@ -32,7 +32,7 @@ pub struct Description {
 impl Description {
     /// Whether a key is needed to read it.
     pub fn is_encrypted(&self) -> bool {
-        self.dialect == Dialect::Sealed || self.sources.iter().any(|source| source.sealing != Sealing::None)
+        self.dialect == Dialect::Sealed || self.sources.iter().any(BlobSource::is_sealed)
     }
 
     /// Total size of the layers as stored, in bytes.

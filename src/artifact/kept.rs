@@ -7,7 +7,7 @@ use parking_lot::Mutex;
 
 use super::loaded::Artifact;
 use super::options::ViewMode;
-use crate::content::{Sealing, trim};
+use crate::content::trim;
 use crate::oci::{Digest, Platform, Repository};
 
 /// Unused artifacts kept.
@@ -58,7 +58,6 @@ impl Kept {
 impl Artifact {
     /// Memory taken by its tree, in bytes: an unsealed stored tree is mapped.
     fn memory(&self) -> u64 {
-        let is_encrypted = self.sources.iter().any(|source| source.sealing != Sealing::None);
-        if is_encrypted { self.tree.as_bytes().len() as u64 } else { 0 }
+        if self.is_encrypted() { self.tree.as_bytes().len() as u64 } else { 0 }
     }
 }

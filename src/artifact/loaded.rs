@@ -47,6 +47,11 @@ impl Artifact {
         self.sources.iter().any(BlobSource::is_referred)
     }
 
+    /// Whether its files, or some of them, are encrypted.
+    pub fn is_encrypted(&self) -> bool {
+        self.dialect == Dialect::Sealed || self.sources.iter().any(BlobSource::is_sealed)
+    }
+
     /// All blobs that the tree reads from.
     pub fn sources(&self) -> &[BlobSource] {
         &self.sources

@@ -29,7 +29,7 @@ pub const LARGEST_INDEX: u64 = 64 << 20;
 const WIDEST: u64 = 8 << 20;
 /// The guide named by a source. That of a sealed layer would reveal names and is not used.
 fn named(source: &BlobSource) -> Option<(&Guide, Attachment)> {
-    let guide = source.guide.as_ref().filter(|_| source.sealing == Sealing::None)?;
+    let guide = source.guide.as_ref().filter(|_| !source.is_sealed())?;
     Some((guide, (source.descriptor.digest, guide.key())))
 }
 

@@ -95,7 +95,7 @@ impl Contents {
     /// The facts about a blob, and its index if present. Makes no request.
     fn facts(&self, source: &BlobSource) -> Result<(Facts, Option<LayerIndex>), Error> {
         let shared = &self.inner.shared;
-        let (form, size, is_sealed) = (source.form, source.descriptor.size, source.sealing != Sealing::None);
+        let (form, size, is_sealed) = (source.form, source.descriptor.size, source.is_sealed());
         // What is shown by a table is in other places of the blob's own stream.
         let own = match is_sealed || source.has_table() || plan::is_single(form, is_sealed, size) {
             true => None,
@@ -298,7 +298,7 @@ impl Contents {
     /// An open reader that this source may use.
     pub(super) fn opened(&self, source: &BlobSource) -> Option<Arc<Reader>> {
         let get = |plan| self.inner.readers.lock().get(&ReaderKey::new(source, plan));
-        if source.sealing != Sealing::None {
+        if source.is_sealed() {
             return get(Plan::Sealed);
         }
         if plan::is_single(source.form, false, source.descriptor.size) {

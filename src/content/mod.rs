@@ -92,7 +92,12 @@ pub struct BlobSource {
 impl BlobSource {
     /// Whether it is raw and a single span: its own digest verifies it, so it needs no index.
     pub fn is_small(&self) -> bool {
-        plan::is_single(self.form, self.sealing != Sealing::None, self.descriptor.size)
+        plan::is_single(self.form, self.is_sealed(), self.descriptor.size)
+    }
+
+    /// Whether its bytes are encrypted.
+    pub fn is_sealed(&self) -> bool {
+        self.sealing != Sealing::None
     }
 
     /// Whether it is read by its table of contents.

@@ -9,7 +9,7 @@ use super::reader::{Reader, layout_of};
 use super::sealed::envelope;
 use super::shared::Shared;
 use super::verdicts::Verdict;
-use super::{BlobSource, Sealing, attached_index, names};
+use super::{BlobSource, attached_index, names};
 use crate::cache::{Layout, Present, Protection};
 use crate::layer::{Form, LayerIndex, RAW_SPAN};
 use crate::oci::Digest;
@@ -77,7 +77,7 @@ impl Presence {
 }
 
 fn closed(shared: &Shared, source: &BlobSource) -> Option<Found> {
-    let is_sealed = source.sealing != Sealing::None;
+    let is_sealed = source.is_sealed();
     let (key, layout) = stream(shared, source)?;
     let stored = shared.cache.present(&key, &layout, is_sealed).ok()?;
     Some(Found::Closed { layout, stored })
@@ -87,7 +87,7 @@ fn closed(shared: &Shared, source: &BlobSource) -> Option<Found> {
 fn stream(shared: &Shared, source: &BlobSource) -> Option<(Digest, Layout)> {
     let blob = source.descriptor.digest;
     let own = names::stream(&blob, source.form, source.sealing);
-    if source.sealing != Sealing::None {
+    if source.is_sealed() {
         let protection = envelope::peek(shared, source)?.protection(source, "index");
         return Some((own, layout_of(&index(shared, source, &names::index(source), &protection)?)));
     }

@@ -91,7 +91,7 @@ impl Shared {
 
     /// Whether spans of a blob may be in the cache.
     pub(super) fn caches(&self, source: &BlobSource) -> bool {
-        plan::is_copied(source.form, source.sealing != Sealing::None, self.pull.is_local())
+        plan::is_copied(source.form, source.is_sealed(), self.pull.is_local())
     }
 
     /// Whether spans of a blob are copied into the cache.

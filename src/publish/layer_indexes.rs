@@ -9,7 +9,7 @@ use super::manifest::{EMPTY, referrer};
 use crate::artifact::attached_index::index_layer;
 use crate::artifact::{ACCESS_ORDER_TYPE, Artifacts};
 use crate::blocking::blocking;
-use crate::content::{BlobSource, Sealing, Use};
+use crate::content::{BlobSource, Use};
 use crate::error::{Error, ErrorKind};
 use crate::layer::{LayerIndex, attached_index_memory, encode_attached};
 use crate::oci::{Descriptor, Digest, Manifest, Repository, Version, media_type};
@@ -31,7 +31,7 @@ impl OwnIndex {
     pub async fn of(artifacts: &Artifacts, source: &BlobSource) -> Result<Self, Error> {
         let index = artifacts.own_index(source).await?;
         let _memory = artifacts.budget().take(Use::Packing, attached_index_memory(&index)).await?;
-        let (scratch, encoded) = (artifacts.resources(source.sealing != Sealing::None).scratch, index.clone());
+        let (scratch, encoded) = (artifacts.resources(source.is_sealed()).scratch, index.clone());
         let attached = blocking(move || encode_attached(&encoded, &scratch)).await?;
         Ok(Self { index, attached: Bytes::from_owner(attached) })
     }

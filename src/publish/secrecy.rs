@@ -6,8 +6,7 @@
 use super::ArtifactKind;
 use super::flow::{Baseline, Publish};
 use super::plan::survey::{Secret, Survey};
-use crate::artifact::{Artifact, Artifacts, Dialect, Secrets, ViewMode};
-use crate::content::Sealing;
+use crate::artifact::{Artifact, Artifacts, Secrets, ViewMode};
 use crate::error::{Error, ErrorKind};
 use crate::oci::Repository;
 use crate::path::show;
@@ -34,7 +33,7 @@ pub(super) async fn refuse(artifacts: &Artifacts, repository: &Repository, mut s
             return Ok(());
         }
         match artifacts.artifact(repository, &manifest.digest, ViewMode::Merged, false).await {
-            Ok(artifact) if !is_encrypted(&artifact) => drop_known(&artifact, &mut secret),
+            Ok(artifact) if !artifact.is_encrypted() => drop_known(&artifact, &mut secret),
             Ok(_) => {}
             Err(error) => tracing::debug!("ignoring files of {}: {error}", manifest.digest),
         }
@@ -72,7 +71,7 @@ impl Publish<'_> {
             return Ok(());
         }
         let mut secret: Vec<&Secret> = survey.secret.iter().collect();
-        if let Some(base) = baseline.base.as_ref().filter(|base| !is_encrypted(base)) {
+        if let Some(base) = baseline.base.as_ref().filter(|base| !base.is_encrypted()) {
             drop_known(base, &mut secret);
         }
         refuse(&self.publisher.context.artifacts, &self.repository, secret).await
@@ -80,17 +79,13 @@ impl Publish<'_> {
 
     async fn becomes_encrypted(&self, baseline: &Baseline) -> Result<bool, Error> {
         match &baseline.base {
-            Some(base) => Ok(is_encrypted(base)),
+            Some(base) => Ok(base.is_encrypted()),
             None if self.options.as_kind.unwrap_or(self.publisher.kind) == ArtifactKind::OciSync => {
                 Ok(self.publisher.context.artifacts.seal_key(None, &[0; 32]).await?.is_some())
             }
             None => Ok(false),
         }
     }
-}
-
-fn is_encrypted(artifact: &Artifact) -> bool {
-    artifact.dialect == Dialect::Sealed || artifact.sources().iter().any(|source| source.sealing != Sealing::None)
 }
 
 /// Drops files whose content an unencrypted artifact contains.

@@ -23,7 +23,6 @@ use crate::cli::source::reference;
 use crate::cli::source::wiring::{self, Caching, Parts, Reading};
 use crate::cli::terminal::bar::{Bar, Figures};
 use crate::cli::terminal::{escape, message, units};
-use crate::content::Sealing;
 use crate::error::ErrorKind;
 use crate::extract::{self, Selection, Summary, Tally, Target};
 use crate::oci::{Digest, Repository, Source, Version};
@@ -182,8 +181,8 @@ impl Pull {
                 format!("nothing in {source} matches {}; a glob matches whole paths, and `**/` any directories", self.paths.join(", "));
             return Err(Failure::new(Code::NotFound, message));
         }
-        let is_sealed = |one: &ToPull| one.source.artifact.sources().iter().any(|source| source.sealing != Sealing::None);
-        if is_typed && !wanted.iter().any(is_sealed) {
+        let is_encrypted = |one: &ToPull| one.source.artifact.is_encrypted();
+        if is_typed && !wanted.iter().any(is_encrypted) {
             message::warn(&format!("{source} is not encrypted; ignoring the passphrase"));
         }
         if output.as_os_str() == "-" {

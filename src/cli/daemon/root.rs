@@ -9,7 +9,6 @@ use crate::cli::exit::{Code, Failure};
 use crate::cli::settings::flags::View;
 use crate::cli::source::root;
 use crate::cli::source::wiring::{self, Parts};
-use crate::content::Sealing;
 use crate::error::{Error, ErrorKind};
 use crate::fs::{self, Root, Space};
 use crate::oci::{Repository, Source, Version};
@@ -60,7 +59,7 @@ async fn readable(plan: &Plan, parts: &Parts, repository: &Repository, version: 
     if description.dialect == Dialect::Sealed {
         return key("the artifact is sealed by dev.ocifs.seal, which this version cannot open; --view blobs shows the stored blobs");
     }
-    if plan.passphrases.is_empty() && description.sources.iter().any(|source| source.sealing != Sealing::None) {
+    if plan.passphrases.is_empty() && description.is_encrypted() {
         return key("the artifact is encrypted and no passphrase was given; use --passphrase-file or --ask-passphrase");
     }
     Ok(())

@@ -7,7 +7,6 @@ use bytes::Bytes;
 
 use super::work::{Built, Work};
 use crate::artifact::{Artifact, attached_index};
-use crate::content::Sealing;
 use crate::error::{Error, ErrorKind};
 use crate::layer::Packing;
 use crate::oci::{Descriptor, media_type};
@@ -18,7 +17,7 @@ use crate::publish::plan::whole;
 
 impl Work {
     pub(super) async fn oci_sync(&self, base: Option<&Arc<Artifact>>) -> Result<Built, Error> {
-        let sealed_source = base.and_then(|base| base.sources().iter().find(|source| source.sealing != Sealing::None).cloned());
+        let sealed_source = base.and_then(|base| base.sources().iter().find(|source| source.is_sealed()).cloned());
         let was_sealed = sealed_source.is_some();
         let sealed = if base.is_some() && !was_sealed { None } else { Sealed::fresh(&self.artifacts, sealed_source).await? };
         if was_sealed && sealed.is_none() {
