@@ -113,6 +113,9 @@ pub struct Status {
     pub state_directory: Option<PathBuf>,
     /// Bytes staged.
     pub staged: u64,
+    /// Number of staged tags. An older daemon does not tell.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub staged_tags: Option<usize>,
     /// Limit of staged bytes, if any.
     pub staging_size: Option<u64>,
     /// The kernel still sends requests. If false, the mount is gone and the daemon publishes staged edits before it exits.

@@ -135,6 +135,11 @@ impl StagedTags {
         self.staged_all(self.selected(&Selection::All), &Selection::All).await
     }
 
+    /// The number of them, without looking into any.
+    pub(super) fn staged_count(&self) -> usize {
+        self.selected(&Selection::All).len() + self.namespace.staged.older().len()
+    }
+
     /// Those that a command selects.
     pub(super) async fn staged_of(&self, selection: &Selection) -> Result<Vec<StagedTag>, Error> {
         Ok(self.staged_all(self.select(selection).await?, selection).await)

@@ -48,8 +48,8 @@ pub struct RequestHandler {
 impl Handler for RequestHandler {
     async fn status(&self) -> Result<Status, Error> {
         let (info, cache) = (Arc::clone(&self.info), self.cache.clone());
-        let connection = self.connection.clone();
-        let status = move || Status { serving: connection.is_alive(), ..info.status(&cache) };
+        let (connection, staged_tags) = (self.connection.clone(), Some(self.file_system.staged_count()));
+        let status = move || Status { serving: connection.is_alive(), staged_tags, ..info.status(&cache) };
         spawn_blocking(status).await
     }
 

@@ -54,6 +54,7 @@ impl MountInfo {
             unlisted: self.unlisted.clone(),
             state_directory: self.state_directory.clone(),
             staged,
+            staged_tags: None,
             staging_size,
             serving: true,
             exit_timeout: self.exit_timeout.as_secs(),

@@ -199,7 +199,7 @@ impl AtMount {
 /// Makes the kernel write back dirty pages of open files. Asks the daemon first: if it hung, this would never end, and without staged tags
 /// there is nothing to write back.
 fn write_back(mount_point: &Path, client: &Client) -> Result<(), Failure> {
-    if health::staged(client, Selection::All)?.is_empty() {
+    if client.status(health::PULSE)?.staged_tags == Some(0) {
         return Ok(());
     }
     let (sender, receiver) = mpsc::channel();

@@ -97,6 +97,11 @@ impl FileSystem {
         self.tags.scope()
     }
 
+    /// The number of tags that [`Self::staged`] lists.
+    pub fn staged_count(&self) -> usize {
+        self.tags.staged_count()
+    }
+
     /// The tags staged by this mount, by path.
     pub async fn staged(&self) -> Vec<StagedTag> {
         self.tags.staged().await
