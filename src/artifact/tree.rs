@@ -167,29 +167,31 @@ impl Tree {
         self.view().warnings().lines()
     }
 
-    /// The files that differ from those of another tree in size or bytes, or that have unknown bytes, ascending. `None` if the trees have other names, or
-    /// other numbers for their nodes.
-    pub fn differing_files(&self, other: &Self) -> Option<Vec<NodeId>> {
-        let (view, others) = (self.view(), other.view());
-        let (nodes, other_nodes) = (self.sections.nodes.of(self.as_bytes()), other.sections.nodes.of(other.as_bytes()));
-        let (names, other_names) = (self.sections.names.of(self.as_bytes()), other.sections.names.of(other.as_bytes()));
-        if (nodes.len(), names.len()) != (other_nodes.len(), other_names.len()) {
-            return None;
-        }
-        let same_name = |(one, two): (&NameRecord, &NameRecord)| one.node == two.node && view.text(one) == others.text(two);
-        names.iter().zip(other_names).all(same_name).then_some(())?;
-        let mut differing = Vec::new();
-        for (node, (one, two)) in (0..).zip(nodes.iter().zip(other_nodes)) {
-            let is_directory = one.kind() == Some(Kind::Directory);
-            if one.kind() != two.kind() || is_directory && (one.first, one.count) != (two.first, two.count) {
-                return None;
+    /// For each node: if it is a file, one under the same path in another tree that is known to have the same bytes.
+    pub fn same_files(&self, other: &Self) -> Vec<Option<NodeId>> {
+        let mut same = vec![None; self.node_count() as usize];
+        let mut seen = vec![false; same.len()];
+        let mut pairs = vec![(0, 0)];
+        while let Some((directory, there)) = pairs.pop() {
+            // A directory inside itself is not compared again.
+            if seen.get_mut(directory as usize).is_none_or(|seen| std::mem::replace(seen, true)) {
+                continue;
             }
-            let is_same = one.size == two.size && one.sha256().is_some() && one.sha256() == two.sha256();
-            if one.kind() == Some(Kind::File) && !is_same {
-                differing.push(node);
+            let mut others = other.children(there, 0).peekable();
+            for Child { name, node, .. } in self.children(directory, 0) {
+                while others.next_if(|other| other.name < name).is_some() {}
+                let Some(twin) = others.next_if(|other| other.name == name) else { continue };
+                let (Some(one), Some(two)) = (self.record(node), other.record(twin.node)) else { continue };
+                match (one.kind(), two.kind()) {
+                    (Some(Kind::Directory), Some(Kind::Directory)) => pairs.push((node, twin.node)),
+                    (Some(Kind::File), Some(Kind::File)) if one.has_bytes_of(two) => {
+                        same.get_mut(node as usize).into_iter().for_each(|same| *same = Some(twin.node));
+                    }
+                    _ => {}
+                }
             }
         }
-        Some(differing)
+        same
     }
 
     /// Target of a symlink.

@@ -5,19 +5,28 @@
 
 use rusqlite::{Connection, params};
 
-use super::columns::{integer, is_referred, optional_unsigned};
+use super::columns::{integer, is_referred};
 use super::freeze::FrozenUpper;
 use super::rows;
+use super::schema::malformed;
 use super::upper::Upper;
 use super::upper_row::store_state;
-use super::{Content, DataId, NodeKey, Rows as _, STAGED, TreeNode};
+use super::{Content, DataId, NodeKey, Rows as _, TreeNode};
 use crate::error::{Error, ErrorKind};
 use crate::oci::Digest;
 
 /// Nodes per commit: few enough that other changes do not wait for long.
 const BATCH: usize = 256;
-/// The same for nodes that change together.
+/// The same for nodes that stay at their path.
 const ALIKE: i64 = 8192;
+
+/// The result of a call of [`Upper::refer_alike`].
+pub struct Alike {
+    /// The last key; `None` at the end.
+    pub last: Option<NodeKey>,
+    /// Whether some still refer to the old tree.
+    pub left: bool,
+}
 
 /// A node that may refer to the new tree if it still has the frozen content.
 struct Clean {
@@ -58,22 +67,30 @@ impl Upper {
         Ok(!is_last)
     }
 
-    /// Makes nodes created here that refer to the tree of `old` refer to that of `new`, where each of them but `except` shows the same file under the same
-    /// number and path. A bounded number a call, behind the key `after`; returns the last key, `None` at the end.
-    pub fn refer_alike(&self, (old, new): (Digest, Digest), except: &[u32], after: Option<NodeKey>) -> Result<Option<NodeKey>, Error> {
-        let after = after.unwrap_or(STAGED - 1);
-        let except = format!("{except:?}");
+    /// Makes nodes that refer to the tree of `old` refer to the same file in that of `new`: under the same path, with the number that `there` has for
+    /// the old one. A bounded number a call, behind the key `after`.
+    pub fn refer_alike(
+        &self,
+        (old, new): (Digest, Digest),
+        there: &dyn Fn(u32) -> Option<u32>,
+        after: Option<NodeKey>,
+    ) -> Result<Alike, Error> {
         self.shared.transact("cannot settle", |connection| {
-            let after = integer(after)?;
-            let mut statement =
-                connection.prepare_cached("SELECT max(key) FROM (SELECT key FROM nodes WHERE key > ? ORDER BY key LIMIT ?)")?;
-            let last = statement.query_row([after, ALIKE], |row| optional_unsigned(row, 0))?;
-            if let Some(last) = last {
-                let statement = "UPDATE nodes SET manifest = ?1 WHERE key > ?2 AND key <= ?3 AND manifest = ?4 \
-                                 AND tree_node NOT IN (SELECT value FROM json_each(?5))";
-                connection.prepare_cached(statement)?.execute(params![new.to_string(), after, integer(last)?, old.to_string(), except])?;
+            let after = after.map_or(Ok(-1), integer)?;
+            let mut select =
+                connection.prepare_cached("SELECT key, tree_node FROM nodes WHERE key > ? AND manifest = ? ORDER BY key LIMIT ?")?;
+            let rows = select.query_map(params![after, old.to_string(), ALIKE], |row| Ok((row.get(0)?, row.get(1)?)))?;
+            let rows = rows.collect::<rusqlite::Result<Vec<(i64, u32)>>>()?;
+            let mut update = connection.prepare_cached("UPDATE nodes SET manifest = ?, tree_node = ? WHERE key = ?")?;
+            let (new, mut left) = (new.to_string(), false);
+            for (key, node) in &rows {
+                match there(*node) {
+                    Some(node) => drop(update.execute(params![new, node, key])?),
+                    None => left = true,
+                }
             }
-            Ok(last)
+            let last = rows.last().map(|(key, _)| u64::try_from(*key)).transpose();
+            Ok(Alike { last: last.map_err(|_| malformed("a node has a negative number"))?, left })
         })
     }
 

@@ -49,6 +49,7 @@ use crate::layer::{Metadata, NodeKind, Xattrs};
 use crate::oci::Digest;
 
 pub use change::Change;
+pub use commit::Alike;
 pub use counts::Counts;
 pub use data::DataFile;
 pub use freeze::{Freeze, FrozenUpper, Marked};

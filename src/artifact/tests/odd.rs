@@ -18,7 +18,7 @@ fn entry(digest: Digest) -> serde_json::Value {
 const AMD: &str = r#"{"os":"linux","architecture":"amd64"}"#;
 
 #[tokio::test]
-async fn files_that_differ_between_trees_with_the_same_names_are_found() {
+async fn files_of_one_tree_are_found_in_another_if_path_and_bytes_are_the_same() {
     let (registry, cache) = memory();
     let image = |name: &str, files: &[(&str, &str)]| {
         registry.add_artifact("r", name, (media_type::OCI_CONFIG, AMD.as_bytes()), &[(GZIP, &tar_of(files), &[])], &[])
@@ -35,10 +35,15 @@ async fn files_that_differ_between_trees_with_the_same_names_are_found() {
     for digest in digests {
         trees.push(artifacts.artifact(&repository("r"), &digest, ViewMode::Merged, false).await.unwrap());
     }
-    let differing = |number: usize| trees[0].tree.differing_files(&trees[number].tree);
-    let number = |path: &str| find(&trees[0], path).unwrap();
-    assert_eq!([differing(0), differing(1), differing(2)], [Some(vec![]), Some(vec![number("b")]), Some(vec![number("a")])]);
-    assert_eq!([differing(3), differing(4)], [None, None]);
+    for (number, unlike) in [&[][..], &["b"], &["a"], &["c/d"], &[]].into_iter().enumerate() {
+        let same = trees[0].tree.same_files(&trees[number].tree);
+        for path in ["a", "b", "c/d"] {
+            let expected = find(&trees[number], path).filter(|_| !unlike.contains(&path));
+            assert_eq!(same[find(&trees[0], path).unwrap() as usize], expected, "{path} in {number}");
+        }
+        assert_eq!(same.len(), trees[0].tree.node_count() as usize);
+        assert_eq!(same.iter().flatten().count(), 3 - unlike.len(), "directories are none");
+    }
 }
 
 #[tokio::test]

@@ -129,6 +129,11 @@ impl NodeRecord {
         self.has(HAS_SHA256).then_some(self.sha256)
     }
 
+    /// Whether two files are known to have the same bytes.
+    pub fn has_bytes_of(&self, other: &Self) -> bool {
+        self.size == other.size && (self.size.get() == 0 || self.sha256().is_some() && self.sha256() == other.sha256())
+    }
+
     pub fn set_sha256(&mut self, sha256: Option<[u8; 32]>) {
         if let Some(sha256) = sha256 {
             self.flags |= HAS_SHA256;

@@ -1,8 +1,8 @@
 //! A frozen generation of an edited tag, merged with its tree, ready to publish.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::{BTreeSet, HashMap, HashSet};
 use std::io::Read as _;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 use async_trait::async_trait;
 use bytes::Bytes;
@@ -11,7 +11,7 @@ use tokio::sync::OwnedSemaphorePermit;
 use crate::artifact::{Artifact, Kind, NodeId};
 use crate::error::{Error, ErrorKind};
 use crate::oci::Digest;
-use crate::staging::{Binding, DataId, FrozenUpper, NodeKey, STAGED, TreeNode};
+use crate::staging::{Alike, Binding, DataId, FrozenUpper, NodeKey, TreeNode};
 use crate::view::overlay::bytes::content::{hash_file, unreadable};
 use crate::view::overlay::names::merged::Merged;
 use crate::view::overlay::names::walk::Place;
@@ -23,6 +23,8 @@ use crate::view::{EntryContent, Reader, TreeEntry};
 pub struct Frozen {
     overlay: Arc<Overlay>,
     upper: FrozenUpper,
+    /// Its staged files, once a walk has passed all of it, unless they are many.
+    staged: OnceLock<Vec<TreeEntry>>,
     /// Returned when the generation is dropped.
     _permit: OwnedSemaphorePermit,
 }
@@ -43,7 +45,7 @@ impl Overlay {
             self.next_epoch();
             (marked, permit)
         };
-        Ok(Arc::new(Frozen { overlay: Arc::clone(self), upper: marked.finish()?, _permit: permit }))
+        Ok(Arc::new(Frozen { overlay: Arc::clone(self), upper: marked.finish()?, staged: OnceLock::new(), _permit: permit }))
     }
 
     /// Waits until no generation is frozen: readers that were stopped may still hold one briefly.
@@ -59,20 +61,14 @@ impl Overlay {
     /// Errors of the disk; the edits are then intact and are published again.
     pub fn commit_publish(&self, frozen: Arc<Frozen>, artifact: &Arc<Artifact>) -> Result<bool, Error> {
         let frozen = frozen.unread()?;
-        let References { alike, others } = frozen.references(artifact)?;
         let mut referred = frozen.upper.manifests()?;
-        let Frozen { upper, _permit, .. } = frozen;
         self.trees.keep(artifact);
-        let mut others = others.into_iter();
+        let moves = self.moves(&referred, artifact);
+        let is_left = self.refer_alike(&moves, artifact)?;
+        let mut others = frozen.references(artifact, &moves, is_left)?.into_iter();
+        let Frozen { upper, _permit, .. } = frozen;
         // Few at a time, so that no writer waits long.
         while self.alone(|is_open| self.upper().refer_some(&upper, &mut others, is_open))? {}
-        for (old, except) in alike {
-            let digests = (old, artifact.manifest.digest);
-            let mut after = None;
-            while let Some(last) = self.alone(|_| self.upper().refer_alike(digests, &except, after))? {
-                after = Some(last);
-            }
-        }
         let clean = self.alone(|_| {
             let clean = self.upper().commit_publish(upper, artifact.manifest.digest);
             self.next_epoch();
@@ -85,6 +81,31 @@ impl Overlay {
         self.trees.retain(&referred);
         // An open writer may write at any time.
         Ok(clean && !self.has_writers())
+    }
+
+    /// Where the files of older trees are in a new one. References to the tree below stay: their numbers are found again by their paths there.
+    fn moves(&self, referred: &BTreeSet<Digest>, artifact: &Artifact) -> Moves {
+        let staying = [self.binding().under, Some(artifact.manifest.digest)];
+        let older = referred.iter().filter(|digest| !staying.contains(&Some(**digest))).filter_map(|digest| self.trees.get(digest));
+        older.map(|older| (older.manifest.digest, older.tree.same_files(&artifact.tree))).collect()
+    }
+
+    /// Makes files that are unchanged at their path in an older tree refer to the new one. Returns whether others refer to an older one.
+    fn refer_alike(&self, moves: &Moves, artifact: &Artifact) -> Result<bool, Error> {
+        let mut is_left = false;
+        for (old, there) in moves {
+            let (digests, there) = ((*old, artifact.manifest.digest), |node| twin(there, node));
+            let mut after = None;
+            loop {
+                let Alike { last, left } = self.alone(|_| self.upper().refer_alike(digests, &there, after))?;
+                is_left |= left;
+                if last.is_none() {
+                    break;
+                }
+                after = last;
+            }
+        }
+        Ok(is_left)
     }
 
     /// Runs `work` while no file is opened or written; it learns which bytes are open.
@@ -101,16 +122,27 @@ impl Overlay {
     }
 }
 
-/// The nodes of the upper that will refer to the published tree.
-struct References {
-    /// Trees with the same files under the same numbers: all references to their nodes move, except those listed.
-    alike: Vec<(Digest, Vec<NodeId>)>,
-    /// Other nodes, one by one.
-    others: Vec<(NodeKey, TreeNode)>,
+/// By older tree, the number of each of its files in a new one; see [`Tree::same_files`](crate::artifact::Tree::same_files).
+type Moves = HashMap<Digest, Vec<Option<NodeId>>>;
+
+fn twin(there: &[Option<NodeId>], node: NodeId) -> Option<NodeId> {
+    there.get(node as usize).copied().flatten()
 }
 
-/// Most exceptions to a move.
-const EXCEPT: usize = 1000;
+/// Most staged files of a generation that are remembered from a walk.
+const REMEMBERED: usize = 4096;
+
+/// The staged files that a walk has come across; `None` if they are too many.
+struct Passed(Option<Vec<TreeEntry>>);
+
+impl Passed {
+    fn pass(&mut self, entry: &TreeEntry) {
+        if matches!(entry.content, EntryContent::Data(_)) {
+            self.0 = self.0.take().filter(|passed| passed.len() < REMEMBERED);
+            self.0.iter_mut().for_each(|passed| passed.push(entry.clone()));
+        }
+    }
+}
 
 impl Frozen {
     /// The generation.
@@ -138,41 +170,46 @@ impl Frozen {
     /// All names, parents before children, names of a directory in byte order, the tag's own directory first with
     /// an empty path. Memory is bounded by one directory. Local, blocking.
     pub fn entries(self: &Arc<Self>) -> impl Iterator<Item = Result<TreeEntry, Error>> + Send + use<> {
-        let (frozen, mut place) = (Arc::clone(self), Place::default());
-        std::iter::from_fn(move || frozen.next(&mut place).transpose())
+        let (frozen, mut place, mut passed) = (Arc::clone(self), Place::default(), Passed(Some(Vec::new())));
+        std::iter::from_fn(move || {
+            let next = frozen.next(&mut place);
+            match &next {
+                Ok(Some(entry)) => passed.pass(entry),
+                Ok(None) => passed.0.take().into_iter().for_each(|passed| drop(frozen.staged.set(passed))),
+                Err(_) => passed.0 = None,
+            }
+            next.transpose()
+        })
     }
 
-    /// The location of each file of this generation in the tree published from it.
-    fn references(&self, artifact: &Artifact) -> Result<References, Error> {
-        let mut others = Vec::new();
-        let mut alike: HashMap<Digest, Option<Vec<NodeId>>> = HashMap::new();
+    /// The location of staged files of this generation in the tree published from it; with `is_left`, also of files that still refer to an older one.
+    fn references(&self, artifact: &Artifact, moves: &Moves, is_left: bool) -> Result<Vec<(NodeKey, TreeNode)>, Error> {
+        let mut references = Vec::new();
         let mut last_of_links = HashSet::new();
-        let mut place = Place::default();
-        while let Some(entry) = self.next(&mut place)? {
+        let mut add = |entry: TreeEntry| {
             let known = match &entry.content {
-                EntryContent::None | EntryContent::Disk => continue,
-                EntryContent::Tree(of, node) => {
-                    // Unchanged nodes of the tree below keep referring to it: their numbers are found again by their paths there.
-                    let is_below = entry.node < STAGED && Some(of.manifest.digest) == self.upper.binding().under;
-                    if is_below || of.manifest.digest == artifact.manifest.digest {
-                        continue;
-                    }
-                    let compare = || of.tree.differing_files(&artifact.tree).filter(|differing| differing.len() <= EXCEPT);
-                    let differing = alike.entry(of.manifest.digest).or_insert_with(compare);
-                    if entry.node >= STAGED && differing.as_ref().is_some_and(|differing| differing.binary_search(node).is_err()) {
-                        continue;
-                    }
-                    entry.sha256
-                }
+                EntryContent::None | EntryContent::Disk => return Ok(()),
+                EntryContent::Tree(of, node) => match moves.get(&of.manifest.digest) {
+                    Some(there) if twin(there, *node).is_none() => entry.sha256,
+                    _ => return Ok(()),
+                },
                 EntryContent::Data(id) => self.upper.sha256(*id)?,
             };
-            if entry.links > 1 && !last_of_links.insert(entry.node) {
-                continue;
+            if entry.links < 2 || last_of_links.insert(entry.node) {
+                references.extend(reference(artifact, entry, known));
             }
-            others.extend(reference(artifact, entry, known));
+            Ok::<_, Error>(())
+        };
+        match self.staged.get() {
+            Some(staged) if !is_left => staged.iter().cloned().try_for_each(add)?,
+            _ => {
+                let mut place = Place::default();
+                while let Some(entry) = self.next(&mut place)? {
+                    add(entry)?;
+                }
+            }
         }
-        let alike = alike.into_iter().filter_map(|(digest, except)| Some((digest, except?))).collect();
-        Ok(References { alike, others })
+        Ok(references)
     }
 }
 
