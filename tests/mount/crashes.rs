@@ -77,6 +77,59 @@ fn a_daemon_killed_at_any_moment_loses_nothing_that_was_fsynced_and_tears_no_tag
 }
 
 #[test]
+fn edits_of_a_tag_made_here_survive_syncs_that_renumber_its_tree_and_then_a_killed_daemon() {
+    if lacks(&[Need::Fuse, Need::Root, Need::Tool("docker-registry")]) {
+        return;
+    }
+    let (home, registry) = (Home::new(), Registry::plain());
+    let mount = home.mount(&registry.host(), &[]);
+    let name = |number: u32| format!("app/v1/d{}/f{number:02}", number % 3);
+    let mut expected: BTreeMap<String, String> = (0..30).map(|number| (name(number), format!("{number}\n"))).collect();
+    expected.iter().for_each(|(path, content)| mount.write(path, content));
+    mount.sync(&[]);
+    let inode = |path: &str| std::os::unix::fs::MetadataExt::ino(&std::fs::metadata(mount.path(path)).unwrap());
+    let before: Vec<u64> = expected.keys().map(|path| inode(path)).collect();
+    std::fs::rename(mount.path(name(6)), mount.path("app/v1/moved")).unwrap();
+    let moved = expected.remove(&name(6)).unwrap();
+    expected.insert("app/v1/moved".to_owned(), moved);
+    // A new name renumbers the tree; an edit alone does not.
+    for path in ["app/v1/a".to_owned(), name(4), "app/v1/d0/a".to_owned(), name(5)] {
+        let content = format!("{path} edited\n");
+        mount.write(&path, &content);
+        expected.insert(path, content);
+        mount.sync(&[]);
+    }
+    let after: Vec<u64> = (0..30).filter(|number| *number != 6).map(name).map(|path| inode(&path)).collect();
+    assert!(after.iter().all(|inode| before.contains(inode)), "numbers last");
+    let mut open = std::fs::OpenOptions::new().append(true).open(mount.path(name(7))).unwrap();
+    open.write_all(b"late\n").unwrap();
+    open.sync_all().unwrap();
+    *expected.get_mut(&name(7)).unwrap() += "late\n";
+    std::fs::hard_link(mount.path(name(8)), mount.path("app/v1/hard")).unwrap();
+    expected.insert("app/v1/hard".to_owned(), expected[&name(8)].clone());
+    std::fs::remove_file(mount.path(name(9))).unwrap();
+    expected.remove(&name(9));
+    kill(&mount);
+    drop((open, mount));
+    let holds = |mount: &Mount<'_>, when: &str| {
+        for (path, content) in &expected {
+            assert_eq!(mount.cat(path).unwrap(), content.as_bytes(), "{path} {when}");
+        }
+        assert!(!mount.path(name(9)).exists() && !mount.path(name(6)).exists(), "{when}");
+    };
+    let mount = home.mount(&registry.host(), &[]);
+    assert!(text(&mount.run("status", &[])).contains("app:v1"));
+    holds(&mount, "after the kill");
+    mount.sync(&[]);
+    holds(&mount, "published");
+    mount.unmount();
+    let elsewhere = Home::new();
+    let mount = elsewhere.mount(&registry.host(), &["--read-only"]);
+    holds(&mount, "elsewhere");
+    mount.unmount();
+}
+
+#[test]
 fn a_power_cut_at_any_moment_loses_nothing_that_was_fsynced_and_tears_no_tag() {
     let needs = [Need::Fuse, Need::Root, Need::Tool("docker-registry"), Need::Tool("mkfs.ext4"), Need::Tool("losetup")];
     if lacks(&needs) {

@@ -122,6 +122,42 @@ fn changes_between_two_batches_of_a_commit_stay_staged() {
 }
 
 #[test]
+fn references_to_an_older_tree_move_in_batches_and_those_without_a_twin_stay() {
+    let (_directory, uppers, upper) = begin();
+    let tree = |manifest: u8, node: u32| TreeNode { manifest: digest(manifest), ..tree_node(node) };
+    let add_all = |change: &mut Change<'_>| {
+        let nodes = (0..9000).map(|number| change.add_node(&file(Content::Tree(tree(3, number)))));
+        nodes.collect::<Result<Vec<_>, _>>()
+    };
+    let keys = upper.change(add_all).unwrap();
+    let other = upper.change(|change| change.add_node(&file(Content::Tree(tree(4, 1))))).unwrap();
+    let (_, staged) = add(&upper, b"a", b"staged");
+    let edited = upper.is_edited();
+    let twin = |node: u32| (node != 8).then_some(node + 1);
+    let (mut after, mut calls, mut left) = (None, 0, false);
+    loop {
+        let alike = upper.refer_alike((digest(3), digest(5)), &twin, after).unwrap();
+        (after, calls, left) = (alike.last, calls + 1, left || alike.left);
+        if after.is_none() {
+            break;
+        }
+        // A node that is dropped between two calls stays dropped.
+        let last = *keys.last().unwrap();
+        upper.change(|change| change.drop_node(last)).unwrap();
+    }
+    assert!(left && calls == 3, "{calls}");
+    assert_eq!(upper.is_edited(), edited);
+    drop(upper);
+    let upper = again(&uppers);
+    let content = |key| upper.rows().node(key).unwrap().map(|node| node.content);
+    assert_eq!(content(keys[0]), Some(Content::Tree(TreeNode { node: 1, manifest: digest(5), ..tree(3, 0) })));
+    assert_eq!(content(keys[8]), Some(Content::Tree(tree(3, 8))));
+    assert_eq!(content(keys[8998]), Some(Content::Tree(TreeNode { node: 8999, manifest: digest(5), ..tree(3, 8998) })));
+    assert_eq!((content(keys[8999]), content(other)), (None, Some(Content::Tree(tree(4, 1)))));
+    assert_eq!(contents(&upper, staged), b"staged");
+}
+
+#[test]
 fn many_files_are_committed_in_batches_and_all_freed() {
     let (directory, uppers, upper) = begin();
     let keys: Vec<_> = (0..700_u32).map(|number| add(&upper, format!("{number}").as_bytes(), b"x").0).collect();

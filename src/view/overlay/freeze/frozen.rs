@@ -129,8 +129,8 @@ fn twin(there: &[Option<NodeId>], node: NodeId) -> Option<NodeId> {
     there.get(node as usize).copied().flatten()
 }
 
-/// Most staged files of a generation that are remembered from a walk.
-const REMEMBERED: usize = 4096;
+/// Most staged files of a generation that are remembered from a walk. Few in tests, which have both cases then.
+const REMEMBERED: usize = if cfg!(test) { 4 } else { 4096 };
 
 /// The staged files that a walk has come across; `None` if they are too many.
 struct Passed(Option<Vec<TreeEntry>>);

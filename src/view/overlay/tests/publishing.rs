@@ -124,21 +124,119 @@ async fn new_files_refer_to_the_last_published_tree_whatever_was_swapped() {
     rename(&tag, "new/a", "new/b", Replace::Exchange).unwrap();
     fixture.write(&tag, "new/c", b"d").await;
     assert!(fixture.publish(&tag).await);
-    let manifest_of = |tag: &Overlay, path: &str| match tag.upper().rows().node(node(tag, path)).unwrap().unwrap().content {
-        Content::Tree(tree) => tree.manifest,
-        other => panic!("{other:?}"),
-    };
     for path in ["new/a", "new/b", "new/c", "new/same", "new/also"] {
-        assert_eq!(Some(manifest_of(&tag, path)), tag.binding().expected, "{path}");
+        assert_eq!(manifest_of(&tag, path), tag.binding().expected, "{path}");
     }
     // Other names, so other numbers.
     remove(&tag, "new/also", false).unwrap();
     fixture.write(&tag, "new/A", b"A").await;
     assert!(fixture.publish(&tag).await);
-    assert_eq!(Some(manifest_of(&tag, "new/same")), tag.binding().expected);
+    assert_eq!(manifest_of(&tag, "new/same"), tag.binding().expected);
     let tag = fixture.again_edited(tag).await;
     for (path, bytes) in [("a", "b"), ("b", "a"), ("c", "d"), ("same", "same"), ("A", "A")] {
         assert_eq!(fixture.read(&tag, &format!("new/{path}")).await, bytes.as_bytes(), "{path}");
+    }
+}
+
+/// The manifest whose tree a file refers to.
+fn manifest_of(tag: &Overlay, path: &str) -> Option<Digest> {
+    match tag.upper().rows().node(node(tag, path)).unwrap().unwrap().content {
+        Content::Tree(tree) => Some(tree.manifest),
+        Content::Data(_) | Content::None => None,
+    }
+}
+
+/// A new tag of files named like their content, published.
+async fn published(fixture: &TagFixture, names: &[&str]) -> Arc<Overlay> {
+    let tag = fixture.empty("v1").await;
+    for name in names {
+        fixture.write(&tag, name, name.as_bytes()).await;
+    }
+    assert!(fixture.publish(&tag).await);
+    tag
+}
+
+#[tokio::test]
+async fn whatever_happens_during_a_publish_that_renumbers_its_tree_is_kept() {
+    let fixture = TagFixture::new();
+    let tag = published(&fixture, &["b", "c", "d", "e", "f", "g", "same"]).await;
+    // Numbers shift: every reference changes.
+    fixture.write(&tag, "a", b"a").await;
+    let open = tag.open_reader(&fixture.context, node(&tag, "f")).await.unwrap();
+    let numbers = ["a", "b", "c", "e", "f", "same"].map(|path| node(&tag, path));
+    let frozen = tag.freeze().unwrap();
+    let writer = tag.open_writer(&fixture.context, node(&tag, "b"), false).await.unwrap();
+    writer.write(1, b"+").await.unwrap();
+    rename(&tag, "c", "moved", Replace::Yes).unwrap();
+    remove(&tag, "d", false).unwrap();
+    link(&tag, "e", "hard").unwrap();
+    remove(&tag, "f", false).unwrap();
+    tag.set_xattr(node(&tag, "g"), b"user.x", b"1", false, false).unwrap();
+    let artifact = fixture.artifact(&fixture.push_frozen("v1", &frozen).await).await;
+    assert!(!tag.commit_publish(frozen, &artifact).unwrap());
+    writer.write(2, b"+").await.unwrap();
+    drop(writer);
+    assert_eq!(open.read(0, 9).await.unwrap(), "f", "open and without a name");
+    drop(open);
+    let changes = ["C b", "R c", "R d", "R f", "C g", "A hard", "A moved"];
+    let contents = [("a", "a"), ("b", "b++"), ("moved", "c"), ("e", "e"), ("hard", "e"), ("g", "g"), ("same", "same")];
+    for path in ["a", "moved", "e", "g", "same"] {
+        assert_eq!(manifest_of(&tag, path), tag.binding().expected, "{path}");
+    }
+    assert_eq!(["a", "b", "moved", "hard"].map(|path| node(&tag, path)), [numbers[0], numbers[1], numbers[2], numbers[3]]);
+    let tag = fixture.again(tag).await;
+    assert_eq!(fixture.changes(&tag).await, changes);
+    for (path, bytes) in contents {
+        assert_eq!(fixture.read(&tag, path).await, bytes.as_bytes(), "{path}");
+    }
+    assert!(fixture.publish(&tag).await);
+    assert_eq!(fixture.changes(&tag).await, [""; 0]);
+    assert_eq!(manifest_of(&tag, "moved"), tag.binding().expected);
+}
+
+#[tokio::test]
+async fn a_publish_that_ended_in_the_middle_of_its_references_is_finished_by_the_next() {
+    let fixture = TagFixture::new();
+    let tag = published(&fixture, &["b", "c", "d"]).await;
+    let old = tag.binding().expected.unwrap();
+    fixture.write(&tag, "a", b"a").await;
+    let frozen = tag.freeze().unwrap();
+    let artifact = fixture.artifact(&fixture.push_frozen("v1", &frozen).await).await;
+    drop(frozen);
+    // Killed after the first of them.
+    let before = fixture.artifact(&old).await;
+    let there = before.tree.same_files(&artifact.tree);
+    let first = before.tree.find(b"b").unwrap();
+    let only = |node: u32| there[node as usize].filter(|_| node == first);
+    assert!(tag.upper().refer_alike((old, artifact.manifest.digest), &only, None).unwrap().left);
+    assert_eq!((manifest_of(&tag, "b"), manifest_of(&tag, "c")), (Some(artifact.manifest.digest), Some(old)));
+    let tag = fixture.again(tag).await;
+    assert_eq!(fixture.changes(&tag).await, ["A a"]);
+    for path in ["a", "b", "c", "d"] {
+        assert_eq!(fixture.read(&tag, path).await, path.as_bytes());
+    }
+    assert!(fixture.publish(&tag).await);
+    for path in ["a", "b", "c", "d"] {
+        assert_eq!(manifest_of(&tag, path), tag.binding().expected, "{path}");
+    }
+}
+
+#[tokio::test]
+async fn edits_of_a_published_tag_refer_to_the_newest_tree_and_untouched_files_to_the_one_below() {
+    let fixture = TagFixture::new();
+    let tag = fixture.sample().await;
+    let under = tag.binding().under;
+    fixture.write(&tag, "file", b"changed").await;
+    let touched = SetAttributes { mode: Some(0o600), ..Default::default() };
+    tag.set_attributes(&fixture.context, node(&tag, "dir/inner"), touched).await.unwrap();
+    assert!(fixture.publish(&tag).await);
+    fixture.write(&tag, "aaa", b"first by name").await;
+    assert!(fixture.publish(&tag).await);
+    assert_eq!(manifest_of(&tag, "dir/inner"), under);
+    assert_eq!((manifest_of(&tag, "file"), manifest_of(&tag, "aaa")), (tag.binding().expected, tag.binding().expected));
+    let tag = fixture.again_edited(tag).await;
+    for (path, bytes) in [("file", &b"changed"[..]), ("dir/inner", b"inner"), ("aaa", b"first by name"), ("two", b"linked")] {
+        assert_eq!(fixture.read(&tag, path).await, bytes, "{path}");
     }
 }
 
