@@ -1,7 +1,7 @@
 //! Commits a confirmed publish to the upper: clean files refer to the new tree, and their staged bytes are freed.
 //!
-//! A node changes only if it still has the frozen content. Every intermediate commit is a valid state: the tree that a node refers to is
-//! already confirmed.
+//! A node changes only if it still has the frozen content, or to the same bytes in another tree. Every intermediate commit is a valid state: the
+//! tree that a node refers to is already confirmed.
 
 use rusqlite::{Connection, params};
 
