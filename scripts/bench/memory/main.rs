@@ -5,7 +5,7 @@
 //! gives answers that are kept as long. Nothing is omitted that a file system with storage would have to answer. Hard links, devices
 //! and extended attributes are refused.
 //!
-//!     cargo run --release --manifest-path scripts/bench/memory/Cargo.toml MOUNTPOINT
+//!     memory MOUNTPOINT
 
 use std::collections::{BTreeMap, HashMap};
 use std::ffi::{OsStr, OsString};
