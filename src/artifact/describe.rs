@@ -32,7 +32,7 @@ pub struct Description {
 impl Description {
     /// Whether a key is needed to read it.
     pub fn is_encrypted(&self) -> bool {
-        self.dialect == Dialect::Sealed || self.sources.iter().any(BlobSource::is_sealed)
+        dialect::is_encrypted(self.dialect, &self.sources)
     }
 
     /// Total size of the layers as stored, in bytes.

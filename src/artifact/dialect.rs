@@ -27,7 +27,7 @@ use steps::{archive_step, file_step, title_of, wanted};
 
 use super::ViewMode;
 use super::merge::Placing;
-use crate::content::{Guide, Sealing};
+use crate::content::{BlobSource, Guide, Sealing};
 use crate::oci::{Descriptor, Digest, ImageManifest, Manifest, time};
 use crate::seal::SEAL_ANNOTATION;
 
@@ -37,6 +37,11 @@ const CREATED: &str = "org.opencontainers.image.created";
 /// The plan for the content of an oci-sync envelope.
 pub(super) fn encrypted(manifest: &Manifest) -> Option<Plan> {
     oci_sync::plan(manifest.image()?, b"").filter(|plan| plan.steps.iter().any(|step| step.sealing != Sealing::None))
+}
+
+/// Whether files of an artifact that is read from these blobs are encrypted.
+pub(super) fn is_encrypted(dialect: Dialect, sources: &[BlobSource]) -> bool {
+    dialect == Dialect::Sealed || sources.iter().any(BlobSource::is_sealed)
 }
 
 /// Whether the artifact is sealed by ocifs.

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use parking_lot::Mutex;
 
 use super::access_order::opens::Opens;
-use super::dialect::{Dialect, Step};
+use super::dialect::{self, Dialect, Step};
 use super::tracks::SequentialOpens;
 use super::tree::Tree;
 use crate::content::BlobSource;
@@ -49,7 +49,7 @@ impl Artifact {
 
     /// Whether its files, or some of them, are encrypted.
     pub fn is_encrypted(&self) -> bool {
-        self.dialect == Dialect::Sealed || self.sources.iter().any(BlobSource::is_sealed)
+        dialect::is_encrypted(self.dialect, &self.sources)
     }
 
     /// All blobs that the tree reads from.
