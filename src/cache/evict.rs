@@ -30,7 +30,7 @@ const LONG_ABANDONED: Duration = Duration::from_secs(3600);
 /// Most rounds; one frees less than planned only if small spans share blocks.
 const ROUNDS: usize = 8;
 
-/// Tries to make room for `bytes`. Returns whether there now appears to be room.
+/// Tries to make room for `bytes`. Returns whether it succeeded; others may have taken that room already.
 pub fn make_room(shared: &Shared, bytes: u64) -> Result<bool, Error> {
     let Ok(_lock) = shared.evict_lock(PATIENCE) else { return Ok(false) };
     let fits =
@@ -64,11 +64,13 @@ pub fn make_room(shared: &Shared, bytes: u64) -> Result<bool, Error> {
         // What was planned and then spared is made up for by younger spans.
         rounds += usize::from(sweep.spared == spared);
     }
-    let freed = sweep.freed;
+    let mut freed = sweep.freed;
     if freed < goal {
-        shared.ledger.give_back(aging::remove_oldest(shared, &pinned, goal - freed)?);
+        let removed = aging::remove_oldest(shared, &pinned, goal - freed)?;
+        shared.ledger.give_back(removed);
+        freed = freed.saturating_add(removed);
     }
-    fits(shared)
+    Ok(freed >= goal || fits(shared)?)
 }
 
 /// How many bytes to free for `bytes` more, with some slack for those that follow.

@@ -10,28 +10,35 @@ use super::ledger::Reservation;
 use super::shared::{HOPELESS, Shared};
 use crate::error::Error;
 
+/// Most attempts to reserve room that others may take as soon as it is made.
+const ATTEMPTS: usize = 5;
+
 impl Shared {
     /// Reserves room for `bytes`, evicting if necessary. `None` if there is no room.
     pub fn reserve(&self, bytes: u64) -> Result<Option<Reservation>, Error> {
+        self.reserve_by(bytes, || evict::make_room(self, bytes))
+    }
+
+    /// Reserves room for `bytes`, if necessary after `make_room`, which returns whether it made as much.
+    pub(super) fn reserve_by(&self, bytes: u64, mut make_room: impl FnMut() -> Result<bool, Error>) -> Result<Option<Reservation>, Error> {
         if bytes > self.limit() {
             return Ok(None);
         }
-        if self.disk_shortage(bytes)? == 0
-            && let Some(reservation) = self.ledger.reserve(bytes, self.limit())
-        {
-            return Ok(Some(reservation));
+        for _ in 0..ATTEMPTS {
+            if self.disk_shortage(bytes)? == 0
+                && let Some(reservation) = self.ledger.reserve(bytes, self.limit())
+            {
+                return Ok(Some(reservation));
+            }
+            if self.hopeless.lock().is_some_and(|(when, tried)| when.elapsed() < HOPELESS && bytes >= tried) {
+                return Ok(None);
+            }
+            if !make_room()? {
+                *self.hopeless.lock() = Some((Instant::now(), bytes));
+                return Ok(None);
+            }
         }
-        if self.hopeless.lock().is_some_and(|(when, tried)| when.elapsed() < HOPELESS && bytes >= tried) {
-            return Ok(None);
-        }
-        let found = evict::make_room(self, bytes)?;
-        if found
-            && self.disk_shortage(bytes)? == 0
-            && let Some(reservation) = self.ledger.reserve(bytes, self.limit())
-        {
-            return Ok(Some(reservation));
-        }
-        *self.hopeless.lock() = Some((Instant::now(), bytes));
+        // Others took all that was made. That says nothing about the next attempt.
         Ok(None)
     }
 

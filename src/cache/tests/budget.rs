@@ -42,6 +42,45 @@ fn two_instances_share_one_budget() {
 }
 
 #[test]
+fn room_that_another_instance_takes_first_is_sought_again() {
+    let fixture = CacheFixture::new(4 * MIB);
+    let (cache, rival) = (fixture.open(), fixture.open());
+    let mut taken = rival.shared.lend(7 * MIB / 2);
+    assert!(taken.is_some());
+    let mut searches = 0;
+    let reservation = cache.shared.reserve_by(MIB, || {
+        searches += 1;
+        if searches == 3 {
+            taken = None;
+        }
+        Ok(true)
+    });
+    assert!(reservation.unwrap().is_some());
+    assert_eq!(searches, 3);
+}
+
+#[test]
+fn after_losing_all_room_to_another_instance_the_next_attempt_searches_at_once() {
+    let fixture = CacheFixture::new(4 * MIB);
+    let (cache, rival) = (fixture.open(), fixture.open());
+    let taken = rival.shared.lend(7 * MIB / 2).unwrap();
+    let mut searches = 0;
+    let mut reserve = |found| {
+        cache.shared.reserve_by(MIB, || {
+            searches += 1;
+            Ok(found)
+        })
+    };
+    assert!(reserve(true).unwrap().is_none());
+    taken.give_back();
+    assert!(reserve(true).unwrap().is_some());
+    let _taken = rival.shared.lend(5 * MIB / 2).unwrap();
+    assert!(reserve(false).unwrap().is_none());
+    assert!(reserve(false).unwrap().is_none());
+    assert_eq!(searches, 6, "a search in vain is not repeated at once");
+}
+
+#[test]
 fn pinned_streams_are_never_evicted_and_a_full_budget_of_them_leaves_no_room() {
     let fixture = CacheFixture::new(2 * MIB);
     let cache = fixture.open();

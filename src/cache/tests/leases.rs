@@ -154,7 +154,14 @@ fn leases_granted_while_others_evict_and_refill_always_have_the_right_bytes() {
     let fixture = CacheFixture::new(8 * MIB);
     let done = AtomicBool::new(false);
     let layout = with_members();
-    let granted = std::thread::scope(|scope| {
+    let whole = bytes(1, 0..layout.length());
+    let part = |range: Range<u64>| &whole[range.start as usize..range.end as usize];
+    let lease = |cache: &SpanCache| {
+        let stream = cache.stream(&blob(1), &layout, &Protection::Plain).unwrap();
+        (0..layout.count()).for_each(|span| drop(stream.store(span, part(layout.span(span)), Trust::Proved)));
+        stream.lease(&first_member()).map(|file| assert!(is(&file, part(first_member()))))
+    };
+    std::thread::scope(|scope| {
         for seed in [2, 3] {
             let (fixture, done) = (&fixture, &done);
             scope.spawn(move || {
@@ -167,27 +174,17 @@ fn leases_granted_while_others_evict_and_refill_always_have_the_right_bytes() {
             });
         }
         let cache = fixture.open();
-        let whole = bytes(1, 0..layout.length());
-        let part = |range: Range<u64>| &whole[range.start as usize..range.end as usize];
         let (mut granted, mut missed) = (0, 0);
-        for round in 0..800 {
-            // On a busy machine the others may always be faster.
-            done.fetch_or(round == 400, Ordering::Relaxed);
-            let stream = cache.stream(&blob(1), &layout, &Protection::Plain).unwrap();
-            (0..layout.count()).for_each(|span| drop(stream.store(span, part(layout.span(span)), Trust::Proved)));
-            match stream.lease(&first_member()) {
-                Some(file) => {
-                    assert!(is(&file, part(first_member())));
-                    granted += 1;
-                }
-                None => missed += 1,
-            }
+        // On a busy machine the others may always be faster.
+        for _ in 0..400 {
+            *if lease(&cache).is_some() { &mut granted } else { &mut missed } += 1;
             if granted > 20 && missed > 20 {
                 break;
             }
         }
         done.store(true, Ordering::Relaxed);
-        granted
     });
-    assert!(granted > 0);
+    // Now alone. A store may evict an older span of the same file, which the next round stores again.
+    let cache = fixture.open();
+    assert!((0..10).any(|_| lease(&cache).is_some()));
 }
