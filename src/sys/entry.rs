@@ -122,7 +122,12 @@ pub fn open_file(directory: &File, name: &OsStr) -> io::Result<File> {
 /// # Errors
 /// `AlreadyExists` if the name is taken.
 pub fn name_file(file: &File, directory: &File, name: &OsStr) -> io::Result<()> {
-    Ok(linkat(CWD, path_of(file), directory, plain(name)?, AtFlags::SYMLINK_FOLLOW)?)
+    let name = plain(name)?;
+    match linkat(file, "", directory, name, AtFlags::EMPTY_PATH) {
+        // Before Linux 6.10 this takes CAP_DAC_READ_SEARCH; linkat(2) then requires the longer way through /proc.
+        Err(Errno::NOENT | Errno::INVAL) => Ok(linkat(CWD, path_of(file), directory, name, AtFlags::SYMLINK_FOLLOW)?),
+        named => Ok(named?),
+    }
 }
 
 /// Makes a hard link to an entry.
