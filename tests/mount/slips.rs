@@ -26,6 +26,7 @@ fn resolve_answers_during_an_outage_and_refuses_another_platform() {
     assert!(resolved.starts_with("sha256:"));
     assert_eq!(prints(&home, &["resolve", &reference, "--platform", "linux/amd64"]), resolved);
     fails(&home, &["resolve", &reference, "--platform", "plan9/mips"], 10, "linux/amd64");
+    fails(&home, &["discover", &reference, "--platform", "plan9/mips"], 10, "linux/amd64");
     registry.stop();
     assert_eq!(prints(&home, &["resolve", &reference, "--io-timeout", "2s"]), resolved);
     fails(&home, &["resolve", &format!("{}/app:v2", registry.host()), "--io-timeout", "2s"], 14, "");

@@ -12,8 +12,7 @@ use crate::cli::settings::flags::{Format, RegistryFlags};
 use crate::cli::settings::invocation::Invocation;
 use crate::cli::source::{opened, reference};
 use crate::cli::terminal::{escape, output, units};
-use crate::oci::{Descriptor, Digest, Manifest, Platform, Repository, Source, Version};
-use crate::registry::Pull;
+use crate::oci::{Descriptor, Digest, Platform, Source, Version};
 use crate::transfer;
 
 /// Levels followed unless the user gives a number.
@@ -88,10 +87,10 @@ impl Discover {
         let (source, pull) = opened::to_read(&self.reference, &invocation)?;
         let root = until_interrupted(async {
             let (repository, version) = reference::named(&source, pull.as_ref()).await?;
-            let manifest = self.subject(pull.as_ref(), &repository, &version).await?;
+            let place = transfer::Source { pull, repository };
+            let manifest = place.manifest(&version, self.platform.as_ref()).await?;
             let mut search = Search {
-                pull: pull.as_ref(),
-                repository: &repository,
+                place: &place,
                 source: &source,
                 artifact_type: self.artifact_type.as_deref(),
                 remaining: LIMIT,
@@ -106,21 +105,11 @@ impl Discover {
             Shape::Yaml => output::data(Format::Yaml, &root),
         }
     }
-
-    async fn subject(&self, pull: &dyn Pull, repository: &Repository, version: &Version) -> Result<Manifest, Failure> {
-        let manifest = pull.manifest(repository, version).await?;
-        let Some(platform) = &self.platform else { return Ok(manifest) };
-        match transfer::member_for(&manifest, platform)? {
-            digest if digest == manifest.digest => Ok(manifest),
-            digest => Ok(pull.manifest(repository, &Version::Digest(digest)).await?),
-        }
-    }
 }
 
 /// A walk over the referrers of an artifact.
 struct Search<'a> {
-    pull: &'a dyn Pull,
-    repository: &'a Repository,
+    place: &'a transfer::Source,
     source: &'a Source,
     artifact_type: Option<&'a str>,
     /// How many more referrers may be added.
@@ -144,7 +133,7 @@ impl Search<'_> {
             if depth == 0 || !self.above.insert(descriptor.digest) {
                 return Ok(node);
             }
-            for referrer in self.pull.referrers(self.repository, &descriptor.digest).await? {
+            for referrer in self.place.pull.referrers(&self.place.repository, &descriptor.digest).await? {
                 if self.artifact_type.is_some_and(|wanted| referrer.artifact_type.as_deref() != Some(wanted)) {
                     continue;
                 }
@@ -209,7 +198,7 @@ mod tests {
     use serde_json::json;
 
     use super::*;
-    use crate::oci::media_type;
+    use crate::oci::{Repository, media_type};
     use crate::registry::Memory;
 
     fn put(memory: &Memory, name: &str, kind: &str, subject: Option<Digest>) -> Digest {
@@ -222,10 +211,10 @@ mod tests {
     }
 
     async fn search(memory: &Arc<Memory>, root: Digest, artifact_type: Option<&str>, depth: usize) -> Node {
-        let (repository, source) = (Repository::parse("app").unwrap(), Source::parse("reg.io/app:v1").unwrap());
-        let manifest = memory.manifest(&repository, &Version::Digest(root)).await.unwrap();
-        let (pull, remaining, above) = (memory.as_ref(), LIMIT, HashSet::new());
-        let mut search = Search { pull, repository: &repository, source: &source, artifact_type, remaining, above };
+        let source = Source::parse("reg.io/app:v1").unwrap();
+        let place = transfer::Source { pull: memory.clone(), repository: Repository::parse("app").unwrap() };
+        let manifest = place.manifest(&Version::Digest(root), None).await.unwrap();
+        let mut search = Search { place: &place, source: &source, artifact_type, remaining: LIMIT, above: HashSet::new() };
         search.node(manifest.descriptor(), depth).await.unwrap()
     }
 
