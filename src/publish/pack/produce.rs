@@ -163,10 +163,11 @@ impl Producer {
     }
 }
 
-/// How many layers to pack in parallel, and with how many threads each, so that memory suffices.
+/// How many layers to pack in parallel, and with how many threads each, so that memory suffices. Twice as many threads as cores, since a layer that
+/// begins or ends leaves its own idle.
 fn side_by_side(layers: usize, cores: usize, fitting: impl Fn(usize) -> u64) -> (usize, usize) {
     let layers = layers.min(usize::try_from(fitting(1)).unwrap_or(usize::MAX)).max(1);
-    let mut workers = cores.div_ceil(layers).max(1);
+    let mut workers = (2 * cores).div_ceil(layers).clamp(1, cores.max(1));
     while workers > 1 && fitting(workers) < layers as u64 {
         workers -= 1;
     }
@@ -200,7 +201,8 @@ mod tests {
     fn memory_bounds_layers_before_threads() {
         let fitting = |memory: u64| move |workers: usize| memory / layer::memory(workers, crate::layer::SPAN);
         assert_eq!(side_by_side(4, 64, fitting(0)), (1, 1));
-        assert_eq!(side_by_side(4, 8, fitting(u64::MAX)), (4, 2));
+        assert_eq!(side_by_side(4, 8, fitting(u64::MAX)), (4, 4));
+        assert_eq!(side_by_side(1, 8, fitting(u64::MAX)), (1, 8));
         for memory in [32 << 20, 63 << 20, 1 << 30] {
             let (layers, workers) = side_by_side(4, 64, fitting(memory));
             assert!(layers as u64 * layer::memory(workers, crate::layer::SPAN) <= memory, "{layers} {workers}");
