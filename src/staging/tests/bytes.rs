@@ -237,8 +237,15 @@ impl SmallDisk {
     }
 
     fn remount(&self, options: &str) {
-        let status = std::process::Command::new("mount").args(["-o", options]).arg(self.0.path()).status();
-        assert!(status.unwrap().success());
+        // Between fork and exec, a child of another test holds copies of our open files, and the disk is busy.
+        for _ in 0..200 {
+            let output = std::process::Command::new("mount").args(["-o", options]).arg(self.0.path()).output().unwrap();
+            if output.status.success() {
+                return;
+            }
+            std::thread::sleep(std::time::Duration::from_millis(20));
+        }
+        panic!("{} cannot be mounted with {options}", self.0.path().display());
     }
 }
 
