@@ -52,6 +52,14 @@ fn open_by_names(directory: &File, names: &[&OsStr]) -> io::Result<File> {
     regular(file)
 }
 
+/// Opens a regular file by its path, for reading. Follows symlinks. Never blocks, as opening a named pipe would.
+///
+/// # Errors
+/// `InvalidData` for anything but a regular file, else errors of the system.
+pub fn open_regular(path: &Path) -> io::Result<File> {
+    regular(rustix::fs::open(path, READ, Mode::empty())?.into())
+}
+
 /// Opens a directory for its handle. Never blocks.
 ///
 /// # Errors

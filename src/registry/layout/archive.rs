@@ -2,16 +2,16 @@
 //!
 //! An archive is never changed in place: additions go into `FILE.partial`; [`Archive::finish`] copies the rest there and renames it to the
 //! archive, so readers never see half of it. A partial file left by a stopped command is resumed: verified blobs in it are not fetched
-//! again. Blobs arrive in any order, several at once, each in its own region, whose header is written last. Everything here blocks the
+//! again. One process at a time writes, and only to the archive that it has read. Blobs arrive in any order, several at once, each in its own region, whose header is written last. Everything here blocks the
 //! thread.
 
 mod members;
 mod partial;
 
 use std::collections::HashMap;
-use std::fs::File;
+use std::fs::Metadata;
 use std::io::{self, Write};
-use std::os::unix::fs::FileExt;
+use std::os::unix::fs::{FileExt, MetadataExt};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -22,6 +22,7 @@ use self::partial::{Partial, partial_path};
 use super::local::{INDEX, MARKER};
 use super::slice::Slice;
 use crate::layer::archive_padding;
+use crate::sys::beneath::open_regular;
 
 /// The archive of a layout.
 pub(super) struct Archive(Arc<Shared>);
@@ -37,8 +38,13 @@ struct Shared {
 #[derive(Default)]
 struct State {
     members: HashMap<PathBuf, Slice>,
+    /// The archive that they were read from, if it existed.
+    source: Option<FileIdentity>,
     partial: Option<Partial>,
 }
+
+/// Device and inode.
+type FileIdentity = (u64, u64);
 
 /// Space reserved for a file in an unfinished archive.
 pub(super) struct Region {
@@ -56,25 +62,30 @@ pub(super) struct Region {
 impl Archive {
     /// Opens an archive for reading.
     pub(super) fn open_file(path: PathBuf) -> io::Result<Self> {
-        let members = members(File::open(&path)?)?;
-        Ok(Self::new(path, false, State { members, partial: None }))
+        let members = members(open_regular(&path)?)?;
+        Ok(Self::new(path, false, State { members, ..State::default() }))
     }
 
     /// Opens an archive, or a path for a new one, for writing.
     pub(super) fn open_or_begin(path: PathBuf) -> io::Result<Self> {
         let mut state = State::default();
-        match File::open(&path) {
+        match open_regular(&path) {
             Err(error) if error.kind() == io::ErrorKind::NotFound => {}
-            file => state.members = members(file?)?,
+            file => {
+                let file = file?;
+                state.source = Some(identity_of(&file.metadata()?));
+                state.members = members(file)?;
+            }
         }
-        if partial_path(&path).symlink_metadata().is_ok() {
-            let mut partial = Partial::begin(&path)?;
-            for (path, slice) in partial.take_up()? {
+        let archive = Self::new(path, true, state);
+        if partial_path(&archive.0.path).symlink_metadata().is_ok() {
+            let mut state = archive.0.state();
+            let found = archive.0.partial(&mut state)?.take_up()?;
+            for (path, slice) in found {
                 state.members.entry(path).or_insert(slice);
             }
-            state.partial = Some(partial);
         }
-        Ok(Self::new(path, true, state))
+        Ok(archive)
     }
 
     fn new(path: PathBuf, is_writable: bool, state: State) -> Self {
@@ -158,9 +169,11 @@ impl Archive {
             0 => partial.complete(members, &self.0.path),
             _ => Err(io::Error::other("the archive is incomplete")),
         };
-        if completed.is_err() {
+        let mut state = self.0.state();
+        match &completed {
+            Ok(()) => state.source = Some(identity_of(&partial.file.metadata()?)),
             // The next attempt resumes with it.
-            self.0.state().partial = Some(partial);
+            Err(_) => state.partial = Some(partial),
         }
         completed
     }
@@ -187,10 +200,28 @@ impl Shared {
     fn partial<'state>(&self, state: &'state mut State) -> io::Result<&'state mut Partial> {
         self.check_writable()?;
         if state.partial.is_none() {
-            state.partial = Some(Partial::begin(&self.path)?);
+            let partial = Partial::begin(&self.path)?;
+            // Under the lock of the partial file the archive stays as it is. Another process may have replaced it before.
+            let now = match self.path.metadata() {
+                Err(error) if error.kind() == io::ErrorKind::NotFound => None,
+                found => Some(identity_of(&found?)),
+            };
+            if now != state.source {
+                // With what a stopped command left, it is for the next one.
+                if partial.file.metadata()?.len() == 0 {
+                    std::fs::remove_file(&partial.path)?;
+                }
+                let message = "another process has changed this archive meanwhile; run the command again";
+                return Err(io::Error::new(io::ErrorKind::ResourceBusy, message));
+            }
+            state.partial = Some(partial);
         }
         state.partial.as_mut().ok_or_else(|| io::ErrorKind::NotFound.into())
     }
+}
+
+fn identity_of(metadata: &Metadata) -> FileIdentity {
+    (metadata.dev(), metadata.ino())
 }
 
 impl Drop for Shared {

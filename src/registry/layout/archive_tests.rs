@@ -136,6 +136,35 @@ async fn a_second_writer_is_refused_and_a_reader_cannot_write() {
 }
 
 #[tokio::test]
+async fn a_writer_that_read_the_archive_before_another_changed_it_is_refused() {
+    for place in [Place::new(), Place::with("v1", b"data").await] {
+        let slow = Layout::open_or_begin_archive(&place.file).unwrap();
+        let quick = Layout::open_or_begin_archive(&place.file).unwrap();
+        put(&quick, "quick", b"other data").await;
+        quick.finish().await.unwrap();
+        let before = tags(&place.file).await;
+        let source: Arc<dyn UploadSource> = Arc::new(Bytes::from_static(b"late"));
+        let refused = slow.push_blob(&repository(), &blob(b"late"), source, Arc::new(|_| {})).await.unwrap_err();
+        assert!(refused.kind == ErrorKind::Conflict && refused.message.contains("again"), "{refused}");
+        drop(slow);
+        assert_eq!((tags(&place.file).await, place.names()), (before, vec!["a.tar".to_owned()]));
+        // The same process may go on after it was done.
+        put(&quick, "later", b"later data").await;
+        quick.finish().await.unwrap();
+        assert!(tags(&place.file).await.contains(&"later".to_owned()));
+    }
+}
+
+#[test]
+fn a_named_pipe_is_refused_without_waiting_for_its_writer() {
+    let place = Place::new();
+    assert!(std::process::Command::new("mkfifo").arg(&place.file).status().unwrap().success());
+    for opened in [Layout::open_archive(&place.file), Layout::open_or_begin_archive(&place.file)] {
+        assert_eq!(opened.err().unwrap().kind, ErrorKind::Invalid);
+    }
+}
+
+#[tokio::test]
 async fn a_missing_blob_leaves_no_archive_behind() {
     let place = Place::new();
     let layout = Layout::open_or_begin_archive(&place.file).unwrap();

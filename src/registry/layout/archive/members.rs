@@ -29,16 +29,13 @@ pub(super) fn of_layer(error: Error) -> io::Error {
     }
 }
 
-/// The files of an archive; if two have one name, the last counts. Links are resolved.
+/// The files of an archive, a regular file; if two have one name, the last counts. Links are resolved.
 pub(super) fn members(file: File) -> io::Result<HashMap<PathBuf, Slice>> {
-    let metadata = file.metadata()?;
-    if !metadata.is_file() {
-        return Err(invalid("it is not a file"));
-    }
+    let length = file.metadata()?.len();
     let file = Arc::new(file);
     let mut found: HashMap<Vec<u8>, ArchiveMember> = HashMap::new();
     let add = |member: ArchiveMember| drop(found.insert(member.path.clone(), member));
-    let walked = archive_members(metadata.len(), |at, buffer| file.read_exact_at(buffer, at), add);
+    let walked = archive_members(length, |at, buffer| file.read_exact_at(buffer, at), add);
     if let Err(error) = walked {
         return Err(
             compression(&file).map_or_else(|| of_layer(error), |name| invalid(format!("it is compressed; unpack it with {name} first")))
