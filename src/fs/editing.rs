@@ -242,8 +242,16 @@ impl StagedTags {
         })
     }
 
-    /// Shows an upper as its tag, through a new view.
+    /// Shows an upper as its tag, through a new view, and has the kernel look the tag up again.
     pub(super) fn stage(&self, name: &TagName, upper: Arc<Upper>) -> Result<Arc<View>, Error> {
+        let view = self.show_upper(name, upper)?;
+        self.forget_tag_name(&name.0, &name.1);
+        Ok(view)
+    }
+
+    /// The same for a tag of which the kernel learns by the reply. A notice might arrive after it, and would unhash the new directory: a
+    /// process inside would have no working directory.
+    pub(super) fn show_upper(&self, name: &TagName, upper: Arc<Upper>) -> Result<Arc<View>, Error> {
         let (repository, tag) = name;
         let key = Key::Tag(repository.clone(), tag.clone());
         let deleted = upper.binding().deleted;
@@ -264,7 +272,6 @@ impl StagedTags {
             }
         };
         self.namespace.namespace_changed();
-        self.forget_tag_name(repository, tag);
         Ok(view)
     }
 

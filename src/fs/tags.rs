@@ -81,8 +81,9 @@ impl StagedTags {
             None => Ok((meaning.begin(&uppers, &tag_key, Binding { under: None, expected, deleted: false })?, false)),
         });
         let (upper, found) = made.await?;
-        let view = self.stage(name, Arc::new(upper))?;
+        let view = self.show_upper(name, Arc::new(upper))?;
         if found {
+            self.forget_tag_name(&name.0, &name.1);
             return Err(Error::new(ErrorKind::Exists, "the tag has edits of an earlier mount"));
         }
         self.namespace.enter(&view).await?;

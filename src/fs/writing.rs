@@ -124,6 +124,7 @@ impl StagedTags {
             Err(error) => return Err(error),
         }
         self.make_tag(&name).await?;
+        self.forget_tag_name(repository, tag);
         Ok(self.scope().path(&name))
     }
 }

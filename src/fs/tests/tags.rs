@@ -3,12 +3,14 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use parking_lot::Mutex;
+
 use super::super::Lookup;
 use super::syncing::published;
 use super::test_mount::{Setup, TestMount, add_files, new_name};
 use crate::artifact::Kind;
 use crate::error::ErrorKind;
-use crate::fs::{Root, Selection};
+use crate::fs::{KernelCache, Root, Selection};
 use crate::publish::{Listener, Options, Outcome};
 use crate::registry::{Fault, Memory, RequestKind};
 
@@ -20,6 +22,26 @@ fn registry() -> Memory {
 
 fn deleting() -> Setup {
     Setup { allow_delete: true, ..Setup::writable() }
+}
+
+#[tokio::test]
+async fn a_new_tag_s_name_is_forgotten_only_if_the_kernel_did_not_make_it() {
+    struct Forgotten(Mutex<Vec<Vec<u8>>>);
+    impl KernelCache for Forgotten {
+        fn forget_inode(&self, _inode: u64) {}
+        fn hand_over(&self, _inode: u64) {}
+        fn forget_name(&self, _directory: u64, name: &[u8]) {
+            self.0.lock().push(name.to_owned());
+        }
+    }
+    let mount = TestMount::writable(registry());
+    let forgotten = Arc::new(Forgotten(Mutex::default()));
+    mount.fs.set_kernel_cache(forgotten.clone());
+    mount.mkdir("tools").await;
+    mount.mkdir("tools/made").await;
+    assert_eq!(*forgotten.0.lock(), Vec::<Vec<u8>>::new(), "it would vanish under a process that has entered it");
+    mount.fs.new_tag("reg.io/tools:begun").await.unwrap();
+    assert_eq!(*forgotten.0.lock(), [b"begun".to_vec()]);
 }
 
 #[tokio::test]
