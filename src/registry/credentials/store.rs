@@ -1,10 +1,12 @@
 //! Stores and removes credentials where docker, podman and ORAS look for them: in a file, or in the helper that the file names.
 //!
-//! Everything else in the file is preserved. It is replaced atomically, readable only by its owner; a symlink to it stays a symlink.
+//! Everything else in the file is preserved. One process at a time changes it, under `.NAME.lock` beside it. It is replaced atomically, readable only by its owner; a symlink to it stays a symlink.
 
+use std::ffi::OsString;
 use std::fs::File;
 use std::io::{self, Read};
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
@@ -15,10 +17,12 @@ use zeroize::Zeroizing;
 use super::credential::{Credential, CredentialScope};
 use super::files::{self, covered};
 use super::helper;
-use crate::durable;
+use crate::durable::{self, RangeLock};
 use crate::error::{Error, ErrorKind};
 use crate::oci::Registry;
 
+/// How long to wait for another process that changes the file.
+const PATIENCE: Duration = Duration::from_secs(10);
 /// The member that holds the entries.
 const ENTRIES: &str = "auths";
 
@@ -48,9 +52,7 @@ impl CredentialStore {
     /// # Errors
     /// The file cannot be read or written, or its helper fails.
     pub async fn put(&self, registry: &Registry, credential: &Credential) -> Result<Kept, Error> {
-        let mut members = self.read()?;
-        let server = server(registry);
-        let helper = helper_of(&members, registry);
+        let (server, helper) = (server(registry), helper_of(&self.read()?, registry));
         let entry = match &helper {
             Some(name) => {
                 let stored = helper::store(&self.helper_directories, name, &server, credential).await;
@@ -60,11 +62,10 @@ impl CredentialStore {
             }
             None => entry(credential),
         };
-        let mut entries = take_entries(&mut members);
-        forget(&mut entries, registry);
-        entries.insert(server, entry);
-        members.insert(ENTRIES.to_owned(), Value::Object(entries));
-        self.write(&members)?;
+        self.change(|entries| {
+            forget(entries, registry);
+            entries.insert(server, entry);
+        })?;
         Ok(helper.map_or_else(|| Kept::File(self.file.clone()), Kept::Helper))
     }
 
@@ -84,13 +85,34 @@ impl CredentialStore {
                 found = true;
             }
         }
-        let mut entries = take_entries(&mut members);
-        if forget(&mut entries, registry) {
-            members.insert(ENTRIES.to_owned(), Value::Object(entries));
-            self.write(&members)?;
+        if forget(&mut take_entries(&mut members), registry) {
+            self.change(|entries| {
+                forget(entries, registry);
+            })?;
             found = true;
         }
         Ok(found)
+    }
+
+    /// Changes the entries of the file as it is now. Other processes wait.
+    fn change(&self, change: impl FnOnce(&mut Map<String, Value>)) -> Result<(), Error> {
+        let (path, failed) = (self.path(), |error: io::Error| self.failed(&error));
+        durable::make_directory(parent(&path)).map_err(failed)?;
+        let mut name = OsString::from(".");
+        name.push(path.file_name().unwrap_or_default());
+        name.push(".lock");
+        let lock = RangeLock::file(&path.with_file_name(name), PATIENCE).map_err(failed)?;
+        let _lock = lock.ok_or_else(|| self.failed(&"another process is changing it"))?;
+        let mut members = self.read()?;
+        let mut entries = take_entries(&mut members);
+        change(&mut entries);
+        members.insert(ENTRIES.to_owned(), Value::Object(entries));
+        self.write(&path, &members)
+    }
+
+    /// The file itself, if its name is a symlink.
+    fn path(&self) -> PathBuf {
+        self.file.canonicalize().unwrap_or_else(|_| self.file.clone())
     }
 
     fn read(&self) -> Result<Map<String, Value>, Error> {
@@ -109,21 +131,22 @@ impl CredentialStore {
         }
     }
 
-    fn write(&self, members: &Map<String, Value>) -> Result<(), Error> {
+    fn write(&self, path: &Path, members: &Map<String, Value>) -> Result<(), Error> {
         let mut text = Zeroizing::new(Vec::new());
         // Indented like docker's.
         let formatter = serde_json::ser::PrettyFormatter::with_indent(b"\t");
         let written = members.serialize(&mut serde_json::Serializer::with_formatter(&mut *text, formatter));
         written.map_err(|error| self.failed(&error))?;
-        let path = self.file.canonicalize().unwrap_or_else(|_| self.file.clone());
-        let parent = path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
-        let replaced = durable::make_directory(parent).and_then(|()| durable::replace(&path, &[&text]));
-        replaced.map_err(|error| self.failed(&error))
+        durable::replace(path, &[&text]).map_err(|error| self.failed(&error))
     }
 
     fn failed(&self, error: &dyn std::fmt::Display) -> Error {
         Error::new(ErrorKind::Other, format!("credential file {}: {error}", self.file.display().to_string().escape_debug()))
     }
+}
+
+fn parent(path: &Path) -> &Path {
+    path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."))
 }
 
 fn scope(registry: &Registry, tls: bool) -> CredentialScope<'_> {
@@ -243,6 +266,21 @@ mod tests {
         place.store().put(&Registry::docker_hub(), &Credential::IdentityToken(Secret::new("t"))).await.unwrap();
         assert!(place.content()["auths"]["https://index.docker.io/v1/"].is_object());
         assert_eq!(place.found(&Registry::docker_hub()).await, Credential::IdentityToken(Secret::new("t")));
+    }
+
+    #[test]
+    fn logins_at_the_same_time_are_all_kept() {
+        let place = Place::new(None);
+        std::thread::scope(|scope| {
+            for number in 0..12 {
+                let (store, registry) = (place.store(), registry(&format!("reg{number}.io")));
+                scope.spawn(move || {
+                    let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
+                    runtime.block_on(store.put(&registry, &password("secret"))).unwrap();
+                });
+            }
+        });
+        assert_eq!(place.content()["auths"].as_object().unwrap().len(), 12);
     }
 
     #[tokio::test]
