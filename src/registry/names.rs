@@ -6,6 +6,8 @@ use crate::oci::Repository;
 
 /// Most names of one list; the rest is cut off, and the list marked incomplete.
 const NAME_LIMIT: usize = 1_000_000;
+/// Most memory of one list, in bytes: names that break the grammar may have any length.
+const BYTE_LIMIT: usize = 64 << 20;
 /// A page counts as at least this many names, so that a list of tiny pages ends too, after at most 10,000 requests.
 const SMALL_PAGE: usize = 100;
 /// Passes over a list that changes while being read.
@@ -35,7 +37,7 @@ pub async fn all_names(pull: &dyn Pull, repository: Option<&Repository>, heard: 
 }
 
 async fn one_pass(pull: &dyn Pull, repository: Option<&Repository>, heard: &impl Fn()) -> Result<Names, Error> {
-    let (mut found, mut seen, mut after) = (Names { names: Vec::new(), complete: true }, 0, None::<String>);
+    let (mut found, mut seen, mut bytes, mut after) = (Names { names: Vec::new(), complete: true }, 0, 0, None::<String>);
     loop {
         let page = match repository {
             Some(repository) => pull.tags(repository, after.as_deref()).await?,
@@ -43,15 +45,35 @@ async fn one_pass(pull: &dyn Pull, repository: Option<&Repository>, heard: &impl
         };
         heard();
         seen += page.names.len().max(SMALL_PAGE);
+        bytes += page.names.iter().map(|name| name.len() + size_of::<String>()).sum::<usize>();
         found.names.extend(page.names);
         // A registry that loops or never ends must not hold us.
         match page.next {
             None => return Ok(found),
-            next if next == after || seen >= NAME_LIMIT => {
+            next if next == after || seen >= NAME_LIMIT || bytes >= BYTE_LIMIT => {
                 found.complete = false;
                 return Ok(found);
             }
             next => after = next,
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::registry::Memory;
+
+    #[tokio::test]
+    async fn a_list_of_long_names_is_cut_before_it_fills_the_memory() {
+        let memory = Memory::new();
+        let digest = memory.add_manifest("app", "{}");
+        for number in 0..20 {
+            memory.tag("app", &format!("{number:02}{}", "x".repeat(8 << 20)), digest);
+        }
+        memory.set_page_size(1);
+        let repository = Repository::parse("app").unwrap();
+        let found = all_names(&memory, Some(&repository), || {}).await.unwrap();
+        assert!(!found.complete && found.names.len() == 8, "{}", found.names.len());
     }
 }

@@ -22,8 +22,9 @@ const LIMIT: u64 = 8 << 20;
 const COUNT: u32 = 1000;
 /// Most referrers of one manifest.
 const REFERRERS: usize = 10_000;
-/// Most pages of referrers.
+/// Most pages of referrers, and most bytes of them all.
 const REFERRER_PAGES: usize = 100;
+const REFERRER_BYTES: usize = 32 << 20;
 /// Retries of the referrers API: the fallback tag may still have the list.
 const RETRIES: u32 = 1;
 /// Most referrers whose manifest is read because their entry lacks a type, and how many at once.
@@ -102,7 +103,7 @@ async fn named(http: &Http, repository: &Repository, at: usize, digest: Digest) 
 async fn by_api(http: &Http, repository: &Repository, subject: &Digest) -> Result<Option<Vec<Descriptor>>, Error> {
     let path = format!("v2/{repository}/referrers/{subject}");
     let what = format!("referrers of {}/{repository}@{subject}", http.registry);
-    let mut found: Vec<Descriptor> = Vec::new();
+    let (mut found, mut bytes) = (Vec::<Descriptor>::new(), 0);
     let mut after: Option<String> = None;
     for page in 0..REFERRER_PAGES {
         let mut call = call(http, what.clone(), &path, after.as_deref(), Scope::Content(repository.clone()))?;
@@ -121,8 +122,9 @@ async fn by_api(http: &Http, repository: &Repository, subject: &Digest) -> Resul
         let next = next(&call, &answer.headers, after.as_deref())?;
         let index = Manifest::parse(answer.body.clone(), Digest::of(&answer.body)).map_err(|error| broken(&what, &error.to_string()))?;
         found.extend(index.index().map(|index| index.manifests.clone()).unwrap_or_default());
-        if found.len() > REFERRERS {
-            return Err(broken(&what, "more than 10,000"));
+        bytes += answer.body.len();
+        if found.len() > REFERRERS || bytes > REFERRER_BYTES {
+            return Err(broken(&what, "more than 10,000, or more than 32 MiB"));
         }
         match next {
             Some(next) => after = Some(next),

@@ -382,6 +382,21 @@ async fn pagination_never_leaves_the_host_and_always_ends() {
 }
 
 #[tokio::test]
+async fn endless_large_pages_of_referrers_are_refused_before_they_fill_the_memory() {
+    let subject = Digest::of(b"subject");
+    let page = json!({"schemaVersion": 2, "mediaType": media_type::OCI_INDEX, "manifests": [], "annotations": {"x": "y".repeat(7 << 20)}})
+        .to_string();
+    let server = Server::start(move |_, before| {
+        let link = format!("<?page={before}>; rel=\"next\"");
+        reply(200, &[("Content-Type", media_type::OCI_INDEX), ("Link", &link)], page.as_bytes())
+    })
+    .await;
+    let error = client(&server.authority).referrers(&repository(), &subject).await.unwrap_err();
+    assert!(error.kind == ErrorKind::Integrity && error.message.contains("32 MiB"), "{error}");
+    assert_eq!(server.log().iter().filter(|request| request.path.contains("/referrers/")).count(), 5);
+}
+
+#[tokio::test]
 async fn null_and_missing_lists_are_empty_and_registries_without_a_catalog_say_unsupported() {
     let server = Server::start(|_, _| reply(200, &[], br#"{"name":"team/app","tags":null}"#)).await;
     assert!(client(&server.authority).tags(&repository(), None).await.unwrap().names.is_empty());
