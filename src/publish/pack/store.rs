@@ -176,7 +176,12 @@ impl Store {
 /// Removes layers that a publish did not use, and incomplete ones. Blocks.
 pub(in crate::publish) fn prune(directory: &Path, used: &Used) -> io::Result<()> {
     let kept: HashSet<String> = used.lock().iter().map(|identity| Digest::from_sha256(*identity).hex()).collect();
-    for entry in fs::read_dir(directory)? {
+    let entries = match fs::read_dir(directory) {
+        // Nothing was packed.
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
+        entries => entries?,
+    };
+    for entry in entries {
         let entry = entry?;
         let name = entry.file_name().to_string_lossy().into_owned();
         let is_kept = name.split('.').next().is_some_and(|stem| kept.contains(stem)) && !name.ends_with(".part");
