@@ -55,6 +55,13 @@ fn commands_accept_a_path_in_a_mount_as_a_reference() {
     };
     assert_eq!(inside(&["resolve", "v1"]), digest);
     assert_eq!(inside(&["resolve", &name("app:v1")]), digest);
+    // One that leads into the mount is a path even if nothing is there, and never a repository of Docker Hub.
+    let point = mount.path("");
+    let (parent, below) = (point.parent().unwrap(), point.file_name().unwrap().to_str().unwrap());
+    for (path, code) in [("app/v1", 0), ("app/none/deeper", 10), ("app/none:x", 10)] {
+        let output = home.ocifs(&["resolve", &format!("{below}/{path}")]).current_dir(parent).output().unwrap();
+        assert_eq!(output.status.code(), Some(code), "{path}: {}", text(&output));
+    }
     mount.unmount();
 }
 

@@ -61,8 +61,9 @@ pub fn find(text: &str, environment: &Environment) -> Result<Option<Mounted>, Fa
     }
     let path = environment.absolute(Path::new(text), None)?;
     let Some(reference) = reference(&path)? else {
-        // A plain word may still be a reference.
-        return if is_path(text) { unborn(&path).map(Some) } else { Ok(None) };
+        // A text that leads into the mount from outside is a path; inside it may still be a reference.
+        let leads_in = !std::env::current_dir().is_ok_and(|directory| directory.starts_with(&mount.mount_point));
+        return if is_path(text) || leads_in { unborn(&path).map(Some) } else { Ok(None) };
     };
     let root = root(&path, &reference)?;
     let rest = path.strip_prefix(&root).unwrap_or(Path::new("")).to_string_lossy().into_owned();
