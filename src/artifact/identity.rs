@@ -170,7 +170,7 @@ impl Tree {
             size: node.size,
             links: node.links,
             target: self.target(number).unwrap_or_default(),
-            sha256: self.content(number).and_then(|content| content.sha256),
+            sha256: self.sha256(number),
         };
         identity.add(&entry, &xattrs);
     }

@@ -162,6 +162,11 @@ impl Tree {
         Some(Content { blob: record.extra.get(), extents, sha256: record.sha256() })
     }
 
+    /// SHA-256 of a regular file, if known.
+    pub fn sha256(&self, node: NodeId) -> Option<[u8; 32]> {
+        self.record_of(Kind::File, node)?.sha256()
+    }
+
     /// Parts of the artifact that could not be shown faithfully.
     pub fn warnings(&self) -> impl Iterator<Item = &str> {
         self.view().warnings().lines()

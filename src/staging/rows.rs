@@ -59,8 +59,10 @@ impl<S: ReadRows> Rows for S {
 
     fn entries(&self, directory: NodeKey, after: &[u8], limit: usize) -> Result<Vec<EntryRow>, Error> {
         static SELECT: LazyLock<String> = LazyLock::new(|| {
+            // A walk knows the path of each name already.
+            let columns = COLUMNS.replace("tree_path", "x''");
             format!(
-                "SELECT {COLUMNS}, name, node, EXISTS (SELECT 1 FROM xattrs WHERE xattrs.node = names.node) \
+                "SELECT {columns}, name, node, EXISTS (SELECT 1 FROM xattrs WHERE xattrs.node = names.node) \
                  FROM names LEFT JOIN nodes ON key = node WHERE directory = ? AND name > ? ORDER BY name LIMIT ?"
             )
         });

@@ -11,9 +11,7 @@ use std::cmp::Ordering;
 use std::collections::HashSet;
 use std::sync::Arc;
 
-use futures_util::TryStreamExt;
-
-use super::snapshot::{Entries, FirstNames, Hashed, Nothing, Snapshot, hashed};
+use super::snapshot::{FirstNames, Hashed, Nothing, Snapshot, hashed};
 use super::{EntryContent, TreeEntry, ViewNode};
 use crate::artifact::Kind;
 use crate::error::Error;
@@ -45,7 +43,7 @@ pub enum Verdict {
 /// Two trees side by side.
 pub struct Pairs {
     new: Hashed,
-    old: Entries,
+    old: Hashed,
     next: (Option<TreeEntry>, Option<TreeEntry>),
 }
 
@@ -56,7 +54,7 @@ impl Pairs {
     }
 
     fn hashed(new: &Arc<dyn Snapshot>, old: &Arc<dyn Snapshot>, hash: impl Fn(&TreeEntry) -> bool + Send + 'static) -> Self {
-        Self { new: hashed(new, hash), old: Entries::of(old), next: (None, None) }
+        Self { new: hashed(new, hash), old: hashed(old, |_| false), next: (None, None) }
     }
 
     /// The next path, in the order of a walk.
@@ -65,7 +63,7 @@ impl Pairs {
     /// Those of either walk.
     pub async fn next(&mut self) -> Result<Option<Pair>, Error> {
         if self.next.0.is_none() {
-            self.next.0 = self.new.try_next().await?;
+            self.next.0 = self.new.next().await?;
         }
         if self.next.1.is_none() {
             self.next.1 = self.old.next().await?;

@@ -12,6 +12,7 @@ use std::task::{self, Poll};
 use async_trait::async_trait;
 use bytes::Bytes;
 use futures_util::{StreamExt, TryStreamExt, stream};
+use tokio::sync::Semaphore;
 
 use super::{Reader, TreeEntry, ViewNode};
 use crate::artifact::Kind;
@@ -127,57 +128,93 @@ impl FirstNames {
     }
 }
 
-/// Entries with SHA-256 filled in.
-pub type Hashed = stream::BoxStream<'static, Result<TreeEntry, Error>>;
+/// Entries with SHA-256 filled in, handed out one by one but passed on in batches: a future of its own for each would cost more than the rest.
+/// The next batches are read meanwhile.
+pub struct Hashed {
+    batches: stream::BoxStream<'static, Result<Vec<TreeEntry>, Error>>,
+    batch: std::vec::IntoIter<TreeEntry>,
+}
+
+impl Hashed {
+    /// The next entry.
+    ///
+    /// # Errors
+    /// Those of the walk and of reading bytes.
+    pub async fn next(&mut self) -> Result<Option<TreeEntry>, Error> {
+        while self.batch.len() == 0 {
+            let Some(batch) = self.batches.try_next().await? else { return Ok(None) };
+            self.batch = batch.into_iter();
+        }
+        Ok(self.batch.next())
+    }
+}
 
 /// The entries of a snapshot in order. Regular files selected by `wants` have their SHA-256, each at its first name.
 pub fn hashed(snapshot: &Arc<dyn Snapshot>, wants: impl Fn(&TreeEntry) -> bool + Send + 'static) -> Hashed {
     let state = (Entries::of(snapshot), FirstNames::default(), wants);
     let batches = stream::try_unfold(state, |(mut entries, mut names, wants)| async move {
-        let batch = entries.batch().await?.into_iter().map(|entry| {
-            let is_first = entry.kind == Kind::File && names.of(&entry).is_none();
-            let is_wanted = is_first && entry.sha256.is_none() && wants(&entry);
-            (entry, is_wanted)
-        });
-        let batch: Vec<(TreeEntry, bool)> = batch.collect();
-        Ok::<_, Error>((!batch.is_empty()).then_some((batch, (entries, names, wants))))
+        let batch = entries.batch().await?;
+        let is_wanted = |entry: &TreeEntry| {
+            let is_first = entry.kind == Kind::File && names.of(entry).is_none();
+            is_first && entry.sha256.is_none() && wants(entry)
+        };
+        let wanted: Vec<bool> = batch.iter().map(is_wanted).collect();
+        Ok::<_, Error>((!batch.is_empty()).then_some(((batch, wanted), (entries, names, wants))))
     });
-    let reading = Arc::clone(snapshot);
-    let small = batches.map_ok(move |batch| hash_small(Arc::clone(&reading), batch)).try_buffered(BATCHES);
-    let entries = small.map_ok(|batch| stream::iter(batch.into_iter().map(Ok))).try_flatten();
-    let reading = Arc::clone(snapshot);
-    let jobs = entries.map_ok(move |(entry, is_wanted)| {
-        let reading = Arc::clone(&reading);
+    let (reading, permits) = (Arc::clone(snapshot), Arc::new(Semaphore::new(HASHED)));
+    let batches = batches.map_ok(move |(batch, wanted)| {
+        let (reading, permits) = (Arc::clone(&reading), Arc::clone(&permits));
         async move {
-            if !is_wanted {
-                return Ok(entry);
+            if !wanted.contains(&true) {
+                return Ok(batch);
             }
-            let task = tokio::spawn(async move {
-                let sha256 = reading.sha256(&entry).await;
-                (entry, sha256)
-            });
-            let (entry, sha256) = AbortOnDrop(task).await?;
-            Ok(TreeEntry { sha256: Some(sha256?), ..entry })
+            let (batch, wanted) = hash_small(Arc::clone(&reading), batch, wanted).await?;
+            hash_others(&reading, batch, &wanted, &permits).await
         }
     });
-    jobs.try_buffered(HASHED).boxed()
+    Hashed { batches: batches.try_buffered(BATCHES).boxed(), batch: Vec::new().into_iter() }
 }
 
 /// Hashes the small local files of a batch; the others stay wanted.
-async fn hash_small(reading: Arc<dyn Snapshot>, mut batch: Vec<(TreeEntry, bool)>) -> Result<Vec<(TreeEntry, bool)>, Error> {
-    let is_small = |(entry, is_wanted): &(TreeEntry, bool)| *is_wanted && entry.size < SMALL;
-    if !batch.iter().any(is_small) {
-        return Ok(batch);
+async fn hash_small(
+    reading: Arc<dyn Snapshot>,
+    mut batch: Vec<TreeEntry>,
+    mut wanted: Vec<bool>,
+) -> Result<(Vec<TreeEntry>, Vec<bool>), Error> {
+    let is_small = |(entry, wanted): (&TreeEntry, &bool)| *wanted && entry.size < SMALL;
+    if !batch.iter().zip(&wanted).any(is_small) {
+        return Ok((batch, wanted));
     }
     blocking(move || {
-        let small: Vec<&TreeEntry> = batch.iter().filter(|found| is_small(found)).map(|(entry, _)| entry).collect();
+        let small: Vec<&TreeEntry> = batch.iter().zip(&wanted).filter(|found| is_small(*found)).map(|(entry, _)| entry).collect();
         let digests = reading.sha256_here(&small)?;
-        for ((entry, is_wanted), sha256) in batch.iter_mut().filter(|found| is_small(found)).zip(digests) {
-            (entry.sha256, *is_wanted) = (sha256, sha256.is_none());
+        let small = batch.iter_mut().zip(&mut wanted).filter(|(entry, wanted)| is_small((entry, wanted)));
+        for ((entry, wanted), sha256) in small.zip(digests) {
+            (entry.sha256, *wanted) = (sha256, sha256.is_none());
         }
-        Ok(batch)
+        Ok((batch, wanted))
     })
     .await
+}
+
+/// Hashes the other wanted files of a batch, each in a task of its own.
+async fn hash_others(
+    reading: &Arc<dyn Snapshot>,
+    mut batch: Vec<TreeEntry>,
+    wanted: &[bool],
+    permits: &Semaphore,
+) -> Result<Vec<TreeEntry>, Error> {
+    let wanted = batch.iter_mut().zip(wanted).filter(|(_, wanted)| **wanted);
+    let jobs = wanted.map(|(entry, _)| async {
+        // The semaphore is never closed.
+        let _permit = permits.acquire().await.ok();
+        let (reading, hashing) = (Arc::clone(reading), entry.clone());
+        let task = tokio::spawn(async move { reading.sha256(&hashing).await });
+        entry.sha256 = Some(AbortOnDrop(task).await??);
+        Ok::<_, Error>(())
+    });
+    stream::iter(jobs).map(Ok).try_for_each_concurrent(HASHED, |job| job).await?;
+    Ok(batch)
 }
 
 /// A task aborted when its waiter is dropped.

@@ -3,8 +3,6 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
-use futures_util::TryStreamExt;
-
 use super::groups::{Assigner, Placement, Totals};
 use super::identity::{Identity, LayerIdentity, archived};
 use super::layers::{LayerPlan, Plan, Selector};
@@ -113,7 +111,7 @@ pub(in crate::publish) async fn plan(
     let mut layers = Drafts { layers: Vec::new(), open: HashMap::new(), kept: 0, keeps: true };
     let mut above = Above::default();
     let mut hashed = hashed(snapshot, |_| true);
-    while let Some(entry) = hashed.try_next().await? {
+    while let Some(entry) = hashed.next().await? {
         above.step(&entry);
         match assigner.place(&entry) {
             Placement::Link { group, first } => {

@@ -27,20 +27,30 @@ impl Above {
 
 /// The directories that one archive contains so far.
 #[derive(Clone, Default)]
-pub(in crate::publish) struct Named(PathSet);
+pub(in crate::publish) struct Named {
+    all: PathSet,
+    /// The parent of the last entry: it and its own parents are contained.
+    last: Option<Vec<u8>>,
+}
 
 impl Named {
     /// Whether the archive contains this directory.
     pub fn contains(&self, path: &[u8]) -> bool {
-        self.0.contains(path)
+        self.all.contains(path)
     }
 
     /// Directories that the archive must contain before the current entry, outermost first. Records the entry itself as contained.
     pub fn missing(&mut self, above: &Above, entry: &TreeEntry) -> Vec<TreeEntry> {
-        let missing = above.0.iter().filter(|(path, _)| *path != entry.path && self.0.insert(path));
-        let missing = missing.map(|(path, mode)| TreeEntry::directory(path.clone(), *mode)).collect();
+        let parents = || above.0.iter().filter(|(path, _)| *path != entry.path);
+        let inner = parents().next_back().map(|(path, _)| path);
+        let mut missing = Vec::new();
+        if inner != self.last.as_ref() {
+            let absent = parents().filter(|(path, _)| self.all.insert(path));
+            missing.extend(absent.map(|(path, mode)| TreeEntry::directory(path.clone(), *mode)));
+            self.last = inner.cloned();
+        }
         if entry.kind == Kind::Directory {
-            self.0.insert(&entry.path);
+            self.all.insert(&entry.path);
         }
         missing
     }

@@ -19,26 +19,37 @@ impl PathKey {
 
 /// A set of paths.
 #[derive(Clone, Debug, Default)]
-pub(in crate::publish) struct PathSet(HashSet<PathKey>);
+pub(in crate::publish) struct PathSet {
+    keys: HashSet<PathKey>,
+    /// A bit for each length of a path, those of 63 and more together: most paths are not even hashed if the set has few.
+    lengths: u64,
+}
+
+fn length(path: &[u8]) -> u64 {
+    1 << path.len().min(63)
+}
 
 impl PathSet {
     pub fn insert(&mut self, path: &[u8]) -> bool {
-        self.0.insert(PathKey::of(path))
+        self.lengths |= length(path);
+        self.keys.insert(PathKey::of(path))
     }
 
     pub fn extend<'path>(&mut self, paths: impl IntoIterator<Item = &'path Vec<u8>>) {
-        self.0.extend(paths.into_iter().map(|path| PathKey::of(path)));
+        for path in paths {
+            self.insert(path);
+        }
     }
 
     pub fn remove(&mut self, path: &[u8]) {
-        self.0.remove(&PathKey::of(path));
+        self.keys.remove(&PathKey::of(path));
     }
 
     pub fn contains(&self, path: &[u8]) -> bool {
-        !self.0.is_empty() && self.0.contains(&PathKey::of(path))
+        self.lengths & length(path) != 0 && self.keys.contains(&PathKey::of(path))
     }
 
     pub fn is_empty(&self) -> bool {
-        self.0.is_empty()
+        self.keys.is_empty()
     }
 }

@@ -2,8 +2,6 @@
 
 use std::sync::Arc;
 
-use futures_util::TryStreamExt;
-
 use super::identity::{LayerIdentity, archived};
 use super::layers::{LayerPlan, Plan, Selector};
 use super::path_set::PathSet;
@@ -23,7 +21,7 @@ pub(in crate::publish) async fn plan(
     let mut names = FirstNames::default();
     let wanted = chosen.clone();
     let mut entries = hashed(snapshot, move |entry| wanted.as_ref().is_none_or(|wanted| wanted.contains(&entry.path)));
-    while let Some(entry) = entries.try_next().await? {
+    while let Some(entry) = entries.next().await? {
         if chosen.as_ref().is_some_and(|chosen| !chosen.contains(&entry.path)) {
             continue;
         }

@@ -267,7 +267,7 @@ impl Snapshot for Frozen {
 fn reference(artifact: &Artifact, entry: TreeEntry, known: Option<[u8; 32]>) -> Option<(NodeKey, TreeNode)> {
     let node = artifact.tree.find(&entry.path)?;
     let there = artifact.tree.node(node).filter(|there| there.kind == Kind::File && there.size == entry.size)?;
-    let sha256 = artifact.tree.content(node).and_then(|content| content.sha256);
+    let sha256 = artifact.tree.sha256(node);
     if let (Some(one), Some(other)) = (known, sha256)
         && one != other
     {

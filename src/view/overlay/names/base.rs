@@ -104,7 +104,7 @@ impl Base {
         let artifact = self.artifact.as_ref()?;
         let tree = &artifact.tree;
         let node = tree.node(id)?;
-        let sha256 = if node.kind == Kind::File { tree.content(id).and_then(|content| content.sha256) } else { None };
+        let sha256 = tree.sha256(id);
         Some(Node {
             kind: node.kind,
             metadata: node.metadata,

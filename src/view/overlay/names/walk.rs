@@ -2,11 +2,13 @@
 //! their bytes. Holds one path in memory, and some of the upper's rows of each directory on it.
 
 use std::collections::VecDeque;
+use std::sync::Arc;
 
-use crate::artifact::{Kind, NodeId};
+use crate::artifact::{self, Artifact, Kind, NodeId};
 use crate::error::{Error, ErrorKind};
 use crate::path::push;
-use crate::staging::{Content, EntryRow, Named, Node, NodeKey};
+use crate::staging::{Content, EntryRow, Named, Node, NodeKey, TreeNode};
+use crate::view::overlay::names::base::Base;
 use crate::view::overlay::names::merged::{Merged, Seen, fault, gone, without_own};
 use crate::view::overlay::names::trees::Trees;
 use crate::view::{EntryContent, TreeEntry};
@@ -22,6 +24,8 @@ pub(in crate::view::overlay) struct Place {
     begun: bool,
     path: Vec<u8>,
     levels: Vec<Level>,
+    /// The tree that the last row referred to: most refer to the same.
+    tree: Option<Arc<Artifact>>,
 }
 
 /// A directory on the path, and the position in it.
@@ -83,12 +87,12 @@ impl Place {
         Ok(())
     }
 
-    fn entry(&self, merged: Merged<'_>, trees: &Trees, key: NodeKey, known: Known) -> Result<TreeEntry, Error> {
+    fn entry(&mut self, merged: Merged<'_>, trees: &Trees, key: NodeKey, known: Known) -> Result<TreeEntry, Error> {
         let (row, xattrs) = match known {
             Some((row, has_xattrs)) => (row, if has_xattrs { merged.rows.xattrs(key)? } else { Vec::new() }),
             None => match merged.see(key)? {
                 Seen::Row(row) => (row, merged.rows.xattrs(key)?),
-                Seen::Lower(id, _) => (merged.base.row_without_path(id, (0, 0)).ok_or_else(gone)?, merged.base.xattrs(id)),
+                Seen::Lower(id, node) => return self.unchanged(merged.base, id, node),
             },
         };
         let mut entry = TreeEntry {
@@ -109,12 +113,39 @@ impl Place {
                 (entry.size, entry.metadata.mtime, entry.content) = (data.size, Some(data.mtime), EntryContent::Data(id));
             }
             Content::Tree(tree) if row.kind == Kind::File => {
-                let artifact = trees.of(&tree, ErrorKind::Other)?;
+                let artifact = self.tree_of(trees, &tree)?;
                 (entry.size, entry.sha256, entry.content) = (tree.size, tree.sha256, EntryContent::Tree(artifact, tree.node));
             }
             Content::Data(_) | Content::Tree(_) | Content::None => {}
         }
         Ok(entry)
+    }
+
+    fn tree_of(&mut self, trees: &Trees, node: &TreeNode) -> Result<Arc<Artifact>, Error> {
+        if let Some(tree) = self.tree.as_ref().filter(|tree| tree.manifest.digest == node.manifest) {
+            return Ok(Arc::clone(tree));
+        }
+        let tree = trees.of(node, ErrorKind::Other)?;
+        self.tree = Some(Arc::clone(&tree));
+        Ok(tree)
+    }
+
+    /// A name whose node is unchanged from the tree below.
+    fn unchanged(&self, base: &Base, id: NodeId, node: artifact::Node) -> Result<TreeEntry, Error> {
+        let artifact = base.artifact().ok_or_else(gone)?;
+        let is_file = node.kind == Kind::File;
+        Ok(TreeEntry {
+            path: self.path.clone(),
+            node: id.into(),
+            kind: node.kind,
+            metadata: node.metadata,
+            size: if is_file { node.size } else { 0 },
+            links: node.links,
+            target: artifact.tree.target(id).map(<[u8]>::to_vec).unwrap_or_default(),
+            xattrs: without_own(base.xattrs(id)),
+            content: if is_file { EntryContent::Tree(Arc::clone(artifact), id) } else { EntryContent::None },
+            sha256: artifact.tree.sha256(id),
+        })
     }
 }
 

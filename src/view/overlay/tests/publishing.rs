@@ -1,7 +1,5 @@
 //! Freezing, walking, settling, and the differences before and after.
 
-use futures_util::TryStreamExt as _;
-
 use super::super::{PathState, SetAttributes, tree_entries};
 use super::*;
 use crate::staging::Content;
@@ -256,7 +254,10 @@ async fn small_staged_files_are_hashed_in_few_transactions() {
     let frozen: Arc<dyn Snapshot> = tag.freeze().unwrap();
     tag.upper().sync().unwrap();
     let before = log_length(&fixture);
-    let all: Vec<TreeEntry> = hashed(&frozen, |_| true).try_collect().await.unwrap();
+    let (mut hashed, mut all) = (hashed(&frozen, |_| true), Vec::new());
+    while let Some(entry) = hashed.next().await.unwrap() {
+        all.push(entry);
+    }
     // A transaction of its own would add a page or more for each file.
     assert!(log_length(&fixture) - before < 60 * 4096, "{} bytes", log_length(&fixture) - before);
     for entry in &all[1..] {
