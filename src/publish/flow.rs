@@ -9,6 +9,7 @@ use super::kinds::work::{Built, Work};
 use super::pack::made::Made;
 use super::pack::produce;
 use super::pack::store::Used;
+use super::plan::guess::Guess;
 use super::plan::survey::{Survey, Terms, survey};
 use super::progress::Progress;
 use super::push::deliver::Delivery;
@@ -182,9 +183,17 @@ impl<'a> Publish<'a> {
         let old = base.map(|base| self.tree(base, snapshot));
         let remember = kinds::remembers(base.map(|base| &**base));
         let secrets = self.secrets().await;
-        let terms =
-            Terms { no_ignore: self.options.no_ignore, defaults: &defaults, remember, sizes: self.publisher.sizes, secrets: &secrets };
-        let survey = survey(snapshot, old, &terms).await?;
+        let known = base.and_then(|base| kinds::settled_layers(&self.publisher.context.artifacts, base, &self.publisher.identities));
+        let guess = base.zip(known).map(|(base, known)| Guess::new(&base.tree, self.publisher.sizes, known));
+        let terms = Terms {
+            no_ignore: self.options.no_ignore,
+            defaults: &defaults,
+            remember,
+            sizes: self.publisher.sizes,
+            secrets: &secrets,
+            guess,
+        };
+        let survey = survey(snapshot, old, terms).await?;
         survey.notes.iter().for_each(|note| self.progress.note(note.clone()));
         Ok(survey)
     }

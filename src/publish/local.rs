@@ -174,8 +174,9 @@ impl Push<'_> {
             remember: Remember::Nothing,
             sizes: self.publisher.sizes,
             secrets: &secrets,
+            guess: None,
         };
-        let survey = survey(snapshot, None, &terms).await?;
+        let survey = survey(snapshot, None, terms).await?;
         survey.notes.iter().for_each(|note| self.progress.note(note.clone()));
         if !survey.secret.is_empty() && !self.is_encrypted() {
             let secret = survey.secret.iter().collect();

@@ -14,13 +14,18 @@ use crate::publish::manifest::{descriptor, files as titled};
 use crate::publish::pack::made::Made;
 use crate::publish::pack::store::Ready;
 use crate::publish::plan::files;
-use crate::publish::plan::layers::LayerPlan;
+use crate::publish::plan::layers::{LayerPlan, Plan};
 use crate::publish::plan::path_set::PathSet;
 use crate::view::snapshot::Entries;
 
 impl Work {
-    /// The layers of everything except these paths, as manifest entries after `standing`.
-    pub(super) async fn grouped(&self, covered: PathSet, standing: &[Value]) -> Result<(Vec<Value>, Vec<Made>), Error> {
+    /// The layers of everything except these paths, as manifest entries after `standing`. `planned` is their plan, if there is one already.
+    pub(super) async fn grouped(
+        &self,
+        covered: PathSet,
+        standing: &[Value],
+        planned: Option<&Plan>,
+    ) -> Result<(Vec<Value>, Vec<Made>), Error> {
         if let Some(link) = &self.survey.escaping {
             let link = show(link);
             self.progress.note(format!("`oras pull` refuses symbolic links that leave the directory, such as `{link}`; ocifs shows them"));
@@ -28,7 +33,10 @@ impl Work {
         let snapshot = self.without(covered);
         let is_empty = Entries::of(&snapshot).next().await?.is_none();
         let remote = if is_empty { HashMap::new() } else { self.remote_layers().await? };
-        let plan = files::plan(&snapshot, self.survey.totals, |layer| remote.contains_key(layer)).await?;
+        let plan = match planned {
+            Some(planned) => planned.clone(),
+            None => files::plan(&snapshot, self.survey.totals, |layer| remote.contains_key(layer)).await?,
+        };
         let order = order(&plan.layers);
         let titles: Vec<Option<String>> = plan.layers.iter().map(|layer| layer.title.clone()).collect();
         let identities: Vec<_> = plan.layers.iter().map(|layer| (layer.identity, layer.packing)).collect();

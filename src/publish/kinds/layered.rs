@@ -39,7 +39,7 @@ impl Work {
     pub(super) async fn edit_layered(&self, base: &Arc<Artifact>) -> Result<Built, Error> {
         let is_empty = base.layers().iter().all(|layer| layer.blob.is_none());
         if super::files::is_ours(base) || is_empty {
-            let (layers, made) = self.grouped(self.silent_root().await?, &[]).await?;
+            let (layers, made) = self.grouped(self.silent_root().await?, &[], self.survey.plan.as_ref()).await?;
             return self.finish(layers, base, made).await;
         }
         let all = base.layers();
@@ -111,7 +111,7 @@ impl Work {
             covered.insert(b"");
         }
         let covered = self.with_directories(covered).await?;
-        let (grouped, made) = self.grouped(covered, &layers).await?;
+        let (grouped, made) = self.grouped(covered, &layers, None).await?;
         layers.extend(grouped);
         Ok((layers, made))
     }

@@ -10,9 +10,12 @@ mod oci_sync;
 mod remote;
 pub(super) mod work;
 
+use std::collections::HashSet;
+
 use super::ArtifactKind;
+use super::plan::identity::{Identity, LayerIdentities};
 use super::plan::survey::Remember;
-use crate::artifact::{Artifact, Dialect};
+use crate::artifact::{Artifact, Artifacts, Dialect};
 use crate::error::{Error, ErrorKind};
 pub use new_artifact::NewKind;
 use work::{Built, Work};
@@ -26,6 +29,12 @@ pub(super) fn remembers(base: Option<&Artifact>) -> Remember {
         Some((Dialect::Files | Dialect::Archive | Dialect::Blobs, true)) => Remember::Nothing,
         Some((Dialect::Files | Dialect::Archive | Dialect::Blobs, false)) => Remember::Same,
     }
+}
+
+/// The layers of an artifact whose edit is planned like a new one, if all of them are known without reading an index: then the survey can plan as well.
+pub(super) fn settled_layers(artifacts: &Artifacts, base: &Artifact, identities: &LayerIdentities) -> Option<HashSet<Identity>> {
+    let is_grouped = matches!(base.dialect, Dialect::Files | Dialect::Archive | Dialect::Blobs) && files::is_ours(base);
+    if is_grouped { remote::settled_layers(artifacts, base, identities) } else { None }
 }
 
 /// Refuses artifacts that cannot be edited, before anything is packed.

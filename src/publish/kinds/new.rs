@@ -35,7 +35,7 @@ impl Work {
         for own in &self.new.own {
             covered.insert(&own.path);
         }
-        let (grouped, more) = self.grouped(covered, &layers).await?;
+        let (grouped, more) = self.grouped(covered, &layers, None).await?;
         layers.extend(grouped);
         made.extend(more);
         self.send_empty().await?;

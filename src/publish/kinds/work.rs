@@ -14,6 +14,7 @@ use crate::publish::pack::made::Made;
 use crate::publish::pack::produce::Producer;
 use crate::publish::pack::sealed::Sealed;
 use crate::publish::pack::store::{Store, Used};
+use crate::publish::plan::files::is_silent;
 use crate::publish::plan::identity::LayerIdentities;
 use crate::publish::plan::path_set::PathSet;
 use crate::publish::plan::survey::Survey;
@@ -98,9 +99,7 @@ impl Work {
         let mut silent = PathSet::default();
         if let Some(root) = Entries::of(&self.snapshot).next().await?
             && root.path.is_empty()
-            && root.metadata.mode.is_none()
-            && root.metadata.owner.is_none()
-            && root.xattrs.is_empty()
+            && is_silent(&root)
         {
             silent.insert(b"");
         }

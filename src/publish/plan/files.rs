@@ -18,8 +18,9 @@ const TITLE: usize = 4095;
 /// Bytes of memory for entries of new layers kept for packing; with more, the tree is walked again.
 const KEPT: usize = 2 << 20;
 
+/// A layer that is being planned.
 #[derive(Clone)]
-struct Draft {
+pub(super) struct Draft {
     identity: LayerIdentity,
     /// Directories named by the walk's entries; packing, which sees no links, names the same.
     named: Named,
@@ -58,6 +59,21 @@ impl Draft {
         let mut layer = Self::new(packing, title);
         layer.add(entry, above);
         layer
+    }
+
+    /// The layer of a large file as [`alone`] chooses it; `None` if that depends on its bytes, or on other layers than these.
+    pub fn settled(entry: &TreeEntry, above: &Above, is_known: impl Fn(&Identity) -> bool) -> Option<Self> {
+        match Self::raw(entry, above) {
+            None => Some(Self::alone(Packing::GzipTar, None, entry, above)),
+            Some(raw) => is_known(&raw.identity.clone().finish()).then_some(raw),
+        }
+    }
+
+    /// The raw layer of a file, if it may have one: it is a plain file whose path is a valid title.
+    fn raw(entry: &TreeEntry, above: &Above) -> Option<Self> {
+        let is_plain = entry.metadata.mode.is_none_or(|mode| mode == 0o644) && entry.xattrs.is_empty() && entry.links <= 1;
+        let title = title(&entry.path).filter(|_| is_plain)?;
+        Some(Self::alone(Packing::Raw, Some(title), entry, above))
     }
 
     /// Adds an entry of the walk, after its parent directories. Returns how many bytes of entries it keeps more.
@@ -107,23 +123,67 @@ pub(in crate::publish) async fn plan(
     totals: Totals,
     is_known: impl Fn(&Identity) -> bool,
 ) -> Result<Plan, Error> {
-    let mut assigner = Assigner::new(&totals);
-    let mut layers = Drafts { layers: Vec::new(), open: HashMap::new(), kept: 0, keeps: true };
-    let mut above = Above::default();
+    let mut planner = Planner::new(&totals);
     let mut hashed = hashed(snapshot, |_| true);
     while let Some(entry) = hashed.next().await? {
-        above.step(&entry);
-        match assigner.place(&entry) {
-            Placement::Link { group, first } => {
-                if let Some(layer) = layers.layers.get_mut(group as usize) {
-                    layer.add_link(&entry, &first, &above);
-                }
-            }
-            Placement::Alone(_) => layers.push(alone(&**snapshot, &entry, &above, &is_known).await?),
-            Placement::Group(group) => layers.add(group as usize, &entry, &above, &is_known),
+        match planner.place(&entry) {
+            Placement::Alone(_) => planner.push(alone(&**snapshot, &entry, &planner.above, &is_known).await?),
+            placement => planner.add(&placement, &entry, &is_known),
         }
     }
-    Ok(Plan { selector: Selector::Groups(totals), layers: layers.layers.into_iter().map(Draft::finish).collect() })
+    Ok(planner.finish(totals))
+}
+
+/// Plans layers entry by entry.
+pub(super) struct Planner {
+    assigner: Assigner,
+    above: Above,
+    drafts: Drafts,
+}
+
+impl Planner {
+    pub fn new(totals: &Totals) -> Self {
+        let drafts = Drafts { layers: Vec::new(), open: HashMap::new(), kept: 0, keeps: true };
+        Self { assigner: Assigner::new(totals), above: Above::default(), drafts }
+    }
+
+    /// Places the next entry, which is then added, or pushed as a layer of its own.
+    pub fn place(&mut self, entry: &TreeEntry) -> Placement {
+        self.above.step(entry);
+        self.assigner.place(entry)
+    }
+
+    /// The parents of the entry placed last.
+    pub fn above(&self) -> &Above {
+        &self.above
+    }
+
+    /// Adds the entry placed last to a layer with others.
+    pub fn add(&mut self, placement: &Placement, entry: &TreeEntry, is_known: impl Fn(&Identity) -> bool) {
+        match placement {
+            Placement::Link { group, first } => {
+                if let Some(layer) = self.drafts.layers.get_mut(*group as usize) {
+                    layer.add_link(entry, first, &self.above);
+                }
+            }
+            Placement::Alone(group) | Placement::Group(group) => self.drafts.add(*group as usize, entry, &self.above, is_known),
+        }
+    }
+
+    /// Adds the entry placed last as a layer of its own.
+    pub fn push(&mut self, layer: Draft) {
+        self.drafts.push(layer);
+    }
+
+    /// The plan of a tree with these totals.
+    pub fn finish(self, totals: Totals) -> Plan {
+        Plan { selector: Selector::Groups(totals), layers: self.drafts.layers.into_iter().map(Draft::finish).collect() }
+    }
+}
+
+/// Whether only the time is known of the tag's own directory: it is not archived then.
+pub(in crate::publish) fn is_silent(root: &TreeEntry) -> bool {
+    root.metadata.mode.is_none() && root.metadata.owner.is_none() && root.xattrs.is_empty()
 }
 
 /// The layers planned so far.
@@ -175,9 +235,7 @@ impl Drafts {
 /// layer settles that without reading the file, which may not be on this machine.
 async fn alone(snapshot: &dyn Snapshot, entry: &TreeEntry, above: &Above, is_known: impl Fn(&Identity) -> bool) -> Result<Draft, Error> {
     let archive = Draft::alone(Packing::GzipTar, None, entry, above);
-    let is_plain = entry.metadata.mode.is_none_or(|mode| mode == 0o644) && entry.xattrs.is_empty() && entry.links <= 1;
-    let Some(title) = title(&entry.path).filter(|_| is_plain) else { return Ok(archive) };
-    let raw = Draft::alone(Packing::Raw, Some(title), entry, above);
+    let Some(raw) = Draft::raw(entry, above) else { return Ok(archive) };
     for draft in [&raw, &archive] {
         if is_known(&draft.identity.clone().finish()) {
             return Ok(draft.clone());

@@ -34,20 +34,30 @@ impl Totals {
 
     /// Counts the first name of a node.
     pub fn add(&mut self, entry: &TreeEntry) {
-        let bytes = if entry.kind == Kind::File { entry.size } else { 0 };
+        self.count(entry.kind, entry.size);
+    }
+
+    /// Counts a node.
+    pub fn count(&mut self, kind: Kind, size: u64) {
+        let bytes = if kind == Kind::File { size } else { 0 };
         self.bytes = self.bytes.saturating_add(bytes);
         if bytes < self.sizes.large {
-            self.small = self.small.saturating_add(weight(entry));
+            self.small = self.small.saturating_add(weight(kind, size));
         }
+    }
+
+    /// Whether trees with these and with other totals are divided in the same way.
+    pub fn divide_like(&self, other: &Self) -> bool {
+        Scale::of(self) == Scale::of(other)
     }
 }
 
-fn weight(entry: &TreeEntry) -> u64 {
-    NAME + if entry.kind == Kind::File { entry.size.div_ceil(512).saturating_mul(512) } else { 0 }
+fn weight(kind: Kind, size: u64) -> u64 {
+    NAME + if kind == Kind::File { size.div_ceil(512).saturating_mul(512) } else { 0 }
 }
 
 /// Bounds derived from the totals.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 struct Scale {
     large: u64,
     target: u64,
@@ -126,7 +136,7 @@ impl Assigner {
 
     fn grouped(&mut self, entry: &TreeEntry) -> u32 {
         let class = usize::from(!self.scale.single && entry.kind == Kind::Directory);
-        let weight = weight(entry);
+        let weight = weight(entry.kind, entry.size);
         let fits = match self.open.get(class) {
             Some(Some(open)) => !self.is_border(open, &entry.path, weight),
             _ => false,
@@ -263,7 +273,7 @@ pub(in crate::publish) mod tests {
         #[test]
         fn groups_stay_within_their_bounds(tree in tree()) {
             let entries = entries(&tree);
-            let weights: BTreeMap<&[u8], u64> = entries.iter().map(|entry| (entry.path.as_slice(), weight(entry))).collect();
+            let weights: BTreeMap<&[u8], u64> = entries.iter().map(|entry| (entry.path.as_slice(), weight(entry.kind, entry.size))).collect();
             for layer in layers(&entries).iter().filter(|layer| layer.len() > 2) {
                 let sum: u64 = layer.iter().map(|path| weights[path.as_slice()]).sum();
                 // Further names of a file do not count when boundaries are drawn.

@@ -8,8 +8,10 @@ use std::sync::Arc;
 
 use super::foreign::directory_key;
 use super::groups::Totals;
+use super::guess::Guess;
 use super::identity::archived;
 use super::ignore::{IGNORE_FILE, IGNORE_LIMIT, IgnoreRules};
+use super::layers::Plan;
 use super::path_set::PathSet;
 use crate::artifact::{Identity, IdentityDefaults, IdentityEntry, Kind, Secrets, TreeIdentity};
 use crate::error::Error;
@@ -59,6 +61,8 @@ pub(in crate::publish) struct Survey {
     pub escaping: Option<Vec<u8>>,
     /// New or changed files with the content of an encrypted one.
     pub secret: Vec<Secret>,
+    /// The plan of the files dialect, without a silent root, if it was asked for and could be made on the way.
+    pub plan: Option<Plan>,
 }
 
 /// A file whose content is also in an encrypted artifact.
@@ -77,6 +81,8 @@ pub(in crate::publish) struct Terms<'a> {
     pub remember: Remember,
     pub sizes: Sizes,
     pub secrets: &'a Secrets,
+    /// Plans on the way.
+    pub guess: Option<Guess>,
 }
 
 struct Walk {
@@ -90,27 +96,26 @@ struct Walk {
     leaving: Option<Vec<u8>>,
     /// The last path below which nothing can exist any more.
     gone: Option<Vec<u8>>,
+    guess: Option<Guess>,
 }
 
 /// Surveys a snapshot against the upstream tree.
-pub(in crate::publish) async fn survey(
-    new: &Arc<dyn Snapshot>,
-    old: Option<Arc<dyn Snapshot>>,
-    terms: &Terms<'_>,
-) -> Result<Survey, Error> {
+pub(in crate::publish) async fn survey(new: &Arc<dyn Snapshot>, old: Option<Arc<dyn Snapshot>>, terms: Terms<'_>) -> Result<Survey, Error> {
     let ignore = match (terms.no_ignore, &old) {
         (true, _) => IgnoreRules::none(),
         (false, None) => ignore(new).await?,
         (false, Some(_)) => ignore(new).await?.and_of_runtimes(),
     };
     let mut walk = Walk::new(ignore, TreeIdentity::new(terms.defaults), terms.remember, terms.sizes);
+    walk.guess = terms.guess;
     let mut comparison = Comparison::new(new, old.as_ref(), is_local);
     while let Some((pair, verdict)) = comparison.next().await? {
         let is_new = matches!(verdict, Verdict::Added | Verdict::Changed);
         let secret = if is_new { secret(&**new, &pair, terms.secrets).await? } else { None };
         walk.pair(&pair, verdict, secret);
     }
-    let Walk { mut survey, identity, left_out, .. } = walk;
+    let Walk { mut survey, identity, left_out, guess, .. } = walk;
+    survey.plan = guess.and_then(|guess| guess.finish(&survey.totals));
     survey.identity = identity.finish();
     survey.left_out = Arc::new(left_out);
     Ok(survey)
@@ -163,9 +168,10 @@ impl Walk {
             notes: Vec::new(),
             escaping: None,
             secret: Vec::new(),
+            plan: None,
         };
         let (names, left_out) = (FirstNames::default(), HashSet::new());
-        Self { survey, identity, left_out, ignore, remember, names, leaving: None, gone: None }
+        Self { survey, identity, left_out, ignore, remember, names, leaving: None, gone: None, guess: None }
     }
 
     fn pair(&mut self, pair: &Pair, verdict: Verdict, secret: Option<Secret>) {
@@ -178,6 +184,9 @@ impl Walk {
             return;
         };
         self.survey.secret.extend(secret);
+        if self.guess.as_mut().is_some_and(|guess| !guess.add(new)) {
+            self.guess = None;
+        }
         self.kept(new);
         if was_directory && is_directory(new) {
             self.remember(Remember::Same, &directory_key(&new.path));
