@@ -7,11 +7,13 @@ use parking_lot::Mutex;
 use rusqlite::{Connection, params};
 
 use super::columns::{integer, is_referred};
+use super::recent::Recent;
 use super::rows::{self, ReadRows};
 use super::state::{Database, Marks, Shared, Store, UpperState};
 use super::upper_row::{store_marks, store_state};
 use super::{Below, Binding, Content, DataFile, DataId, Named, Node, NodeKey, Rows, STAGED, bases};
 use crate::error::{Error, ErrorKind};
+use crate::layer::Xattrs;
 
 /// Numbers reserved at a time, so that not every change has to store the counter.
 const NODES: u64 = 4096;
@@ -42,13 +44,23 @@ pub struct Change<'upper> {
 
 /// Reads inside the transaction. The lock is never contended; it only makes the borrow shareable.
 struct Inside<'upper> {
-    connection: Mutex<&'upper mut Connection>,
+    opened: Mutex<(&'upper mut Connection, &'upper mut Recent)>,
     store: &'upper Arc<Store>,
 }
 
 impl ReadRows for Inside<'_> {
     fn read<T>(&self, what: &str, work: impl FnOnce(&Connection) -> rusqlite::Result<T>) -> Result<T, Error> {
-        work(&self.connection.lock()).map_err(|error| self.store.database_error(what, &error))
+        work(self.opened.lock().0).map_err(|error| self.store.database_error(what, &error))
+    }
+
+    fn read_node(&self, key: NodeKey) -> Result<Option<Node>, Error> {
+        let (connection, recent) = &mut *self.opened.lock();
+        rows::recent_node(connection, recent, key).map_err(|error| self.store.database_error("cannot read", &error))
+    }
+
+    fn read_xattrs(&self, key: NodeKey) -> Result<Xattrs, Error> {
+        let (connection, recent) = &mut *self.opened.lock();
+        rows::recent_xattrs(connection, recent, key).map_err(|error| self.store.database_error("cannot read", &error))
     }
 
     fn store(&self) -> &Arc<Store> {
@@ -58,11 +70,11 @@ impl ReadRows for Inside<'_> {
 
 impl<'upper> Change<'upper> {
     pub(super) fn begin(database: &'upper mut Database, shared: &'upper Shared) -> Result<Self, Error> {
-        let Database { connection, marks } = database;
+        let Database { connection, recent, marks } = database;
         let begun = connection.prepare_cached("BEGIN IMMEDIATE").and_then(|mut begin| begin.execute([]));
         begun.map_err(|error| shared.store.database_error("cannot change", &error))?;
         Ok(Self {
-            inside: Inside { connection: Mutex::new(connection), store: &shared.store },
+            inside: Inside { opened: Mutex::new((connection, recent)), store: &shared.store },
             before: *marks,
             marks,
             shared,
@@ -116,8 +128,12 @@ impl<'upper> Change<'upper> {
     }
 
     fn run<T>(&mut self, work: impl FnOnce(&Connection) -> rusqlite::Result<T>) -> Result<T, Error> {
-        let connection = self.inside.connection.get_mut();
+        let (connection, _) = self.inside.opened.get_mut();
         work(connection).map_err(|error| self.inside.store.database_error("cannot change", &error))
+    }
+
+    fn recent(&mut self) -> &mut Recent {
+        self.inside.opened.get_mut().1
     }
 
     /// Reads inside the transaction.
@@ -125,14 +141,18 @@ impl<'upper> Change<'upper> {
         &self.inside
     }
 
-    /// Stores a new node under a new number.
+    /// Stores a new node, whose staged bytes are new too, under a new number.
     pub fn add_node(&mut self, node: &Node) -> Result<NodeKey, Error> {
         let key = self.marks.next_node;
         self.marks.next_node += 1;
         if self.marks.next_node > self.marks.nodes {
             self.marks.nodes += NODES;
         }
-        self.put_node(key, node)?;
+        self.is_changed = true;
+        self.run(|connection| rows::replace_node(connection, key, None, node))?;
+        self.referred.extend(rows::data_of(node));
+        self.recent().keep(key, node);
+        self.recent().set_bare(key, true);
         Ok(key)
     }
 
@@ -147,16 +167,19 @@ impl<'upper> Change<'upper> {
             return Err(Error::new(ErrorKind::Gone, format!("an earlier change released the staged bytes {id}")));
         }
         self.is_changed = true;
+        let before = self.recent().node(key).map(rows::data_of);
         let released = self.run(|connection| {
             if let Content::Data(id) = node.content {
                 connection.prepare_cached("DELETE FROM digests WHERE data = ?")?.execute([integer(id)?])?;
             }
-            rows::put_node(connection, key, node)
+            match before {
+                Some(data) => rows::replace_node(connection, key, Some(data), node),
+                None => rows::put_node(connection, key, node),
+            }
         })?;
-        if let Content::Data(id) = node.content {
-            self.referred.push(id);
-        }
+        self.referred.extend(rows::data_of(node));
         self.released.extend(released);
+        self.recent().keep(key, node);
         Ok(())
     }
 
@@ -184,6 +207,7 @@ impl<'upper> Change<'upper> {
             Ok(released)
         })?;
         self.released.extend(released);
+        self.recent().forget(key);
         Ok(())
     }
 
@@ -225,6 +249,7 @@ impl<'upper> Change<'upper> {
     /// Sets or (`None`) removes one extended attribute.
     pub fn put_xattr(&mut self, key: NodeKey, name: &[u8], value: Option<&[u8]>) -> Result<(), Error> {
         self.is_changed = true;
+        self.recent().set_bare(key, false);
         self.run(|connection| match value {
             Some(value) => {
                 let stored = params![integer(key)?, name, value];
@@ -284,6 +309,7 @@ impl Drop for Change<'_> {
             return;
         }
         *self.marks = self.before;
+        self.recent().clear();
         let rolled_back =
             self.run(|connection| if connection.is_autocommit() { Ok(0) } else { connection.prepare_cached("ROLLBACK")?.execute([]) });
         if let Err(error) = rolled_back {

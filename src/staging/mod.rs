@@ -8,7 +8,7 @@
 //!
 //! - `uppers` finds, creates, moves and removes uppers; `about` names one, `hold` locks it, `open` opens it
 //! - `upper` is an open one over its `state`; `change` is a transaction, `freeze` a generation, `commit` applies a publish
-//! - The database: `schema`, `rows`, `upper_row`, `bases`, `columns`, `log`, `reserve`
+//! - The database: `schema`, `rows` and those `recent`ly used, `upper_row`, `bases`, `columns`, `log`, `reserve`
 //! - Staged bytes: `store` and `data` are the files, `under` their bases, `ranges` their own parts, `pending_deletes` what can be unlinked, `budget`
 //!   the quota
 //! - `counts` and `suspects` for `status`; `error` for messages
@@ -29,6 +29,7 @@ mod notes;
 mod open;
 mod pending_deletes;
 mod ranges;
+mod recent;
 mod reserve;
 mod rows;
 mod schema;

@@ -20,6 +20,7 @@ use super::error::{database, system};
 use super::freeze;
 use super::hold::Hold;
 use super::log::Log;
+use super::recent::Recent;
 use super::reserve::Reserve;
 use super::state::{Database, Marks, Shared, Store, UpperLocation, UpperState};
 use super::store::path;
@@ -63,7 +64,7 @@ pub(super) fn open(location: UpperLocation, hold: Hold, budget: &Arc<Budget>) ->
     let next = files.last_key_value().map_or(0, |(id, _)| id + 1).max(marks.data);
     let store = Arc::new(Store::new(location, Account::new(budget.clone()), log, next));
     store.account.add(files.values().sum());
-    let mut database = Database { connection, marks };
+    let mut database = Database { connection, recent: Recent::default(), marks };
     mend(&mut database.connection, &store, &files)?;
     let shared = Arc::new(Shared { database: Mutex::new(database), state: Mutex::new(state), reserve, store, _hold: hold });
     shared.store.belong_to(&shared);

@@ -8,6 +8,7 @@ use rusqlite::types::Type;
 use rusqlite::{Connection, OptionalExtension, Row, params};
 
 use super::columns::{decode_tree, integer, optional_unsigned, unsigned};
+use super::recent::Recent;
 use super::schema::malformed;
 use super::state::Store;
 use super::{Content, DataAttributes, DataFile, DataId, EntryRow, NameRow, Named, Node, NodeKey, Rows, bases};
@@ -18,13 +19,21 @@ use crate::layer::{Metadata, NodeKind, Xattrs};
 pub(super) trait ReadRows: Send + Sync {
     /// Runs a read; `what` starts the error message.
     fn read<T>(&self, what: &str, work: impl FnOnce(&Connection) -> rusqlite::Result<T>) -> Result<T, Error>;
+    /// Reads a node, perhaps from memory.
+    fn read_node(&self, key: NodeKey) -> Result<Option<Node>, Error> {
+        self.read("cannot read", |connection| node(connection, key))
+    }
+    /// Reads the extended attributes of a node, perhaps from memory.
+    fn read_xattrs(&self, key: NodeKey) -> Result<Xattrs, Error> {
+        self.read("cannot read", |connection| xattrs(connection, key))
+    }
     /// The store of the staged bytes.
     fn store(&self) -> &Arc<Store>;
 }
 
 impl<S: ReadRows> Rows for S {
     fn node(&self, key: NodeKey) -> Result<Option<Node>, Error> {
-        self.read("cannot read", |connection| node(connection, key))
+        self.read_node(key)
     }
 
     fn nodes(&self, after: Option<NodeKey>, limit: usize) -> Result<Vec<(NodeKey, Node)>, Error> {
@@ -83,10 +92,7 @@ impl<S: ReadRows> Rows for S {
     }
 
     fn xattrs(&self, key: NodeKey) -> Result<Xattrs, Error> {
-        self.read("cannot read", |connection| {
-            let mut statement = connection.prepare_cached("SELECT name, value FROM xattrs WHERE node = ? ORDER BY name")?;
-            statement.query_map([integer(key)?], |row| Ok((row.get(0)?, row.get(1)?)))?.collect()
-        })
+        self.read_xattrs(key)
     }
 
     fn open_data(&self, id: DataId) -> Result<DataFile, Error> {
@@ -114,6 +120,34 @@ const NAME: usize = 20;
 pub(super) fn node(connection: &Connection, key: NodeKey) -> rusqlite::Result<Option<Node>> {
     static SELECT: LazyLock<String> = LazyLock::new(|| format!("SELECT {COLUMNS} FROM nodes WHERE key = ?"));
     connection.prepare_cached(&SELECT)?.query_row([integer(key)?], decode).optional()
+}
+
+/// The same, from memory if it is known there.
+pub(super) fn recent_node(connection: &Connection, recent: &mut Recent, key: NodeKey) -> rusqlite::Result<Option<Node>> {
+    if let Some(known) = recent.node(key) {
+        return Ok(Some(known.clone()));
+    }
+    let found = node(connection, key)?;
+    if let Some(found) = &found {
+        recent.keep(key, found);
+    }
+    Ok(found)
+}
+
+/// Reads the extended attributes of a node.
+fn xattrs(connection: &Connection, key: NodeKey) -> rusqlite::Result<Xattrs> {
+    let mut statement = connection.prepare_cached("SELECT name, value FROM xattrs WHERE node = ? ORDER BY name")?;
+    statement.query_map([integer(key)?], |row| Ok((row.get(0)?, row.get(1)?)))?.collect()
+}
+
+/// The same, without a query if it is known that there are none.
+pub(super) fn recent_xattrs(connection: &Connection, recent: &mut Recent, key: NodeKey) -> rusqlite::Result<Xattrs> {
+    if recent.is_bare(key) {
+        return Ok(Xattrs::new());
+    }
+    let found = xattrs(connection, key)?;
+    recent.set_bare(key, found.is_empty());
+    Ok(found)
 }
 
 fn decode(row: &Row<'_>) -> rusqlite::Result<Node> {
@@ -164,14 +198,29 @@ const KINDS: [(NodeKind, i64); 7] = [
 
 /// Stores a node. Returns the staged bytes that it no longer refers to.
 pub(super) fn put_node(connection: &Connection, key: NodeKey, node: &Node) -> rusqlite::Result<Option<DataId>> {
-    let before: Option<Option<u64>> = connection
+    let before = connection
         .prepare_cached("SELECT data FROM nodes WHERE key = ?")?
         .query_row([integer(key)?], |row| optional_unsigned(row, 0))
         .optional()?;
-    let data = match node.content {
+    replace_node(connection, key, before, node)
+}
+
+/// The staged bytes that a node refers to.
+pub(super) fn data_of(node: &Node) -> Option<DataId> {
+    match node.content {
         Content::Data(id) => Some(id),
-        _ => None,
-    };
+        Content::None | Content::Tree(_) => None,
+    }
+}
+
+/// The same, given the staged bytes of the row that there is; `None` if there is none.
+pub(super) fn replace_node(
+    connection: &Connection,
+    key: NodeKey,
+    before: Option<Option<DataId>>,
+    node: &Node,
+) -> rusqlite::Result<Option<DataId>> {
+    let data = data_of(node);
     let statement = match before {
         None => INSERT,
         // An update that names `data` would also rewrite its index.

@@ -15,6 +15,7 @@ use super::budget::Account;
 use super::hold::Hold;
 use super::log::Log;
 use super::ranges::Ranges;
+use super::recent::Recent;
 use super::reserve::{Reserve, Room};
 use super::{Binding, DataId, TagKey, TreeNode};
 
@@ -32,6 +33,7 @@ pub(super) struct Shared {
 /// The connection, and facts about the database that need no query.
 pub(super) struct Database {
     pub connection: Connection,
+    pub recent: Recent,
     pub marks: Marks,
 }
 

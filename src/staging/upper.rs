@@ -14,8 +14,9 @@ use super::data::DataFile;
 use super::error::system;
 use super::rows::{self, ReadRows};
 use super::state::{Database, Shared, Store, UpperState};
-use super::{Below, Binding, DataId, Journal, Rows, TagKey, TreeNode, bases};
+use super::{Below, Binding, DataId, Journal, Node, NodeKey, Rows, TagKey, TreeNode, bases};
 use crate::error::{Error, ErrorKind};
+use crate::layer::Xattrs;
 use crate::oci::Digest;
 use crate::sys::syncfs::sync_file_system;
 
@@ -31,6 +32,18 @@ impl ReadRows for Shared {
     fn read<T>(&self, what: &str, work: impl FnOnce(&Connection) -> rusqlite::Result<T>) -> Result<T, Error> {
         let database = self.database()?;
         work(&database.connection).map_err(|error| self.store.database_error(what, &error))
+    }
+
+    fn read_node(&self, key: NodeKey) -> Result<Option<Node>, Error> {
+        let mut database = self.database()?;
+        let Database { connection, recent, .. } = &mut *database;
+        rows::recent_node(connection, recent, key).map_err(|error| self.store.database_error("cannot read", &error))
+    }
+
+    fn read_xattrs(&self, key: NodeKey) -> Result<Xattrs, Error> {
+        let mut database = self.database()?;
+        let Database { connection, recent, .. } = &mut *database;
+        rows::recent_xattrs(connection, recent, key).map_err(|error| self.store.database_error("cannot read", &error))
     }
 
     fn store(&self) -> &Arc<Store> {
@@ -73,6 +86,7 @@ impl Shared {
     /// A transaction that is not an edit. Any failure leaves the database unchanged.
     pub fn transact<T>(&self, what: &str, work: impl FnOnce(&Connection) -> rusqlite::Result<T>) -> Result<T, Error> {
         let mut database = self.database()?;
+        database.recent.clear();
         let transaction = database.connection.transaction().map_err(|error| self.store.database_error(what, &error))?;
         let result = work(&transaction).and_then(|value| transaction.commit().map(|()| value));
         result.map_err(|error| self.store.database_error(what, &error))

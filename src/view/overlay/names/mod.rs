@@ -61,21 +61,13 @@ impl Overlay {
     fn make(&self, context: &Context, directory: ViewNode, name: &[u8], new: &NewNode) -> Result<(ViewNode, Option<DataFile>), Error> {
         check_new_name(name)?;
         let _names = self.names.lock();
-        let bytes = if new.kind == Kind::File {
-            // Checked before the data file is created, since creating that is not undone.
-            if self.merged().lookup(directory, name)?.is_some() {
-                return Err(exists());
-            }
-            Some(self.upper().new_data()?)
-        } else {
-            None
-        };
+        if self.merged().lookup(directory, name)?.is_some() {
+            return Err(exists());
+        }
+        let bytes = if new.kind == Kind::File { Some(self.upper().new_data()?) } else { None };
         let content = bytes.as_ref().map_or(Content::None, |bytes| Content::Data(bytes.id()));
         let node = self.change(|edit| {
             let parent = edit.directory(directory)?;
-            if edit.merged().lookup(directory, name)?.is_some() {
-                return Err(exists());
-            }
             let node = new_row(new, content, &parent, directory, &context.defaults, edit.now);
             let key = edit.change.add_node(&node)?;
             edit.put_name(directory, name, key)?;
