@@ -194,7 +194,7 @@ impl OpenFiles {
             made => made?,
         };
         let entry = self.namespace.node_entry(&view, node)?;
-        let open = self.opened(entry.inode, view, file);
+        let open = self.opened(entry.inode, view, file, Some(entry.attributes));
         Ok((entry, open))
     }
 

@@ -17,7 +17,7 @@ use super::tag_state::Event;
 use super::{Caller, Entry, FOREVER, Inode, OpenFile};
 use crate::blocking::blocking;
 use crate::error::{Error, ErrorKind};
-use crate::view::{FileHandle, Overlay, Reader, SetAttributes, View, ViewNode};
+use crate::view::{Attributes, FileHandle, Overlay, Reader, SetAttributes, View, ViewNode};
 
 /// Smallest file that the kernel reads by itself: for others, the additional calls cost more than they save.
 const BACKED: u64 = 1 << 20;
@@ -65,7 +65,8 @@ impl OpenFiles {
         let view = self.namespace.view(inode)?;
         let overlay = self.tags.edit(&view).await?;
         let file = overlay.open_writer(&self.namespace.context, inode.node(), false).await?;
-        Ok(self.opened(number, view, file))
+        let attributes = view.attributes(&self.namespace.context, file.node()).ok();
+        Ok(self.opened(number, view, file, attributes))
     }
 
     /// Opens a file for reading, with the file of the cache that holds its bytes, if the kernel may read it by itself. Its open file
@@ -96,7 +97,8 @@ impl OpenFiles {
         let pin = view.pin(inode.node());
         if let Some(overlay) = view.overlay() {
             let file = overlay.open_reader(&self.namespace.context, inode.node()).await?;
-            return Ok(self.edited_file(number, view, file, false));
+            let attributes = view.attributes(&self.namespace.context, file.node()).ok();
+            return Ok(edited_file(number, view, file, attributes, false));
         }
         let reader = view.open(&self.namespace.context, inode.node()).await?;
         let keep = view.keeps_pages(inode.node(), reader.verified());
@@ -119,16 +121,9 @@ impl OpenFiles {
     }
 
     /// A handle for writing a file of an edited tag.
-    pub(super) fn opened(&self, number: u64, view: Arc<View>, file: Arc<FileHandle>) -> OpenFile {
-        let (file, keep) = self.edited_file(number, view, file, true);
+    pub(super) fn opened(&self, number: u64, view: Arc<View>, file: Arc<FileHandle>, attributes: Option<Attributes>) -> OpenFile {
+        let (file, keep) = edited_file(number, view, file, attributes, true);
         self.handles.open_file(file, keep)
-    }
-
-    fn edited_file(&self, number: u64, view: Arc<View>, file: Arc<FileHandle>, writable: bool) -> (File, bool) {
-        let keep = view.keeps_pages(file.node(), file.verified());
-        let attributes = view.attributes(&self.namespace.context, file.node()).ok();
-        let body = Body::Edited { file, writable, wrote: AtomicBool::new(false) };
-        (File { number, body, attributes, view: Some(view) }, keep)
     }
 
     /// Attributes of an open file without a name.
@@ -280,4 +275,11 @@ impl OpenFiles {
         self.namespace.staged.happened_in(&self.namespace.views, &view, |left| Event::Closed(view.number(), left));
         self.tags.free_soon(&view);
     }
+}
+
+/// A file of an edited tag, and whether the kernel may keep its cached pages.
+fn edited_file(number: u64, view: Arc<View>, file: Arc<FileHandle>, attributes: Option<Attributes>, writable: bool) -> (File, bool) {
+    let keep = view.keeps_pages(file.node(), file.verified());
+    let body = Body::Edited { file, writable, wrote: AtomicBool::new(false) };
+    (File { number, body, attributes, view: Some(view) }, keep)
 }

@@ -28,22 +28,23 @@ const BLOCK: u64 = 4096;
 impl Staged {
     /// Opens an existing file that is already in the account.
     pub fn open(store: Arc<Store>, id: DataId, file: File) -> Result<Self, Error> {
-        Self::new(store, id, file, Under::Unknown, false)
+        let metadata = file.metadata().map_err(|error| system("cannot read", &store.path(id), &error))?;
+        let sizes = (metadata.len(), durable::occupied(&metadata));
+        Ok(Self::new(store, id, file, Under::Unknown, sizes, false))
     }
 
     /// A new empty file.
-    pub fn create(store: Arc<Store>, id: DataId, file: File) -> Result<Self, Error> {
-        Self::new(store, id, file, Under::Nothing, true)
+    pub fn create(store: Arc<Store>, id: DataId, file: File) -> Self {
+        Self::new(store, id, file, Under::Nothing, (0, 0), true)
     }
 
-    fn new(store: Arc<Store>, id: DataId, file: File, under: Under, is_new: bool) -> Result<Self, Error> {
-        let metadata = file.metadata().map_err(|error| system("cannot read", &store.path(id), &error))?;
-        let extent = Extent { length: metadata.len(), under, writes: 0, unsynced: is_new.then_some(true), spoiled: 0 };
+    fn new(store: Arc<Store>, id: DataId, file: File, under: Under, (length, occupied): (u64, u64), is_new: bool) -> Self {
+        let extent = Extent { length, under, writes: 0, unsynced: is_new.then_some(true), spoiled: 0 };
         let flag = AtomicBool::new;
         let (whole, sealed, loose) = (flag(is_new), flag(false), flag(is_new));
         let (removed, fresh, failed) = (flag(false), flag(true), flag(false));
-        let occupied = AtomicU64::new(durable::occupied(&metadata));
-        Ok(Self { store, id, file, extent: Mutex::new(extent), whole, sealed, loose, removed, occupied, fresh, failed })
+        let occupied = AtomicU64::new(occupied);
+        Self { store, id, file, extent: Mutex::new(extent), whole, sealed, loose, removed, occupied, fresh, failed }
     }
 
     /// A commit now refers to it.

@@ -144,7 +144,7 @@ impl Store {
         let id = self.next.fetch_add(1, Ordering::Relaxed);
         let create = |path: &Path| self.create_file(id, path).map_err(|error| system("cannot stage bytes in", path, &error));
         let file = self.at(id, create)?;
-        let staged = Arc::new(Staged::create(self.clone(), id, file)?);
+        let staged = Arc::new(Staged::create(self.clone(), id, file));
         self.open.lock().insert(id, Arc::downgrade(&staged));
         Ok(staged)
     }
