@@ -61,19 +61,16 @@ impl Draft {
         layer
     }
 
-    /// The layer of a large file as [`alone`] chooses it; `None` if that depends on its bytes, or on other layers than these.
-    pub fn settled(entry: &TreeEntry, above: &Above, is_known: impl Fn(&Identity) -> bool) -> Option<Self> {
-        match Self::raw(entry, above) {
-            None => Some(Self::alone(Packing::GzipTar, None, entry, above)),
-            Some(raw) => is_known(&raw.identity.clone().finish()).then_some(raw),
-        }
-    }
-
-    /// The raw layer of a file, if it may have one: it is a plain file whose path is a valid title.
-    fn raw(entry: &TreeEntry, above: &Above) -> Option<Self> {
+    /// The preferred layer of a large file, and whether it is settled: a raw one, if the file is plain and its path is a valid title, is not unless it
+    /// is known.
+    pub fn preferred(entry: &TreeEntry, above: &Above, is_known: impl Fn(&Identity) -> bool) -> (Self, bool) {
         let is_plain = entry.metadata.mode.is_none_or(|mode| mode == 0o644) && entry.xattrs.is_empty() && entry.links <= 1;
-        let title = title(&entry.path).filter(|_| is_plain)?;
-        Some(Self::alone(Packing::Raw, Some(title), entry, above))
+        let Some(title) = title(&entry.path).filter(|_| is_plain) else {
+            return (Self::alone(Packing::GzipTar, None, entry, above), true);
+        };
+        let raw = Self::alone(Packing::Raw, Some(title), entry, above);
+        let is_settled = is_known(&raw.identity.clone().finish());
+        (raw, is_settled)
     }
 
     /// Adds an entry of the walk, after its parent directories. Returns how many bytes of entries it keeps more.
@@ -234,14 +231,13 @@ impl Drafts {
 /// The layer of a large file. It is stored raw if it is a plain file whose path is a valid title and whose bytes gain nothing from compression. A known
 /// layer settles that without reading the file, which may not be on this machine.
 async fn alone(snapshot: &dyn Snapshot, entry: &TreeEntry, above: &Above, is_known: impl Fn(&Identity) -> bool) -> Result<Draft, Error> {
-    let archive = Draft::alone(Packing::GzipTar, None, entry, above);
-    let Some(raw) = Draft::raw(entry, above) else { return Ok(archive) };
-    for draft in [&raw, &archive] {
-        if is_known(&draft.identity.clone().finish()) {
-            return Ok(draft.clone());
-        }
+    let (preferred, is_settled) = Draft::preferred(entry, above, &is_known);
+    if is_settled {
+        return Ok(preferred);
     }
-    Ok(if compresses(snapshot, entry).await? { archive } else { raw })
+    let archive = Draft::alone(Packing::GzipTar, None, entry, above);
+    let is_archived = is_known(&archive.identity.clone().finish()) || compresses(snapshot, entry).await?;
+    Ok(if is_archived { archive } else { preferred })
 }
 
 /// Whether a sample of a file says that it is worth compressing.

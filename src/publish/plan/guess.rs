@@ -39,8 +39,10 @@ impl Guess {
         match placement {
             Placement::Group(_) | Placement::Alone(_) if is_unknown => return false,
             Placement::Alone(_) => {
-                let settled = Draft::settled(entry, self.planner.above(), |layer| self.known.contains(layer));
-                let Some(draft) = settled else { return false };
+                let (draft, is_settled) = Draft::preferred(entry, self.planner.above(), |layer| self.known.contains(layer));
+                if !is_settled {
+                    return false;
+                }
                 self.planner.push(draft);
             }
             placement => self.planner.add(&placement, entry, |layer| self.known.contains(layer)),
