@@ -248,7 +248,8 @@ pub trait Rows: Send + Sync {
             }
         }
     }
-    /// Names of a directory behind a name (empty: from the start), sorted by bytes, including whiteouts, with their nodes, whose paths in trees are left empty; at most `limit`.
+    /// Names of a directory behind a name (empty: from the start), sorted by bytes, including whiteouts, with their nodes, whose paths in trees
+    /// are left empty; at most `limit`.
     fn entries(&self, directory: NodeKey, after: &[u8], limit: usize) -> Result<Vec<EntryRow>, Error>;
     /// All xattrs of a node that has a row, by name.
     fn xattrs(&self, key: NodeKey) -> Result<Xattrs, Error>;
