@@ -9,6 +9,7 @@ use tempfile::NamedTempFile;
 
 use crate::cli::exit::Failure;
 use crate::cli::terminal::escape;
+use crate::durable;
 
 /// `-o -`.
 const STDOUT: &str = "-";
@@ -33,7 +34,7 @@ impl Destination {
     /// The file's directory cannot be written to.
     pub fn new(path: Option<&Path>) -> Result<Self, Failure> {
         let Some(path) = path.filter(|path| *path != Path::new(STDOUT)) else { return Ok(Self::Stdout { closed: false, used: false }) };
-        let directory = path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
+        let directory = durable::directory_of(path);
         // The umask decides the final mode.
         let mode = Permissions::from_mode(0o666);
         let file = tempfile::Builder::new().prefix(".ocifs-").permissions(mode).tempfile_in(directory);

@@ -9,7 +9,7 @@ mod sparse;
 
 pub use lock::{RangeLock, Sharing, is_used, mark_used};
 pub use private::private_directory;
-pub use replace::{TEMPORARY, make_directory, remove, replace, sync_directory};
+pub use replace::{TEMPORARY, directory_of, make_directory, remove, replace, sync_directory};
 pub use sparse::{Free, free, is_full, is_unsupported, make_room, occupied, open_private, punch};
 
 #[cfg(test)]

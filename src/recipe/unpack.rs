@@ -20,6 +20,7 @@ use super::manifest::{self, Content, LayerFile, UNKNOWN_CONFIG, media_type_of};
 use super::on_disk;
 use super::pack_file::{PackConfig, PackFile, PackItem, PackPlatform, PackSource, TITLE};
 use crate::blocking::blocking;
+use crate::durable;
 use crate::error::{Error, ErrorKind};
 use crate::oci::{Descriptor, Hasher, Manifest, Version, document};
 use crate::registry::Layout;
@@ -325,7 +326,7 @@ fn begin(directory: &Path) -> Result<TempDir, Error> {
         Err(error) if error.kind() == io::ErrorKind::NotFound => {}
         Err(error) => return Err(on_disk("cannot read", directory, error)),
     }
-    let parent = directory.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    let parent = durable::directory_of(directory);
     let name = directory.file_name().unwrap_or_default().to_string_lossy().into_owned();
     std::fs::create_dir_all(parent).map_err(|error| on_disk("cannot create", parent, error))?;
     let made = tempfile::Builder::new().prefix(&format!(".{name}.new-")).permissions(Permissions::from_mode(0o777)).tempdir_in(parent);

@@ -41,6 +41,7 @@ use self::place::{Place, Stamp};
 use self::referrers::Untagged;
 use super::{BlobStream, Page, Pull, Resolved, Trust};
 use crate::blocking::blocking;
+use crate::durable;
 use crate::error::{Error, ErrorKind};
 use crate::oci::{Descriptor, Digest, LayoutForm, LayoutPlace, Manifest, Repository, Tag, Version};
 
@@ -242,7 +243,7 @@ impl Layout {
 
 /// A path to create in an existing directory.
 fn in_existing(path: &Path) -> Result<PathBuf, Error> {
-    let parent = path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    let parent = durable::directory_of(path);
     let canonical = parent.canonicalize().map_err(|error| local(&parent.display().to_string(), &error))?;
     let name = path.file_name().ok_or_else(|| {
         let shown = path.display().to_string();

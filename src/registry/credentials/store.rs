@@ -1,6 +1,7 @@
 //! Stores and removes credentials where docker, podman and ORAS look for them: in a file, or in the helper that the file names.
 //!
-//! Everything else in the file is preserved. One process at a time changes it, under `.NAME.lock` beside it. It is replaced atomically, readable only by its owner; a symlink to it stays a symlink.
+//! Everything else in the file is preserved. One process at a time changes it, under `.NAME.lock` beside it. It is replaced atomically, readable
+//! only by its owner; a symlink to it stays a symlink.
 
 use std::ffi::OsString;
 use std::fs::File;
@@ -97,7 +98,7 @@ impl CredentialStore {
     /// Changes the entries of the file as it is now. Other processes wait.
     fn change(&self, change: impl FnOnce(&mut Map<String, Value>)) -> Result<(), Error> {
         let (path, failed) = (self.path(), |error: io::Error| self.failed(&error));
-        durable::make_directory(parent(&path)).map_err(failed)?;
+        durable::make_directory(durable::directory_of(&path)).map_err(failed)?;
         let mut name = OsString::from(".");
         name.push(path.file_name().unwrap_or_default());
         name.push(".lock");
@@ -143,10 +144,6 @@ impl CredentialStore {
     fn failed(&self, error: &dyn std::fmt::Display) -> Error {
         Error::new(ErrorKind::Other, format!("credential file {}: {error}", self.file.display().to_string().escape_debug()))
     }
-}
-
-fn parent(path: &Path) -> &Path {
-    path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."))
 }
 
 fn scope(registry: &Registry, tls: bool) -> CredentialScope<'_> {

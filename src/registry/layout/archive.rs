@@ -2,8 +2,8 @@
 //!
 //! An archive is never changed in place: additions go into `FILE.partial`; [`Archive::finish`] copies the rest there and renames it to the
 //! archive, so readers never see half of it. A partial file left by a stopped command is resumed: verified blobs in it are not fetched
-//! again. One process at a time writes, and only to the archive that it has read. Blobs arrive in any order, several at once, each in its own region, whose header is written last. Everything here blocks the
-//! thread.
+//! again. One process at a time writes, and only to the archive that it has read. Blobs arrive in any order, several at once, each in its
+//! own region, whose header is written last. Everything here blocks the thread.
 
 mod members;
 mod partial;
@@ -21,6 +21,7 @@ use self::members::{invalid, members};
 use self::partial::{Partial, partial_path};
 use super::local::{INDEX, MARKER};
 use super::slice::Slice;
+use crate::durable;
 use crate::layer::archive_padding;
 use crate::sys::beneath::open_regular;
 
@@ -136,7 +137,7 @@ impl Archive {
             return Ok(());
         }
         self.0.partial(&mut state)?.is_changed = true;
-        let mut file = tempfile::tempfile_in(self.0.directory())?;
+        let mut file = tempfile::tempfile_in(durable::directory_of(&self.0.path))?;
         file.write_all(bytes)?;
         state.members.insert(path.to_owned(), Slice::whole(file)?);
         Ok(())
@@ -182,10 +183,6 @@ impl Archive {
 impl Shared {
     fn state(&self) -> MutexGuard<'_, State> {
         self.state.lock()
-    }
-
-    fn directory(&self) -> &Path {
-        self.path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."))
     }
 
     fn check_writable(&self) -> io::Result<()> {
